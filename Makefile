@@ -1,0 +1,29 @@
+# make demo: from nothing to a report page.   make test: the whole suite (also what CI calls).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-all install
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "m2net needs Python 3.11 or newer; call make PYTHON=python3.11")'
+	@echo "Installing m2net and its libraries into $(VENV) (torch is some gigabytes the first time)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/python experiments/demo/run.py --out runs/demo
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile

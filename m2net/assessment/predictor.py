@@ -1,0 +1,197 @@
+"""A trained model on one new study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from m2net.assessment.measures import LobeMeasures, measure_lobes
+from m2net.assessment.stitching import stitch_labels
+from m2net.bags import InputSpec, Prepared, cut_bag, full_cut, prepare_volume, to_input, to_source_grid
+from m2net.batch import BagBatch, Output
+from m2net.errors import ConfigError
+from m2net.machine import fast_bfloat16
+from m2net.objectives import SegmentationObjective, SeverityObjective, at_or_above
+from m2net.studies import Volume
+from m2net.training import M2NetModule, file_hash, load_model
+from m2net.vocabulary import Column, Intensity, Modality
+
+_LUNG_ML = (1000.0, 9500.0)  # outside this a whole adult's lungs are unlikely to have been found
+_TOP_PATCHES = 6
+
+
+@dataclass(frozen=True)
+class SeverityFinding:
+    """Severity of one study in one scheme.
+
+    Attributes:
+        scheme: binary or ordinal:K.
+        probabilities: of each grade, from 0.
+        at_or_above: P(grade >= k), k = 1..K-1.
+        grade: number of cuts with P >= 0.5.
+    """
+
+    scheme: str
+    probabilities: list[float]
+    at_or_above: list[float]
+    grade: int
+
+
+@dataclass(frozen=True)
+class Patch:
+    """An instance that weighed in the severity.
+
+    Attributes:
+        weight: its share in the pull towards a higher grade, 0 to 1.
+        slice_index: slice of the LPS volume, from the lowest.
+        box: (row0, row1, column0, column1) in pixels of the prepared study.
+        pixels: (H, W) int16 as stored.
+    """
+
+    weight: float
+    slice_index: int
+    box: tuple[int, int, int, int]
+    pixels: NDArray[np.int16]
+
+
+@dataclass
+class Assessment:
+    """Everything m2net says about one study.
+
+    Attributes:
+        volume: the study as read.
+        lobes: (Z, Y, X) uint8 lobe codes on the study's LPS grid, None without a lobe task.
+        lobe_measures: per lobe, in the order of the codes.
+        severity: by task name.
+        patches: those that weighed most, heaviest first.
+        instances: how many patches were read.
+        warnings: what a reader must know, one sentence each.
+        model: facts of the model (hash, version, training data, input).
+    """
+
+    volume: Volume
+    lobes: NDArray[np.uint8] | None
+    lobe_measures: list[LobeMeasures]
+    severity: dict[str, SeverityFinding]
+    patches: list[Patch]
+    instances: int
+    warnings: list[str]
+    model: dict[str, Any] = field(default_factory=dict)
+
+
+class Assessor:
+    """Applies one checkpoint to studies."""
+
+    def __init__(self, checkpoint: Path, device: str | None = None) -> None:
+        """Load the model.
+
+        Raises:
+            CheckpointError: not one of m2net's.
+        """
+        self.module: M2NetModule = load_model(checkpoint)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.module.to(self.device)
+        self.spec: InputSpec = self.module.spec
+        self.model = {
+            "checkpoint_sha256": file_hash(checkpoint),
+            "m2net_version": self.module.about.get("version", ""),
+            "trained_on": self.module.about.get("trained_on", {}),
+            "input": self.spec.plain(),
+            "tasks": sorted(self.module.weights),
+        }
+
+    def assess(self, volume: Volume) -> Assessment:
+        """Cut the study as the model was trained, run it, put the answer back on the study's grid.
+
+        Raises:
+            StudyError: no lung found.
+            ConfigError: the model reads another modality or intensity.
+        """
+        if volume.modality is not Modality.CT:
+            raise ConfigError(f"the study is a {volume.modality}", expected="CT, as the model was trained on")
+        if str(volume.intensity) != self.spec.intensity:
+            raise ConfigError(
+                f"the study has {volume.intensity} intensity", expected=f"{self.spec.intensity}, as the model was trained on",
+                remedy="Choose a model of the same kind; HU and pictures never share one",
+            )  # fmt: skip
+        prepared = prepare_volume(volume, {}, self.spec.spacing_mm)
+        batch = cut_bag(prepared, full_cut(prepared, self.spec.patch), self.spec, "study", 0)
+        outputs = self._run(to_input(batch.to(self.device), self.spec))
+        lobes = self._lobes(outputs, batch, prepared)
+        measures = measure_lobes(lobes, volume) if lobes is not None else []
+        return Assessment(
+            volume=volume,
+            lobes=lobes,
+            lobe_measures=measures,
+            severity=self._severity(outputs),
+            patches=_heaviest(outputs, batch, prepared),
+            instances=batch.num_instances,
+            warnings=[*volume.notes, *self._doubts(volume, measures)],
+            model=self.model,
+        )
+
+    def _run(self, batch: BagBatch) -> dict[str, Output]:
+        quick = self.device.type == "cuda" or fast_bfloat16()
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=quick):
+            outputs: dict[str, Output] = self.module(batch)
+        return outputs
+
+    def _objective(self, task: str) -> Any:
+        return self.module.objectives[task]
+
+    def _lobes(self, outputs: dict[str, Output], batch: BagBatch, prepared: Prepared) -> NDArray[np.uint8] | None:
+        for task, output in outputs.items():
+            objective = self._objective(task)
+            if isinstance(objective, SegmentationObjective) and objective.target == Column.LOBES:
+                shape = prepared.image.shape
+                return to_source_grid(stitch_labels(output.logits.argmax(1), batch, (shape[0], shape[1], shape[2])), prepared)
+        return None
+
+    def _severity(self, outputs: dict[str, Output]) -> dict[str, SeverityFinding]:
+        found = {}
+        for task, output in outputs.items():
+            objective = self._objective(task)
+            if isinstance(objective, SeverityObjective):
+                probability = output.logits.float().softmax(1)
+                above = at_or_above(probability)[0].tolist()
+                found[task] = SeverityFinding(objective.scheme, probability[0].tolist(), above, sum(p >= 0.5 for p in above))
+        return found
+
+    def _doubts(self, volume: Volume, measures: list[LobeMeasures]) -> list[str]:
+        doubts = []
+        phantoms = self.module.about.get("trained_on", {}).get("phantom_versions")
+        if phantoms:
+            doubts.append(f"The model was trained on synthetic phantoms (version {', '.join(phantoms)}), not on patients.")
+        if measures and volume.geometry is not None:
+            total = sum(m.volume_ml or 0.0 for m in measures)
+            if not _LUNG_ML[0] <= total <= _LUNG_ML[1]:
+                doubts.append(f"The lobes sum to {total:.0f} ml, outside {_LUNG_ML[0]:.0f} to {_LUNG_ML[1]:.0f} ml.")
+            doubts += [f"No {m.lobe.title.lower()} lobe was found." for m in measures if m.voxels == 0]
+            if volume.geometry.spacing_mm[0] > 5.01:
+                doubts.append(f"Slices lie {volume.geometry.spacing_mm[0]:.1f} mm apart; small findings may fall between them.")
+        if volume.intensity is Intensity.RELATIVE:
+            doubts.append("No HU and no millimetres are known: no densities and no volumes are given.")
+        return doubts
+
+
+def _heaviest(outputs: dict[str, Output], batch: BagBatch, prepared: Prepared) -> list[Patch]:
+    weights = next((o.instance_weight for o in outputs.values() if o.instance_weight is not None), None)
+    if weights is None:
+        return []
+    middle = batch.instances.shape[1] // 2
+    chosen: list[Patch] = []
+    for index in torch.argsort(weights.cpu(), descending=True).tolist():
+        z, row, column = batch.corner[index].tolist()
+        size = batch.instances.shape[2]
+        near = any(abs(p.slice_index - z) <= 2 and abs(p.box[0] - row) < size // 2 and abs(p.box[2] - column) < size // 2 for p in chosen)
+        if not near:  # neighbours show the same thing
+            pixels = batch.instances[index, middle].numpy().astype(np.int16)
+            chosen.append(Patch(float(weights[index]), z, (row, row + size, column, column + size), pixels))
+        if len(chosen) == _TOP_PATCHES:
+            break
+    return chosen

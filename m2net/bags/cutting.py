@@ -1,0 +1,145 @@
+"""From a prepared study and places to a bag: pixels, positions and targets."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from m2net.batch import BagBatch
+from m2net.bags.inputs import InputSpec
+from m2net.bags.prepared import Prepared
+from m2net.bags.sampling import Cut
+from m2net.vocabulary import MASK_UNLABELLED, UNLABELLED
+
+
+def cut_bag(study: Prepared, cut: Cut, spec: InputSpec, study_id: str, draw: int, masks: tuple[str, ...] = ()) -> BagBatch:
+    """Cut one study into a bag.
+
+    Args:
+        study: prepared study.
+        cut: places of N instances.
+        spec: patch size and neighbouring slices.
+        study_id: name of the study.
+        draw: key of this bag's random draws.
+        masks: names of the masks that travel as dense targets; -1 everywhere where the study has none.
+
+    Returns:
+        A batch of one bag; instances (N, slices, H, W) int16.
+    """
+    count, patch = len(cut.corner), spec.patch
+    offsets = _slice_offsets(study, spec)
+    slices = np.clip(cut.corner[:, :1] + offsets[None], 0, len(study.image) - 1)  # (N, slices)
+    instances = np.empty((count, len(offsets), patch, patch), np.int16)
+    for n, (_, row, column) in enumerate(cut.corner):
+        for channel, z in enumerate(slices[n]):
+            instances[n, channel] = _window(study.image[z], row, column, patch, study.air)
+    position, known, step = _positions(study, cut, patch)
+    batch = BagBatch(
+        instances=torch.from_numpy(instances),
+        bag_index=torch.zeros(count, dtype=torch.int64),
+        position=torch.from_numpy(position),
+        position_known=torch.from_numpy(known),
+        position_step=torch.from_numpy(step),
+        corner=torch.from_numpy(cut.corner),
+        study_ids=[study_id],
+        draws=torch.tensor([draw], dtype=torch.int64),
+    )
+    if cut.owned is not None:
+        batch.owned = torch.from_numpy(_owned(cut.owned, patch))
+    for name in masks:
+        _add_dense(batch, study, cut, name, patch)
+    return batch
+
+
+def _slice_offsets(study: Prepared, spec: InputSpec) -> NDArray[np.int64]:
+    half = spec.slices // 2
+    step = 1 if study.spacing_mm is None else max(1, round(spec.slice_gap_mm / study.spacing_mm[0]))
+    return np.arange(-half, half + 1) * step
+
+
+def _window(plane: NDArray[np.generic], row: int, column: int, patch: int, fill: int) -> NDArray[np.generic]:
+    """A patch x patch window of a plane, filled where it lies outside."""
+    height, width = plane.shape
+    row0, row1, column0, column1 = max(row, 0), min(row + patch, height), max(column, 0), min(column + patch, width)
+    if (row0, row1, column0, column1) == (row, row + patch, column, column + patch):
+        return plane[row0:row1, column0:column1]
+    out = np.full((patch, patch), fill, plane.dtype)
+    if row1 > row0 and column1 > column0:
+        out[row0 - row : row1 - row, column0 - column : column1 - column] = plane[row0:row1, column0:column1]
+    return out
+
+
+def _positions(study: Prepared, cut: Cut, patch: int) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
+    body, lungs = study.body_box, study.lung_box
+    centre = cut.corner + np.array([0.5, patch / 2, patch / 2])  # edges of voxels, z y x
+    width, depth, height = body.x1 - body.x0, body.y1 - body.y0, lungs.z1 - lungs.z0
+    x = 2 * (centre[:, 2] - body.x0) / width - 1
+    y = 2 * (centre[:, 1] - body.y0) / depth - 1
+    z = 2 * (centre[:, 0] - lungs.z0) / height - 1
+    has_z = study.spacing_mm is not None
+    position = np.column_stack([x, y, z if has_z else np.zeros_like(z)]).astype(np.float32)
+    known = np.tile(np.array([True, True, has_z]), (len(position), 1))
+    step = np.zeros((len(position), 2, 3), np.float32)
+    step[:, 0, 1] = 2 / depth
+    step[:, 1, 0] = 2 / width
+    return position, known, step
+
+
+def _owned(ranges: NDArray[np.int64], patch: int) -> NDArray[np.bool_]:
+    along = np.arange(patch)
+    rows = (along >= ranges[:, 0:1]) & (along < ranges[:, 1:2])
+    columns = (along >= ranges[:, 2:3]) & (along < ranges[:, 3:4])
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def _add_dense(batch: BagBatch, study: Prepared, cut: Cut, name: str, patch: int) -> None:
+    """Targets (N, H, W); in full coverage only owned pixels keep theirs, and what no instance covers is counted."""
+    codes = 256
+    if name not in study.masks:
+        batch.dense[name] = torch.full((len(cut.corner), patch, patch), UNLABELLED, dtype=torch.int64)
+        batch.uncovered[name] = torch.zeros((1, codes), dtype=torch.int64)
+        return
+    mask = study.masks[name]
+    windows = np.stack([_window(mask[z], row, column, patch, MASK_UNLABELLED) for z, row, column in cut.corner])
+    target = windows.astype(np.int64)
+    target[windows == MASK_UNLABELLED] = UNLABELLED
+    uncovered = np.zeros(codes, np.int64)
+    if batch.owned is not None:
+        target[~batch.owned.numpy()] = UNLABELLED
+        covered = np.bincount(target[target >= 0].ravel(), minlength=codes)
+        uncovered = np.bincount(np.asarray(mask).ravel(), minlength=codes) - covered
+        uncovered[[0, MASK_UNLABELLED]] = 0
+    batch.dense[name] = torch.from_numpy(target)
+    batch.uncovered[name] = torch.from_numpy(uncovered)[None]
+
+
+def join(batches: list[BagBatch]) -> BagBatch:
+    """Lay batches end to end; they must carry the same targets."""
+    if len(batches) == 1:
+        return batches[0]
+    shift, index = 0, []
+    for batch in batches:
+        index.append(batch.bag_index + shift)
+        shift += batch.num_bags
+
+    def together(name: str) -> dict[str, torch.Tensor]:
+        return {key: torch.cat([getattr(b, name)[key] for b in batches]) for key in getattr(batches[0], name)}
+
+    owned = [b.owned for b in batches if b.owned is not None]
+    return BagBatch(
+        instances=torch.cat([b.instances for b in batches]),
+        bag_index=torch.cat(index),
+        position=torch.cat([b.position for b in batches]),
+        position_known=torch.cat([b.position_known for b in batches]),
+        position_step=torch.cat([b.position_step for b in batches]),
+        corner=torch.cat([b.corner for b in batches]),
+        study_ids=[name for b in batches for name in b.study_ids],
+        draws=torch.cat([b.draws for b in batches]),
+        dense=together("dense"),
+        instance_targets=together("instance_targets"),
+        lobe_targets=together("lobe_targets"),
+        bag_targets=together("bag_targets"),
+        uncovered=together("uncovered"),
+        owned=torch.cat(owned) if len(owned) == len(batches) else None,
+    )

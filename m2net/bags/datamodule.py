@@ -1,0 +1,187 @@
+"""The LightningDataModule: manifest and store in, BagBatches out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from m2net.bags.cutting import join
+from m2net.bags.dataset import BagDataset, EpochSampler, severity_target
+from m2net.bags.inputs import InputSpec
+from m2net.bags.preparing import prepare_missing
+from m2net.bags.store import Store
+from m2net.bags.transforms import Augmentation, add_coordinates, apply_window
+from m2net.batch import BagBatch
+from m2net.errors import ConfigError
+from m2net.studies import Manifest, Study, part_of, read_manifest
+from m2net.vocabulary import MASK_COLUMNS, Column, Split
+
+
+class BagDataModule(pl.LightningDataModule):
+    """Studies of a manifest as bags.
+
+    Training draws at most ``instances`` patches a study; validation, test and prediction cover the lungs fully, one study a
+    batch. ``test`` takes the manifest's test part, or every study if the manifest has no split.
+    """
+
+    def __init__(
+        self,
+        manifest: str,
+        store: str,
+        input: dict[str, Any] | None = None,  # noqa: A002
+        masks: list[str] | None = None,
+        instances: int = 32,
+        studies_per_batch: int = 4,
+        augmentation: dict[str, Any] | None = None,
+        fold: int | None = None,
+        workers: int = 0,
+        prepare_workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        """Configure; all values are plain.
+
+        Args:
+            manifest: CSV of studies.
+            store: folder of prepared studies; what is missing is prepared first.
+            input: see InputSpec.
+            masks: masks that travel as dense targets (lobes, lungs, infection).
+            instances: most patches of a training bag.
+            studies_per_batch: bags of a training batch.
+            augmentation: see Augmentation.
+            fold: held-out fold of the manifest's ``fold`` column; None uses its ``split`` column.
+            workers: processes of the DataLoader.
+            prepare_workers: processes that prepare studies.
+            seed: seeds order, sampling and augmentation.
+
+        Raises:
+            ConfigError: a value is not usable.
+        """
+        super().__init__()
+        self.spec = InputSpec.of(input)
+        self.masks = tuple(masks or ())
+        strange = set(self.masks) - {str(c) for c in MASK_COLUMNS}
+        if strange:
+            raise ConfigError(f"data.masks has {', '.join(sorted(strange))}", expected=f"some of {', '.join(MASK_COLUMNS)}")
+        if instances < 1 or studies_per_batch < 1:
+            raise ConfigError(f"{instances} instances, {studies_per_batch} studies a batch", expected="at least 1 of each")
+        self.augmentation = Augmentation.of(augmentation, self.spec, self.masks)
+        self.manifest_path = Path(manifest)
+        self.store = Store(Path(store), self.spec.spacing_mm)
+        self.instances = instances
+        self.studies_per_batch = studies_per_batch
+        self.fold = fold
+        self.workers = workers
+        self.prepare_workers = prepare_workers
+        self.seed = seed
+        self._manifest: Manifest | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """The checked manifest."""
+        if self._manifest is None:
+            self._manifest = read_manifest(self.manifest_path)
+        return self._manifest
+
+    @property
+    def schemes(self) -> list[str]:
+        """Severity schemes in the manifest."""
+        return sorted({s.severity_scheme for s in self.manifest if s.severity_scheme})
+
+    def study(self, study_id: str) -> Study:
+        """The manifest's row of a study."""
+        return next(s for s in self.manifest if s.study_id == study_id)
+
+    def part(self, split: Split) -> list[Study]:
+        """Studies of one part.
+
+        Raises:
+            ConfigError: the part is empty.
+        """
+        if self.fold is not None:
+            folds = 1 + max((s.fold for s in self.manifest if s.fold is not None), default=-1)
+            if not 0 <= self.fold < folds:
+                raise ConfigError(f"fold {self.fold} of {folds} in {self.manifest_path}", remedy="Run m2net split first")
+            chosen = [s for s in self.manifest if part_of(s, self.fold, folds) is split]
+        else:
+            chosen = [s for s in self.manifest if s.split is split]
+            if split is Split.TEST and all(s.split is None for s in self.manifest):
+                chosen = list(self.manifest)
+        if not chosen:
+            raise ConfigError(
+                f"no study of {self.manifest_path} is in the {split} part", expected=f"rows with split = {split}, or a fold",
+                remedy="Run m2net split on the manifest",
+            )  # fmt: skip
+        return chosen
+
+    def label_counts(self) -> dict[str, int]:
+        """How many training studies carry each target."""
+        counts: Counter[str] = Counter()
+        for study in self.part(Split.TRAIN):
+            counts.update(name for name in self.masks if name in study.masks)
+            if study.severity is not None:
+                counts[severity_target(str(study.severity_scheme))] += 1
+            counts[str(Column.DIAGNOSIS)] += bool(study.diagnosis)
+            counts[str(Column.INFECTED)] += study.infected is not None
+        return dict(counts)
+
+    def describe(self) -> dict[str, Any]:
+        """What a model is trained on, in plain values without any identifier."""
+        train = self.part(Split.TRAIN)
+        return {
+            "studies": len(train),
+            "patients": len({s.patient_id for s in train}),
+            "sites": dict(Counter(s.site or "unknown" for s in train)),
+            "labels": self.label_counts(),
+            "phantom_versions": sorted({s.extra["phantom_version"] for s in train if s.extra.get("phantom_version")}),
+            "store_hash": self.store.hash(train),
+        }
+
+    def prepare_data(self) -> None:
+        """Prepare what the store lacks.
+
+        Raises:
+            StudyError: studies that could not be prepared, after all others were.
+        """
+        prepare_missing(self.store, list(self.manifest), self.prepare_workers)
+
+    def _loader(self, studies: list[Study], *, training: bool) -> DataLoader[BagBatch]:
+        data = BagDataset(
+            studies, self.store, self.spec, self.masks, schemes=self.schemes, cap=self.instances if training else None, seed=self.seed
+        )
+        sampler = EpochSampler(len(data), self.seed) if training else None
+        return DataLoader(
+            data,
+            batch_size=min(self.studies_per_batch, len(data)) if training else 1,
+            sampler=sampler,  # type: ignore[arg-type]
+            collate_fn=join,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            drop_last=training,
+        )
+
+    def train_dataloader(self) -> DataLoader[BagBatch]:
+        """Training bags."""
+        return self._loader(self.part(Split.TRAIN), training=True)
+
+    def val_dataloader(self) -> DataLoader[BagBatch]:
+        """Validation studies, fully covered."""
+        return self._loader(self.part(Split.VAL), training=False)
+
+    def test_dataloader(self) -> DataLoader[BagBatch]:
+        """Test studies, fully covered."""
+        return self._loader(self.part(Split.TEST), training=False)
+
+    def predict_dataloader(self) -> DataLoader[BagBatch]:
+        """All studies, fully covered."""
+        return self._loader(list(self.manifest), training=False)
+
+    def on_after_batch_transfer(self, batch: BagBatch, dataloader_idx: int) -> BagBatch:
+        """Window, augment (training only) and add coordinates on the device."""
+        batch = apply_window(batch, self.spec)
+        if self.trainer is not None and self.trainer.training:
+            batch = self.augmentation(batch)
+        return add_coordinates(batch, self.spec)

@@ -1,0 +1,125 @@
+"""Studies as bags for a DataLoader, with draws keyed by seed, step and study."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from m2net.bags.cutting import cut_bag
+from m2net.bags.inputs import InputSpec
+from m2net.bags.prepared import Prepared
+from m2net.bags.sampling import Cut, full_cut, random_cut
+from m2net.bags.store import Store
+from m2net.batch import BagBatch
+from m2net.errors import ConfigError
+from m2net.studies import Study
+from m2net.vocabulary import TRUE_SEVERITY_PREFIX, Column, Diagnosis
+
+Key = tuple[int, int]  # index of the study, number of the draw
+
+
+def severity_target(scheme: str) -> str:
+    """Key of a batch's bag target for severity in one scheme; studies graded otherwise carry no label for it."""
+    return f"{Column.SEVERITY}:{scheme}"
+
+
+class BagDataset(Dataset[BagBatch]):
+    """Prepared studies as bags of one."""
+
+    def __init__(
+        self, studies: Sequence[Study], store: Store, spec: InputSpec, masks: tuple[str, ...], *, schemes: Sequence[str], cap: int | None, seed: int
+    ) -> None:
+        """Wrap studies.
+
+        Args:
+            studies: rows of a manifest, all in the store.
+            store: where they are prepared.
+            spec: how to cut.
+            masks: masks that travel as dense targets.
+            schemes: severity schemes that travel as bag targets.
+            cap: instances of a training bag; None covers the lungs fully (evaluation).
+            seed: part of every draw's key.
+        """
+        self.studies = list(studies)
+        self.store = store
+        self.spec = spec
+        self.masks = masks
+        self.schemes = tuple(schemes)
+        self.cap = cap
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """Number of studies."""
+        return len(self.studies)
+
+    def __getitem__(self, key: Key | int) -> BagBatch:
+        """Cut the bag of one draw."""
+        index, number = key if isinstance(key, tuple) else (key, 0)
+        study = self.studies[index]
+        prepared = self.store.open(study)
+        if prepared.intensity != self.spec.intensity:
+            raise ConfigError(
+                f"study {study.study_id} has {prepared.intensity} intensity", expected=f"{self.spec.intensity}, as the input says",
+                remedy="HU and relative studies never share a model",
+            )  # fmt: skip
+        draw = self._key(study, number)
+        cut = full_cut(prepared, self.spec.patch) if self.cap is None else self._random(prepared, draw)
+        batch = cut_bag(prepared, cut, self.spec, study.study_id, draw, self.masks)
+        batch.bag_targets = bag_targets(study, self.schemes)
+        return batch
+
+    def _random(self, prepared: Prepared, draw: int) -> Cut:
+        return random_cut(prepared, self.spec.patch, int(self.cap or 1), np.random.default_rng(draw))
+
+    def _key(self, study: Study, number: int) -> int:
+        name = zlib.crc32(study.study_id.encode())
+        return int(np.random.SeedSequence([self.seed, number, name]).generate_state(1, np.uint64)[0] >> 2)
+
+
+def bag_targets(study: Study, schemes: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Labels of one study as (1,) or (1, classes) tensors; unknown is NaN, or a set with no member."""
+    targets = {
+        str(Column.DIAGNOSIS): torch.tensor([[d in study.diagnosis for d in Diagnosis]]),
+        str(Column.INFECTED): torch.tensor([float("nan") if study.infected is None else float(study.infected)]),
+    }
+    for scheme in schemes:
+        known = study.severity is not None and study.severity_scheme == scheme
+        targets[severity_target(scheme)] = torch.tensor([study.severity if known else float("nan")], dtype=torch.float32)
+        targets[f"true:{severity_target(scheme)}"] = _true_probabilities(study, scheme)
+    return targets
+
+
+def _true_probabilities(study: Study, scheme: str) -> torch.Tensor:
+    """(1, 8) P(grade >= 1..8) that a phantom's grade was drawn from, NaN where the manifest has none."""
+    values = [float(study.extra.get(f"{TRUE_SEVERITY_PREFIX}{k}") or "nan") for k in range(1, 9)]
+    if study.severity_scheme != scheme:
+        values = [float("nan")] * 8
+    return torch.tensor([values], dtype=torch.float32)
+
+
+class EpochSampler(Sampler[Key]):
+    """Studies in a new order every epoch; each draw carries its number, so that it can be repeated."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        """Sample ``size`` studies an epoch."""
+        self.size = size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Draws an epoch."""
+        return self.size
+
+    def __iter__(self) -> Iterator[Key]:
+        """Yield (study, number of the draw)."""
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
+        for slot, index in enumerate(order):
+            yield int(index), self.epoch * self.size + slot

@@ -1,0 +1,69 @@
+"""What an instance shows the network; stored in every checkpoint, so that new studies are cut the same way."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from m2net.errors import ConfigError
+from m2net.vocabulary import Intensity
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How studies become instances.
+
+    Attributes:
+        intensity: hu or relative; the two never share a normalisation.
+        spacing_mm: in-plane pixel size of the prepared store, mm; ignored (0) for pictures, which keep their pixels.
+        patch: height and width of an instance in pixels.
+        slices: neighbouring slices seen as channels, odd; 1 is plain 2-D.
+        slice_gap_mm: wanted distance between these slices, mm; the nearest whole number of slices, at least one, is taken.
+        positions: whether coordinates (x, y, z) and their validity flags are channels.
+        window: lowest and highest HU that the network tells apart; [0, 32767] for relative intensity.
+    """
+
+    intensity: str = "hu"
+    spacing_mm: float = 1.5
+    patch: int = 128
+    slices: int = 1
+    slice_gap_mm: float = 5.0
+    positions: bool = False
+    window: tuple[float, float] = (-1200.0, 700.0)
+
+    @staticmethod
+    def of(values: dict[str, Any] | None) -> InputSpec:
+        """Build from plain values.
+
+        Raises:
+            ConfigError: unknown name or impossible value.
+        """
+        values = dict(values or {})
+        unknown = set(values) - set(InputSpec.__dataclass_fields__)
+        if unknown:
+            raise ConfigError(
+                f"the input has unknown settings {', '.join(sorted(unknown))}", expected=f"only {', '.join(InputSpec.__dataclass_fields__)}"
+            )
+        if "window" in values:
+            values["window"] = tuple(float(v) for v in values["window"])
+        spec = InputSpec(**values)
+        if spec.intensity not in set(Intensity):
+            raise ConfigError(f"intensity is {spec.intensity!r}", expected=f"one of {', '.join(Intensity)}")
+        if spec.slices < 1 or spec.slices % 2 == 0:
+            raise ConfigError(f"{spec.slices} slices a patch", expected="an odd number")
+        if spec.patch < 16 or spec.patch % 16:
+            raise ConfigError(f"a patch of {spec.patch} pixels", expected="a multiple of 16 (the encoder halves it four times)")
+        if spec.intensity == Intensity.HU and spec.spacing_mm <= 0:
+            raise ConfigError(f"a pixel size of {spec.spacing_mm} mm", expected="more than 0")
+        if len(spec.window) != 2 or spec.window[0] >= spec.window[1]:
+            raise ConfigError(f"a window of {spec.window}", expected="two rising values")
+        return spec
+
+    @property
+    def channels(self) -> int:
+        """Channels that the network sees: slices, then x, y, z and their three validity flags."""
+        return self.slices + (6 if self.positions else 0)
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values for YAML and checkpoints."""
+        return {**asdict(self), "window": list(self.window)}

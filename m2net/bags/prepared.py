@@ -1,0 +1,174 @@
+"""One study as the network wants it: resampled in-plane, lungs found, memory-mapped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from m2net.errors import StoreError, StudyError
+from m2net.studies import Box, Study, Volume, find_thorax, read_image, read_mask
+from m2net.vocabulary import Intensity
+
+STORE_VERSION = 1
+_AIR = {Intensity.HU: -1024, Intensity.RELATIVE: 0}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study in the store.
+
+    Attributes:
+        image: (Z, Y, X) int16, LPS axes, HU or relative intensity.
+        masks: (Z, Y, X) uint8 by name; ``found_lungs`` is always there, lobes, lungs and infection where known.
+        spacing_mm: (z, y, x), None for a picture.
+        source_shape: (Z, Y, X) of the study's LPS volume before resampling.
+        lung_box: box of the lungs, store voxels.
+        body_box: box of the body over the lungs' slices, store voxels.
+        intensity: meaning of the values.
+        notes: what the reader and the finder remarked.
+    """
+
+    image: NDArray[np.int16]
+    masks: dict[str, NDArray[np.uint8]]
+    spacing_mm: tuple[float, float, float] | None
+    source_shape: tuple[int, int, int]
+    lung_box: Box
+    body_box: Box
+    intensity: Intensity
+    notes: tuple[str, ...]
+
+    @property
+    def air(self) -> int:
+        """Value outside the image."""
+        return _AIR[self.intensity]
+
+
+def prepare_volume(volume: Volume, masks: dict[str, NDArray[np.uint8]], spacing_mm: float) -> Prepared:
+    """Resample in-plane, find body and lungs.
+
+    Args:
+        volume: LPS volume.
+        masks: on its grid, by name.
+        spacing_mm: wanted in-plane pixel size; slices keep their places. Pictures keep their pixels.
+
+    Raises:
+        StudyError: no lung found.
+    """
+    if volume.geometry is None:
+        image, own, shape = volume.array, None, volume.array.shape[1:]
+        new_masks = masks
+    else:
+        own_mm = volume.geometry.spacing_mm
+        shape = tuple(max(1, int(n * mm / spacing_mm)) for n, mm in zip(volume.array.shape[1:], own_mm[1:], strict=True))
+        factors = (spacing_mm / own_mm[1], spacing_mm / own_mm[2])
+        image = _resample(volume.array, shape, factors)
+        new_masks = {name: _pick(mask, shape, factors) for name, mask in masks.items()}
+        own = (own_mm[0], spacing_mm, spacing_mm)
+    resampled = Volume(image, volume.geometry, volume.intensity, volume.modality)
+    thorax = find_thorax(resampled, own)
+    return Prepared(
+        image, {**new_masks, "found_lungs": thorax.lungs}, own, volume.array.shape,  # type: ignore[arg-type]
+        thorax.lung_box, thorax.body_box, volume.intensity, volume.notes,
+    )  # fmt: skip
+
+
+def _resample(array: NDArray[np.int16], shape: tuple[int, ...], factors: tuple[float, float]) -> NDArray[np.int16]:
+    """Plane by plane with a triangle filter as wide as the step, so that reduction does not alias."""
+    box = (0.0, 0.0, min(shape[1] * factors[1], array.shape[2]), min(shape[0] * factors[0], array.shape[1]))
+    size = (shape[1], shape[0])
+    out = np.empty((len(array), *shape), np.int16)
+    for z, plane in enumerate(array):
+        picture = Image.fromarray(plane.astype(np.float32))
+        out[z] = np.rint(np.asarray(picture.resize(size, Image.Resampling.BILINEAR, box=box)))
+    return out
+
+
+def _pick(mask: NDArray[np.uint8], shape: tuple[int, ...], factors: tuple[float, float]) -> NDArray[np.uint8]:
+    rows, columns = (
+        np.minimum(((np.arange(n) + 0.5) * f).astype(int), size - 1) for n, f, size in zip(shape, factors, mask.shape[1:], strict=True)
+    )
+    return mask[:, rows[:, None], columns[None, :]]
+
+
+def to_source_grid(labels: NDArray[np.uint8], prepared: Prepared) -> NDArray[np.uint8]:
+    """Labels (Z, Y, X) in store voxels on the study's LPS grid, nearest neighbours."""
+    _, rows, columns = prepared.source_shape
+    if labels.shape == prepared.source_shape:
+        return labels
+    y, x = (
+        np.minimum(((np.arange(n) + 0.5) * m / n).astype(int), m - 1)
+        for n, m in ((rows, labels.shape[1]), (columns, labels.shape[2]))
+    )
+    return labels[:, y[:, None], x[None, :]]
+
+
+def prepare_study(study: Study, spacing_mm: float) -> Prepared:
+    """Read a study's files and prepare them.
+
+    Raises:
+        StudyError: unreadable, or no lung found; the message names the study.
+    """
+    try:
+        volume = read_image(study.image)
+        masks = {str(kind): read_mask(path, kind, volume) for kind, path in study.masks.items()}
+        return prepare_volume(volume, masks, spacing_mm)
+    except StudyError as error:
+        message = str(error).rstrip(".")
+        raise StudyError(f"study {study.study_id} ({study.image}): {message}") from error
+
+
+def save(prepared: Prepared, folder: Path) -> None:
+    """Write atomically: the folder appears whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    np.save(temporary / "image.npy", prepared.image)
+    for name, mask in prepared.masks.items():
+        np.save(temporary / f"{name}.npy", mask)
+    facts: dict[str, Any] = {
+        "store_version": STORE_VERSION,
+        "masks": sorted(prepared.masks),
+        "spacing_mm": prepared.spacing_mm,
+        "source_shape": [int(n) for n in prepared.source_shape],
+        "lung_box": asdict(prepared.lung_box),
+        "body_box": asdict(prepared.body_box),
+        "intensity": str(prepared.intensity),
+        "notes": list(prepared.notes),
+    }
+    (temporary / "study.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    try:
+        temporary.rename(folder)
+    except OSError:
+        shutil.rmtree(temporary)  # another process finished the same study first
+        if not folder.exists():
+            raise
+
+
+def load(folder: Path) -> Prepared:
+    """Open a prepared study without reading its voxels.
+
+    Raises:
+        StoreError: not there, or damaged.
+    """
+    try:
+        facts = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+        spacing = tuple(facts["spacing_mm"]) if facts["spacing_mm"] else None
+        return Prepared(
+            image=np.load(folder / "image.npy", mmap_mode="r"),
+            masks={name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in facts["masks"]},
+            spacing_mm=spacing,  # type: ignore[arg-type]
+            source_shape=tuple(facts["source_shape"]),
+            lung_box=Box(**facts["lung_box"]),
+            body_box=Box(**facts["body_box"]),
+            intensity=Intensity(facts["intensity"]),
+            notes=tuple(facts["notes"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"the prepared study {folder} is damaged ({error})", remedy="Remove that folder and prepare again") from error

@@ -1,0 +1,93 @@
+"""Where instances are cut: random patches for training, full coverage for evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2net.bags.prepared import Prepared
+
+_OVERLAP = 0.25  # least share of a patch that neighbours share in full coverage
+_TRIES = 6
+_NEAR_SLICES = 2  # a slice within this many slices of lung is covered too
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Places of N instances.
+
+    Attributes:
+        corner: (N, 3) int64, z, y, x of the first pixel; may lie outside the image.
+        owned: (N, 4) int64 half-open pixel range (row0, row1, column0, column1) that an instance stands for, or None.
+    """
+
+    corner: NDArray[np.int64]
+    owned: NDArray[np.int64] | None = None
+
+
+def random_cut(study: Prepared, patch: int, count: int, rng: np.random.Generator) -> Cut:
+    """Patches in and around the lungs, spread evenly over z.
+
+    The lungs' height is divided into ``count`` bands of equal size, one slice is drawn from each; in the slice the patch is
+    laid anywhere over the lungs' box as far as it touches a lung.
+    """
+    box = study.lung_box
+    edges = np.linspace(box.z0, box.z1, count + 1)
+    slices = np.clip(np.floor(rng.uniform(edges[:-1], edges[1:])).astype(int), box.z0, box.z1 - 1)
+    lungs = study.masks["found_lungs"]
+    corners = [_lay(lungs[z], box.y0, box.y1, box.x0, box.x1, patch, rng) for z in slices]
+    return Cut(np.column_stack([slices, np.array(corners, dtype=np.int64)]))
+
+
+def _lay(
+    lungs: NDArray[np.uint8], y0: int, y1: int, x0: int, x1: int, patch: int, rng: np.random.Generator
+) -> tuple[int, int]:
+    row = column = 0
+    for _ in range(_TRIES):
+        row, column = _offset(y0, y1, patch, rng), _offset(x0, x1, patch, rng)
+        seen = lungs[max(0, row) : max(0, row + patch), max(0, column) : max(0, column + patch)]
+        if seen.any():
+            break
+    return row, column
+
+
+def _offset(low: int, high: int, patch: int, rng: np.random.Generator) -> int:
+    """A first pixel so that the patch lies over [low, high) with up to an eighth of it outside on each side."""
+    slack = patch // 8
+    first, last = sorted((low - slack, high + slack - patch))
+    return int(rng.integers(first, last + 1))
+
+
+def full_cut(study: Prepared, patch: int) -> Cut:
+    """Every patch that touches the lungs, slice by slice, overlapping; each pixel is owned by the nearest patch."""
+    box = study.lung_box
+    lungs = study.masks["found_lungs"] > 0
+    rows, columns = _tiles(box.y0, box.y1, patch), _tiles(box.x0, box.x1, patch)
+    corners, owned = [], []
+    for z in range(max(0, box.z0 - _NEAR_SLICES), min(len(lungs), box.z1 + _NEAR_SLICES)):
+        near = lungs[max(0, z - _NEAR_SLICES) : z + _NEAR_SLICES + 1].any(axis=0)
+        for row, row0, row1 in rows:
+            for column, column0, column1 in columns:
+                if near[max(0, row) : max(0, row + patch), max(0, column) : max(0, column + patch)].any():
+                    corners.append((z, row, column))
+                    owned.append((row0, row1, column0, column1))
+    if not corners:  # lungs of a single slice at the border
+        corners, owned = [(box.z0, rows[0][0], columns[0][0])], [(0, patch, 0, patch)]
+    return Cut(np.array(corners, dtype=np.int64), np.array(owned, dtype=np.int64))
+
+
+def _tiles(low: int, high: int, patch: int) -> list[tuple[int, int, int]]:
+    """First pixels of tiles along one axis with the range of their own pixels that each stands for."""
+    margin = patch // 16
+    low, high = low - margin, high + margin
+    length = high - low
+    if length <= patch:
+        return [(low - (patch - length) // 2, 0, patch)]
+    count = int(np.ceil((length - _OVERLAP * patch) / ((1 - _OVERLAP) * patch)))
+    starts = np.rint(np.linspace(low, high - patch, count)).astype(int)
+    borders = [(int(a) + int(b) + patch) // 2 for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    first = [int(starts[0]), *borders]
+    last = [*borders, int(starts[-1]) + patch]
+    return [(int(s), f - int(s), e - int(s)) for s, f, e in zip(starts, first, last, strict=True)]

@@ -1,0 +1,133 @@
+"""The prepared store: studies by the hash of their content and settings, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from m2net.bags.prepared import STORE_VERSION, Prepared, load, prepare_study, save
+from m2net.errors import M2NetError, StoreError
+from m2net.machine import be_one_of_many
+from m2net.studies import Study
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One study done: its id, and the message if it failed."""
+
+    study_id: str
+    failure: str = ""
+
+
+class Store:
+    """A folder of prepared studies.
+
+    ``index.json`` remembers the content hash of files by path, size and time of change, so that unchanged files are not
+    read again.
+    """
+
+    def __init__(self, root: Path, spacing_mm: float) -> None:
+        """Open or create a store for one in-plane pixel size (mm)."""
+        self.root = root
+        self.spacing_mm = float(spacing_mm)
+        self._index: dict[str, str] = {}
+        self._load_index()
+
+    def _load_index(self) -> None:
+        path = self.root / "index.json"
+        try:
+            self._index = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except ValueError:
+            self._index = {}  # a cache: hashes are computed again
+
+    def _save_index(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        temporary = self.root / f".index-{os.getpid()}.partial"
+        temporary.write_text(json.dumps(self._index), encoding="utf-8")
+        temporary.replace(self.root / "index.json")
+
+    def missing(self, studies: Iterable[Study]) -> list[Study]:
+        """Studies that are not prepared yet, or whose files have changed."""
+        return [s for s in studies if not self._is_there(s)]
+
+    def _is_there(self, study: Study) -> bool:
+        content = self._index.get(_signature(study))
+        return content is not None and (self._folder(content) / "study.json").exists()
+
+    def _folder(self, content: str) -> Path:
+        settings = json.dumps({"version": STORE_VERSION, "spacing_mm": self.spacing_mm})
+        return self.root / hashlib.sha256(f"{content}/{settings}".encode()).hexdigest()[:24]
+
+    def prepare(self, studies: Iterable[Study], workers: int = 1) -> Iterator[Progress]:
+        """Prepare what is missing; failures are yielded, not raised, so that one bad study costs nothing else."""
+        todo = self.missing(studies)
+        if not todo:
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            with ProcessPoolExecutor(max(1, workers), initializer=be_one_of_many) as pool:
+                waiting = {pool.submit(_prepare_one, self, study): study for study in todo}
+                for done in as_completed(waiting):
+                    study = waiting[done]
+                    try:
+                        self._index[_signature(study)] = done.result()
+                        yield Progress(study.study_id)
+                    except M2NetError as error:
+                        yield Progress(study.study_id, str(error))
+        finally:
+            self._save_index()
+
+    def open(self, study: Study) -> Prepared:
+        """Open a prepared study.
+
+        Raises:
+            StoreError: it was not prepared, or its files changed since.
+        """
+        if not self._is_there(study):
+            raise StoreError(
+                f"study {study.study_id} is not in the store {self.root} at {self.spacing_mm} mm", remedy="Run m2net prepare with this manifest"
+            )
+        return load(self._folder(self._index[_signature(study)]))
+
+    def hash(self, studies: Iterable[Study]) -> str:
+        """One hash over the content of all these studies and the settings, for logs."""
+        parts = sorted(self._index.get(_signature(s), "") for s in studies)
+        return hashlib.sha256("/".join([*parts, str(self.spacing_mm)]).encode()).hexdigest()[:16]
+
+
+def _prepare_one(store: Store, study: Study) -> str:
+    content = _content_hash(study)
+    folder = store._folder(content)
+    if not (folder / "study.json").exists():
+        save(prepare_study(study, store.spacing_mm), folder)
+    return content
+
+
+def _files(study: Study) -> list[tuple[str, Path]]:
+    files: list[tuple[str, Path]] = []
+    for kind, path in [("image", study.image), *sorted(study.masks.items())]:
+        inner = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        files += [(str(kind), p) for p in inner]
+    return files
+
+
+def _signature(study: Study) -> str:
+    digest = hashlib.sha256()
+    for kind, path in _files(study):
+        stat = path.stat()
+        digest.update(f"{kind}:{path}:{stat.st_size}:{stat.st_mtime_ns};".encode())
+    return digest.hexdigest()
+
+
+def _content_hash(study: Study) -> str:
+    digest = hashlib.sha256()
+    for kind, path in _files(study):
+        digest.update(kind.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,93 @@
+"""BagBatch and Output: the contract between bags, networks and objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class BagBatch:
+    """B studies as bags of 2-D instances, the instances of all bags in one flat row.
+
+    N_b instances belong to bag b; ΣN is their sum. All instances of a batch have one modality and one size H x W.
+    In-plane axes are those of the study in LPS: rows grow posteriorly, columns grow to the patient's left.
+
+    Attributes:
+        instances: (ΣN, C, H, W); int16 as stored until the input transform turns it into float32 channels.
+        bag_index: (ΣN,) int64, the bag each instance belongs to, non-decreasing.
+        position: (ΣN, 3) float32, x, y, z of the instance's centre, in-plane in the body's box, z in the lungs' box,
+            all in [-1, 1]; +x left, +y posterior, +z superior. Unknown axes are 0.
+        position_known: (ΣN, 3) bool, whether that axis of ``position`` is known.
+        position_step: (ΣN, 2, 3) float32, change of ``position`` for one pixel along a row step and a column step.
+        corner: (ΣN, 3) int64, z, y, x of the instance's first pixel in store voxels; may be negative (padding).
+        dense: per task (ΣN, H, W) int64 with -1 = unlabelled or owned by another instance.
+        instance_targets: per task (ΣN,) with NaN/-1 = unlabelled.
+        lobe_targets: per task (B, 5) float32 in the order of the lobe codes, NaN = unlabelled.
+        bag_targets: per task (B,) float32 with NaN = unlabelled, or (B, classes) bool sets with all False = unlabelled.
+        uncovered: per task (B, classes) int64, labelled voxels of a study that no instance covers (evaluation only).
+        study_ids: B study identifiers.
+        draws: (B,) int64 keys from which every random draw for that bag is derived.
+        owned: (ΣN, H, W) bool or None; in full coverage, the pixels that this instance stands for (each voxel has one).
+    """
+
+    instances: Tensor
+    bag_index: Tensor
+    position: Tensor
+    position_known: Tensor
+    position_step: Tensor
+    corner: Tensor
+    study_ids: list[str]
+    draws: Tensor
+    dense: dict[str, Tensor] = field(default_factory=dict)
+    instance_targets: dict[str, Tensor] = field(default_factory=dict)
+    lobe_targets: dict[str, Tensor] = field(default_factory=dict)
+    bag_targets: dict[str, Tensor] = field(default_factory=dict)
+    uncovered: dict[str, Tensor] = field(default_factory=dict)
+    owned: Tensor | None = None
+
+    @property
+    def num_bags(self) -> int:
+        """Number of bags B."""
+        return len(self.study_ids)
+
+    @property
+    def num_instances(self) -> int:
+        """Number of instances ΣN."""
+        return int(self.instances.shape[0])
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> BagBatch:
+        """A copy with ``function`` applied to every tensor."""
+        changes: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                changes[item.name] = function(value)
+            elif isinstance(value, dict):
+                changes[item.name] = {key: function(tensor) for key, tensor in value.items()}
+        return replace(self, **changes)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> BagBatch:
+        """A copy on ``device``; Lightning calls this."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> BagBatch:
+        """A copy in page-locked memory; the DataLoader calls this."""
+        return self.map(lambda tensor: tensor.pin_memory())
+
+
+@dataclass
+class Output:
+    """What a head says about a batch.
+
+    Attributes:
+        logits: (ΣN, K, H, W) for a dense head, (B, K) for a bag head, float32.
+        instance_weight: (ΣN,) in [0, 1] or None; the share each instance had in its bag's answer, summing to 1 a bag.
+    """
+
+    logits: Tensor
+    instance_weight: Tensor | None = None

@@ -1,0 +1,89 @@
+"""``m2net crossval``: K folds by patient, out-of-fold predictions, intervals over patients."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from m2net.cli.options import parser
+from m2net.errors import ConfigError
+
+
+def run(argv: list[str]) -> int:
+    """Cross-validate a configuration; a fold that is done with the same configuration is not run again."""
+    options = parser(
+        argv[0],
+        "Cross-validate by patient: fold k is judged, fold k+1 chooses the checkpoint, the rest trains. Loggers of the "
+        "configuration are replaced by a CSV logger in each fold's folder.",
+    )
+    options.add_argument("--config", type=Path, required=True, help="the same YAML that m2net fit takes")
+    options.add_argument("--folds", type=int, required=True, help="number of folds, at least 3 (test, validation, training)")
+    options.add_argument("--out", type=Path, required=True, help="folder for the folds and the pooled results")
+    options.add_argument("--seed", type=int, default=0, help="seed of the folds")
+    given, overrides = options.parse_known_args(argv[1:])
+    if given.folds < 3:
+        raise ConfigError(f"{given.folds} folds", expected="at least 3: one judged, one that chooses, one that trains")
+    if not given.config.is_file():
+        raise ConfigError(f"the configuration {given.config} does not exist", expected="a YAML file")
+    given.out.mkdir(parents=True, exist_ok=True)
+    tables, module = [], None
+    for fold in range(given.folds):
+        module, rows = _fold(given.config, overrides, fold, given.folds, given.seed, given.out / f"fold_{fold}")
+        tables.append((fold, rows))
+    _pool(given.out, module, tables)
+    return 0
+
+
+def _fold(config: Path, overrides: list[str], fold: int, folds: int, seed: int, folder: Path) -> tuple[Any, list[dict[str, Any]]]:
+    from m2net.cli.lightning import make_cli
+    from m2net.training.crossval import run_fold
+
+    key = hashlib.sha256(f"{config.read_text()}{overrides}{fold}/{folds}/{seed}".encode()).hexdigest()
+    manifest = _with_folds(config, overrides, folds, seed)
+    arguments = ["--config", str(config), *overrides, f"--data.manifest={manifest}", f"--data.fold={fold}"]
+    cli = make_cli([*arguments, f"--trainer.default_root_dir={folder}"], run_now=False)
+    done = folder / "done.json"
+    if done.exists() and json.loads(done.read_text(encoding="utf-8")).get("key") == key:
+        print(f"fold {fold}: done before, kept")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        run_fold(cli.trainer, cli.model, cli.datamodule, folder)
+        done.write_text(json.dumps({"key": key}), encoding="utf-8")
+    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return cli.model, list(csv.DictReader(file))
+
+
+def _with_folds(config: Path, overrides: list[str], folds: int, seed: int) -> Path:
+    """The manifest with a fold column, written beside the one that the configuration names."""
+    from m2net.cli.lightning import configured_manifest
+    from m2net.studies import assign_folds, read_manifest, write_assignment
+    from m2net.vocabulary import Column
+
+    source = configured_manifest(config, overrides)
+    out = source.with_name(f"{source.stem}.{folds}folds-{seed}.csv")
+    manifest = read_manifest(source)
+    chosen = {patient: str(fold) for patient, fold in assign_folds(manifest.studies, folds, seed).items()}
+    write_assignment(manifest, Column.FOLD, chosen, out)
+    return out
+
+
+def _pool(out: Path, module: Any, tables: list[tuple[int, list[dict[str, Any]]]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from m2net.reports.results import task_intervals, write_json, write_table
+    from m2net.training.crossval import pool_rows
+
+    rows = pool_rows(tables)
+    write_table(out / "predictions.csv", rows)
+    figures = task_intervals(module, rows)
+    plain = {f"{t}/{n}": {"value": i.value, "low": i.low, "high": i.high} for t, f in figures.items() for n, i in f.items()}
+    write_json(out / "crossval.json", {"studies": len(rows), "patients": len({r["patient_id"] for r in rows}), "figures": plain})
+    table = Table("figure", "value", "95 % interval over patients", title=f"Out of fold, {len(rows)} studies")
+    for name, figure in plain.items():
+        table.add_row(name, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}")
+    Console().print(table)
+    print(out / "crossval.json")

@@ -1,0 +1,121 @@
+"""``m2net fit|validate|test|predict``: LightningCLI on M2NetModule and BagDataModule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from m2net.bags.datamodule import BagDataModule
+from m2net.errors import ConfigError
+from m2net.machine import keep_big_blocks
+from m2net.reports.results import ResultsWriter
+from m2net.training.checkpoint import hyper_parameters, read_checkpoint
+from m2net.training.module import M2NetModule
+
+
+class SaveConfig(SaveConfigCallback):
+    """Write the resolved configuration beside the results, and hand it to every logger."""
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Write ``config.yaml`` of the run's folder (``config_STAGE.yaml`` for other stages than fit)."""
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = "config.yaml" if stage == "fit" else f"config_{stage}.yaml"
+        text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
+        (folder / name).write_text(text, encoding="utf-8")
+        for logger in trainer.loggers:
+            logger.log_hyperparams({"config": _plain(self.config)})
+
+
+def _plain(config: Namespace) -> dict[str, Any]:
+    import yaml
+
+    plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(_texts(config.as_dict())))
+    return plain
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _texts(v) for k, v in value.items() if k not in ("config", "__path__")}
+    if isinstance(value, (list, tuple)):
+        return [_texts(v) for v in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+class M2NetCLI(LightningCLI):
+    """LightningCLI whose input settings are given once, under ``data.input``, and saved with the model."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link the input settings; write metrics.json and predictions.csv after a test."""
+        parser.link_arguments("data.input", "model.input")
+
+    def _parse_ckpt_path(self) -> None:
+        """Evaluation takes the model and its input from the checkpoint; ``fit`` resumes an unchanged model only.
+
+        Raises:
+            CheckpointError: not one of m2net's checkpoints.
+            ConfigError: ``fit`` with a checkpoint of another model.
+        """
+        stage = self.config.get("subcommand")
+        path = self.config[stage].get("ckpt_path") if stage else None
+        if not path or path in ("best", "last", "hpc"):
+            return
+        saved = hyper_parameters(read_checkpoint(Path(path)))
+        config = self.config[stage]
+        if stage == "fit":
+            changed = [k for k in ("network", "tasks", "input") if not _same(config["model"].get(k), saved.get(k), k)]
+            if changed:
+                raise ConfigError(
+                    f"--ckpt_path {path} holds a model with another {', '.join(changed)}", expected="the same model, to resume it",
+                    remedy="Leave --ckpt_path out to train anew",
+                )  # fmt: skip
+            return
+        for key, value in saved.items():
+            config["model"][key] = value
+        config["data"]["input"] = saved["input"]
+
+
+def _same(configured: Any, saved: Any, key: str) -> bool:
+    if key == "input":
+        from m2net.bags.inputs import InputSpec
+
+        return InputSpec.of(configured) == InputSpec.of(saved)
+    return bool(_texts(configured) == _texts(saved))
+
+
+def configured_manifest(config: Path, overrides: list[str]) -> Path:
+    """The manifest that a configuration with overrides names."""
+    parser = LightningArgumentParser()
+    parser.add_lightning_class_args(BagDataModule, "data")
+    data = [o for o in overrides if o.startswith("--data.")]
+    import yaml
+
+    values = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+    parsed = parser.parse_object({"data": values.get("data") or {}})
+    return Path(parser.parse_args(data, namespace=parsed).data.manifest) if data else Path(parsed.data.manifest)
+
+
+def make_cli(argv: list[str], *, run_now: bool = True) -> M2NetCLI:
+    """Build the command line; with ``run_now`` it also runs the subcommand in ``argv``."""
+    keep_big_blocks()
+    return M2NetCLI(
+        M2NetModule,
+        BagDataModule,
+        args=argv,
+        run=run_now,
+        save_config_callback=SaveConfig if run_now else None,
+        seed_everything_default=0,
+        trainer_defaults={"callbacks": [ResultsWriter()]},
+        auto_configure_optimizers=False,
+    )
+
+
+def run(argv: list[str]) -> int:
+    """Run one of Lightning's subcommands."""
+    make_cli(argv)
+    return 0

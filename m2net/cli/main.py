@@ -1,0 +1,66 @@
+"""Entry point: finds the command, runs it, turns user errors into one line and exit code 2."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from m2net.errors import ConfigError, M2NetError
+
+COMMANDS = {
+    "phantom": ("phantom", "make a synthetic cohort"),
+    "split": ("split", "give patients folds or a train/val/test part"),
+    "prepare": ("prepare", "prepare the studies of a manifest for training"),
+    "fit": ("lightning", "train a model"),
+    "validate": ("lightning", "judge a model on the validation part"),
+    "test": ("lightning", "judge a model on the test part, or on any new manifest"),
+    "predict": ("lightning", "predict every study of a manifest"),
+    "crossval": ("crossval", "cross-validate a configuration, with intervals"),
+    "assess": ("assess", "assess new studies and write a page for each"),
+}
+
+
+def usage() -> str:
+    """The overview that ``m2net --help`` prints."""
+    lines = [f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: m2net COMMAND [options]",
+            "",
+            "Multi-task, multi-instance learning from chest studies with few labels. Research use only.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "m2net COMMAND --help tells the options of a command.",
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit code (2 for what the user can mend)."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from m2net import __version__
+
+        print(f"m2net {__version__}")
+        return 0
+    try:
+        if arguments[0] not in COMMANDS:
+            raise ConfigError(f"the command {arguments[0]!r} is unknown", expected=f"one of {', '.join(COMMANDS)}")
+        module = importlib.import_module(f"m2net.cli.{COMMANDS[arguments[0]][0]}")
+        return int(module.run(arguments))
+    except M2NetError as error:
+        print(f"m2net: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""Option parsing shared by the plain commands."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from typing import NoReturn, TypeVar
+
+from m2net.errors import ConfigError
+
+T = TypeVar("T")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line, as all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the whole usage."""
+        raise ConfigError(f"{self.prog}: {message}", remedy=f"See {self.prog} --help")
+
+
+def parser(command: str, text: str) -> Parser:
+    """A parser for one command."""
+    return Parser(prog=f"m2net {command}", description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+
+
+def progress(items: Iterable[T], text: str, total: int) -> Iterable[T]:
+    """Items with a progress bar on standard error."""
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, text, total=total, console=Console(file=sys.stderr))

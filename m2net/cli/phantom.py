@@ -1,0 +1,31 @@
+"""``m2net phantom``: write a synthetic cohort."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from m2net.cli.options import parser, progress
+from m2net.machine import cpu_count
+
+
+def run(argv: list[str]) -> int:
+    """Write files and manifest.csv."""
+    from m2net.phantoms import PHANTOM_VERSION, SCANNERS, SEVERITY_MODELS, CohortPlan, write_cohort
+
+    options = parser(argv[0], f"Write a synthetic cohort (phantom version {PHANTOM_VERSION}) with its ground truth.")
+    options.add_argument("--out", type=Path, required=True, help="folder for the files and manifest.csv")
+    options.add_argument("--patients", type=int, required=True, help="number of patients, one study each")
+    options.add_argument("--seed", type=int, required=True, help="seed of the cohort")
+    options.add_argument("--site", default="home", help=f"scanner profile: {', '.join(SCANNERS)}")
+    options.add_argument("--format", default="nifti", choices=["nifti", "dicom"], help="format of the images; masks are NIfTI")
+    options.add_argument("--matrix", type=int, default=192, help="pixels along each in-plane axis")
+    options.add_argument("--slice-mm", type=float, help="slice thickness in mm; drawn from the site's by default")
+    options.add_argument("--grades", type=int, default=2, help=f"severity grades: {', '.join(map(str, SEVERITY_MODELS))}")
+    options.add_argument("--workers", type=int, default=cpu_count(), help="processes")
+    given = options.parse_args(argv[1:])
+    plan = CohortPlan(given.patients, given.seed, given.site, given.format, given.matrix, given.slice_mm, given.grades)
+    plan.check()
+    for _ in progress(write_cohort(plan, given.out, given.workers), f"Making {plan.patients} patients", plan.patients):
+        pass
+    print(f"{given.out / 'manifest.csv'}: {plan.patients} synthetic patients, phantom version {PHANTOM_VERSION}, seed {plan.seed}")
+    return 0

@@ -1,0 +1,29 @@
+"""``m2net prepare``: fill the store before training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from m2net.cli.options import parser
+from m2net.errors import ConfigError
+from m2net.machine import cpu_count
+
+
+def run(argv: list[str]) -> int:
+    """Prepare what is missing."""
+    options = parser(argv[0], "Resample, find body and lungs, and store the studies of a manifest. Can be stopped and run again.")
+    options.add_argument("manifest", type=Path)
+    options.add_argument("--store", type=Path, required=True, help="folder of prepared studies")
+    options.add_argument("--spacing", type=float, default=1.5, help="in-plane pixel size in mm (data.input.spacing_mm)")
+    options.add_argument("--workers", type=int, default=cpu_count(), help="processes")
+    given = options.parse_args(argv[1:])
+    if given.spacing <= 0:
+        raise ConfigError(f"--spacing {given.spacing}", expected="more than 0 mm")
+    from m2net.bags.preparing import prepare_missing
+    from m2net.bags.store import Store
+    from m2net.studies import read_manifest
+
+    manifest = read_manifest(given.manifest)
+    done = prepare_missing(Store(given.store, given.spacing), list(manifest), given.workers)
+    print(f"{given.store}: {len(manifest)} studies at {given.spacing} mm ({done} prepared now)")
+    return 0

@@ -1,0 +1,35 @@
+"""``m2net split``: patient-grouped, stratified folds or parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from m2net.cli.options import parser
+from m2net.errors import ConfigError
+
+
+def run(argv: list[str]) -> int:
+    """Write a copy of the manifest with its fold or split column set."""
+    options = parser(argv[0], "Split the patients of a manifest, stratified by site, diagnosis and severity.")
+    options.add_argument("manifest", type=Path)
+    options.add_argument("--folds", type=int, help="number of folds: sets the fold column")
+    options.add_argument("--parts", type=float, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help="shares: sets the split column")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--out", type=Path, help="file to write, beside the manifest; default NAME.split.csv")
+    given = options.parse_args(argv[1:])
+    if (given.folds is None) == (given.parts is None):
+        raise ConfigError("neither or both of --folds and --parts are given", expected="one of them")
+    from m2net.studies import assign_folds, assign_parts, read_manifest, write_assignment
+    from m2net.vocabulary import Column
+
+    manifest = read_manifest(given.manifest)
+    out = given.out or given.manifest.with_suffix(".split.csv")
+    if given.folds is not None:
+        chosen = {p: str(f) for p, f in assign_folds(manifest.studies, given.folds, given.seed).items()}
+        write_assignment(manifest, Column.FOLD, chosen, out)
+    else:
+        chosen = {p: str(s) for p, s in assign_parts(manifest.studies, tuple(given.parts), given.seed).items()}
+        write_assignment(manifest, Column.SPLIT, chosen, out)
+    counts = {name: sum(chosen[s.patient_id] == name for s in manifest) for name in sorted(set(chosen.values()))}
+    print(f"{out}: " + ", ".join(f"{name} {n} studies" for name, n in counts.items()))
+    return 0

@@ -1,0 +1,123 @@
+"""Heads: each says something of an instance (may be chunked), then of the bag."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from m2net.batch import BagBatch, Output
+from m2net.networks.pooling import ConceptPooling
+
+
+@dataclass
+class Features:
+    """What encoder and decoder say of N instances.
+
+    Attributes:
+        maps: encoder maps, finest first.
+        decoded: (N, D, h, w) of the decoder, None without one.
+        size: height and width of the instances.
+    """
+
+    maps: list[Tensor]
+    decoded: Tensor | None
+    size: tuple[int, int]
+
+
+class Head(nn.Module):
+    """A task's part of the network, in two steps so that large bags can be read in chunks."""
+
+    needs_decoder = False
+
+    def instance(self, features: Features) -> Tensor:
+        """Per-instance answer, (N, ...)."""
+        raise TypeError(f"{type(self).__name__} does not define instance()")
+
+    def bag(self, answers: Tensor, batch: BagBatch) -> Output:
+        """Answer for the batch from the answers of all ΣN instances."""
+        raise TypeError(f"{type(self).__name__} does not define bag()")
+
+
+class DenseHead(Head):
+    """A 1x1 convolution on the decoder's map: one class a pixel."""
+
+    needs_decoder = True
+
+    def __init__(self, encoder_channels: Sequence[int], decoder_channels: int, classes: int) -> None:
+        """Build for ``classes`` classes, background included."""
+        super().__init__()
+        self.classify = nn.Conv2d(decoder_channels, classes, 1)
+
+    def instance(self, features: Features) -> Tensor:
+        """Logits (N, K, H, W), raised to the instances' size if the decoder stops short of it."""
+        assert features.decoded is not None
+        logits: Tensor = self.classify(features.decoded)
+        if logits.shape[2:] != features.size:
+            logits = F.interpolate(logits.float(), size=features.size, mode="bilinear", align_corners=False)
+        return logits
+
+    def bag(self, answers: Tensor, batch: BagBatch) -> Output:
+        """Dense logits as they are."""
+        return Output(answers)
+
+
+class HierarchicalHead(Head):
+    """Two-level multi-instance classification of M²UNet (He et al. 2021, table 1).
+
+    Embedding level: concept pooling over the places of a patch's deepest map, then conv 1x1. Image level: concept pooling
+    over the patches of a bag, then conv 1x1. Then a linear classifier. With 256 and 128 concepts on 512 channels the
+    parameters are those of the paper's table.
+    """
+
+    def __init__(
+        self, encoder_channels: Sequence[int], decoder_channels: int, classes: int, concepts: Sequence[int] = (256, 128), pool: str = "mean"
+    ) -> None:
+        """Build for ``classes`` grades."""
+        super().__init__()
+        first, second = concepts
+        self.embed_concepts = ConceptPooling(encoder_channels[-1], first, pool)
+        self.embed = nn.Linear(first, first)  # the paper's conv 1x1 on a 1x1 map
+        self.image_concepts = ConceptPooling(first, second, pool)
+        self.image = nn.Linear(second, second)
+        self.classify = nn.Linear(second, classes)
+        for layer in (self.embed, self.image, self.classify):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def instance(self, features: Features) -> Tensor:
+        """Embeddings (N, first)."""
+        return torch.relu(self.embed(self.embed_concepts.over_places(features.maps[-1])))
+
+    def bag(self, answers: Tensor, batch: BagBatch) -> Output:
+        """Grade logits (B, classes) and, in evaluation, each patch's share in the expected grade."""
+        contrast = self.image_concepts.contrast(answers)
+        logits = self._grade(self.image_concepts.over_bags(contrast, batch.bag_index, batch.num_bags)).float()
+        return Output(logits) if self.training else Output(logits, self._shares(contrast, logits, batch))
+
+    def _grade(self, pooled: Tensor) -> Tensor:
+        logits: Tensor = self.classify(torch.relu(self.image(pooled)))
+        return logits
+
+    def _shares(self, contrast: Tensor, logits: Tensor, batch: BagBatch) -> Tensor:
+        """How far the expected grade falls when an instance is left out, never below 0, summing to 1 a bag (ΣN,)."""
+        whole = _expected_grade(logits)
+        shares = torch.empty(len(contrast), dtype=torch.float32, device=contrast.device)
+        for bag in range(batch.num_bags):
+            members = batch.bag_index == bag
+            count = int(members.sum())
+            equal = torch.full((count,), 1.0 / max(1, count), device=contrast.device)
+            fall = equal
+            if count > 1:
+                fall = (whole[bag] - _expected_grade(self._grade(self.image_concepts.without_each(contrast[members])).float())).clamp(min=0)
+            total = fall.sum()
+            shares[members] = fall / total if total > 0 else equal
+        return shares
+
+
+def _expected_grade(logits: Tensor) -> Tensor:
+    grades = torch.arange(logits.shape[1], device=logits.device, dtype=logits.dtype)
+    return (logits.softmax(1) * grades).sum(1)

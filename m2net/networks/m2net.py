@@ -1,0 +1,85 @@
+"""M2Net: one encoder, an optional shared decoder, one head a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from m2net.batch import BagBatch, Output
+from m2net.errors import ConfigError
+from m2net.networks.heads import DenseHead, Features, Head, HierarchicalHead
+from m2net.networks.m2unet import M2UNetDecoder, M2UNetEncoder
+from m2net.networks.registry import build
+from m2net.networks.smp import SmpEncoder, SmpUnetDecoder
+
+ENCODERS: dict[str, Callable[..., nn.Module]] = {"m2unet": M2UNetEncoder, "smp": SmpEncoder}
+DECODERS: dict[str, Callable[..., nn.Module]] = {"m2unet": M2UNetDecoder, "smp_unet": SmpUnetDecoder}
+HEADS: dict[str, Callable[..., Head]] = {"dense": DenseHead, "hierarchical": HierarchicalHead}
+
+
+class M2Net(nn.Module):
+    """A shared patch encoder with heads.
+
+    The encoder sees flat instances; only the heads' bag step knows of bags. In evaluation large bags are read ``chunk``
+    instances at a time with the same result; in training the whole bag goes through at once, and ``checkpointing`` trades
+    time for memory while batch norm keeps whole-bag statistics.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        encoder: Mapping[str, Any],
+        heads: Mapping[str, Mapping[str, Any]],
+        decoder: Mapping[str, Any] | None = None,
+        chunk: int = 256,
+        checkpointing: bool = False,
+    ) -> None:
+        """Build from plain values.
+
+        Args:
+            in_channels: channels of an instance.
+            encoder: name and arguments, see ENCODERS.
+            heads: per task name and arguments, see HEADS; ``classes`` included.
+            decoder: name and arguments, see DECODERS; needed by dense heads.
+            chunk: instances read at once in evaluation.
+            checkpointing: recompute activations in the backward pass.
+
+        Raises:
+            ConfigError: unknown part or argument, or a dense head without a decoder.
+        """
+        super().__init__()
+        if chunk < 1:
+            raise ConfigError(f"network.chunk is {chunk}", expected="at least 1")
+        self.encoder = build(ENCODERS, encoder, "encoder", in_channels)
+        channels = tuple(self.encoder.channels)  # type: ignore[arg-type]
+        self.decoder = build(DECODERS, decoder, "decoder", channels) if decoder else None
+        width = 0 if self.decoder is None else int(self.decoder.channels)  # type: ignore[arg-type]
+        self.heads = nn.ModuleDict({task: build(HEADS, spec, f"head of {task}", channels, width) for task, spec in heads.items()})
+        if self.decoder is None and any(head.needs_decoder for head in self.heads.values()):
+            raise ConfigError("a dense head has no decoder under it", remedy="Name one: decoder: {name: m2unet}")
+        self.chunk = chunk
+        for part in (self.encoder, self.decoder):
+            if part is not None:
+                part.saving = checkpointing  # type: ignore[assignment]
+
+    def forward(self, batch: BagBatch) -> dict[str, Output]:
+        """Per task what its head says; ``batch.instances`` is (ΣN, C, H, W) float."""
+        images = batch.instances.contiguous(memory_format=torch.channels_last)
+        if self.training or len(images) <= self.chunk:
+            answers = self._answers(images)
+        else:
+            parts = [self._answers(piece) for piece in images.split(self.chunk)]
+            answers = {task: torch.cat([p[task] for p in parts]) for task in parts[0]}
+        return {task: head.bag(answers[task], batch) for task, head in self._heads()}
+
+    def _heads(self) -> list[tuple[str, Head]]:
+        return list(self.heads.items())  # type: ignore[arg-type]
+
+    def _answers(self, images: Tensor) -> dict[str, Tensor]:
+        maps = self.encoder(images)
+        decoded = None if self.decoder is None else self.decoder(maps)
+        features = Features(maps, decoded, (images.shape[2], images.shape[3]))
+        return {task: head.instance(features) for task, head in self._heads()}

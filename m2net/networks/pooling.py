@@ -1,0 +1,70 @@
+"""Pooling of many vectors into one: per patch over places, per bag over instances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from m2net.errors import ConfigError
+
+
+def segment_mean(values: Tensor, index: Tensor, count: int) -> Tensor:
+    """Mean of rows (ΣN, K) by bag index (ΣN,) -> (B, K)."""
+    total = values.new_zeros((count, values.shape[1])).index_add(0, index, values)
+    size = torch.bincount(index, minlength=count).clamp(min=1).to(values.dtype)
+    return total / size[:, None]
+
+
+def segment_max(values: Tensor, index: Tensor, count: int) -> Tensor:
+    """Maximum of rows (ΣN, K) by bag index (ΣN,) -> (B, K)."""
+    start = values.new_zeros((count, values.shape[1]))
+    place = index[:, None].expand_as(values)
+    return start.scatter_reduce(0, place, values, "amax", include_self=False)
+
+
+_POOLS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {"mean": segment_mean, "max": segment_max}
+
+
+class ConceptPooling(nn.Module):
+    """Global contrast pooling with learned concepts, a reconstruction.
+
+    r_k = pool_n sigmoid(<x_n, c_k> + b_k) for concepts c_k, k = 1..K. He et al. 2021 (table 1) fix only the number of
+    parameters, C x K + K, and the width K of the answer; the similarity and the pool are this reconstruction's choice.
+    """
+
+    def __init__(self, inputs: int, concepts: int, pool: str = "mean") -> None:
+        """Build K = ``concepts`` concepts for vectors of ``inputs`` numbers.
+
+        Raises:
+            ConfigError: unknown pool.
+        """
+        super().__init__()
+        if pool not in _POOLS:
+            raise ConfigError(f"the pool {pool!r} is unknown", expected=f"one of {', '.join(_POOLS)}")
+        self.similarity = nn.Linear(inputs, concepts)
+        nn.init.xavier_uniform_(self.similarity.weight)
+        nn.init.zeros_(self.similarity.bias)
+        self.pool = pool
+
+    def contrast(self, vectors: Tensor) -> Tensor:
+        """sigmoid(<x, c_k> + b_k) of vectors (..., C) -> (..., K)."""
+        return torch.sigmoid(self.similarity(vectors).float())  # shares are summed over many: full precision
+
+    def over_places(self, maps: Tensor) -> Tensor:
+        """Pool one map a row: (N, C, h, w) -> (N, K)."""
+        contrast = self.contrast(maps.flatten(2).transpose(1, 2))  # (N, h*w, K)
+        return contrast.mean(1) if self.pool == "mean" else contrast.amax(1)
+
+    def over_bags(self, contrast: Tensor, index: Tensor, count: int) -> Tensor:
+        """Pool the contrasts (ΣN, K) of each bag -> (B, K)."""
+        return _POOLS[self.pool](contrast, index, count)
+
+    def without_each(self, contrast: Tensor) -> Tensor:
+        """Pooled contrast (N, K) of one bag if instance n were left out, for every n; needs N >= 2."""
+        count = len(contrast)
+        if self.pool == "mean":
+            return (contrast.sum(0, keepdim=True) - contrast) / (count - 1)
+        top = contrast.topk(2, dim=0).values
+        return torch.where(contrast == top[0], top[1], top[0])

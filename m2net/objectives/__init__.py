@@ -1,0 +1,14 @@
+"""Per task: loss, metrics, and how its label is read and its output named."""
+
+from m2net.objectives.base import Objective
+from m2net.objectives.bootstrap import Interval, intervals, patient_bootstrap
+from m2net.objectives.segmentation import SegmentationObjective
+from m2net.objectives.severity import SeverityObjective, at_or_above, cut_auc, grade_metrics
+
+OBJECTIVES = {"segmentation": SegmentationObjective, "severity": SeverityObjective}
+"""Objectives by name."""
+
+__all__ = [
+    "OBJECTIVES", "Interval", "Objective", "SegmentationObjective", "SeverityObjective", "at_or_above", "cut_auc", "grade_metrics", "intervals",
+    "patient_bootstrap",
+]  # fmt: skip

@@ -1,0 +1,76 @@
+"""What every task brings: a loss on its output, metrics, and its columns in predictions.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from m2net.batch import BagBatch, Output
+
+
+Statistic = Callable[[NDArray[np.int64]], float]
+"""A figure of the rows of predictions.csv with these indices."""
+
+
+class Objective(nn.Module):
+    """A task's loss and metrics.
+
+    A batch without any label for the task gives a graph-connected zero loss and leaves the metrics as they are.
+    """
+
+    classes: int
+    """Outputs that the task's head must have."""
+
+    target: str
+    """Key of the target in the batch."""
+
+    primary: str
+    """The metric that speaks for the task when a checkpoint is chosen."""
+
+    def labels(self, batch: BagBatch) -> int:
+        """Number of labelled bags in the batch."""
+        raise TypeError(f"{type(self).__name__} does not define labels()")
+
+    def loss(self, output: Output, batch: BagBatch) -> Tensor:
+        """Scalar loss over what is labelled."""
+        raise TypeError(f"{type(self).__name__} does not define loss()")
+
+    def update(self, output: Output, batch: BagBatch) -> None:
+        """Add a batch to the metrics."""
+        raise TypeError(f"{type(self).__name__} does not define update()")
+
+    def compute(self) -> dict[str, float]:
+        """Metrics by name since the last reset, each with its n; undefined is NaN."""
+        raise TypeError(f"{type(self).__name__} does not define compute()")
+
+    def reset(self) -> None:
+        """Forget the batches seen."""
+        raise TypeError(f"{type(self).__name__} does not define reset()")
+
+    def statistics(self, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
+        """The task's headline figures as functions of rows, for intervals over patients."""
+        raise TypeError(f"{type(self).__name__} does not define statistics()")
+
+    def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
+        """Per bag the task's columns of predictions.csv."""
+        raise TypeError(f"{type(self).__name__} does not define rows()")
+
+
+def nothing(output: Output) -> Tensor:
+    """A zero that hangs on the graph, so that every parameter keeps a gradient."""
+    return output.logits.sum() * 0.0
+
+
+
+def nan_mean(values: Tensor) -> float:
+    """Mean of what is defined, NaN if nothing is."""
+    return float(values[~values.isnan()].mean()) if bool((~values.isnan()).any()) else float("nan")
+
+
+def number(cell: Any) -> float:
+    """A cell of a table as a number; empty is NaN."""
+    return float("nan") if cell in (None, "") else float(cell)

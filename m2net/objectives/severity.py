@@ -1,0 +1,220 @@
+"""Severity in two or more ordered grades."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+from torchmetrics.functional.classification import binary_auroc
+
+from m2net.batch import BagBatch, Output
+from m2net.errors import ConfigError
+from m2net.objectives.base import Objective, Statistic, nan_mean, nothing, number
+from m2net.vocabulary import TRUE_SEVERITY_PREFIX, Column, SeverityScheme
+
+
+class SeverityObjective(Objective):
+    """Ordered grades from K logits a bag.
+
+    With p = softmax(logits) and q_k = P(grade >= k) = sum_{j >= k} p_j, the loss is the mean over k = 1..K-1 of the binary
+    cross-entropy of q_k against [grade >= k]. For two grades that is the paper's cross-entropy (He et al. 2021).
+    """
+
+    primary = "auc"
+
+    def __init__(self, scheme: str = "binary") -> None:
+        """Grade in ``binary`` or ``ordinal:K``; studies graded in another scheme carry no label for this task.
+
+        Raises:
+            ConfigError: no ordered scheme.
+        """
+        super().__init__()
+        self.scheme = scheme
+        self.target = f"{Column.SEVERITY}:{scheme}"
+        self.classes = grades_of(scheme)
+        self.graded = Graded(self.classes)
+
+    def labels(self, batch: BagBatch) -> int:
+        """Graded bags."""
+        return int((~self._truth(batch).isnan()).sum())
+
+    def _truth(self, batch: BagBatch) -> Tensor:
+        unknown = torch.full((batch.num_bags,), float("nan"), device=batch.instances.device)
+        return batch.bag_targets.get(self.target, unknown)
+
+    def loss(self, output: Output, batch: BagBatch) -> Tensor:
+        """Mean cumulative cross-entropy of the graded bags."""
+        truth = self._truth(batch)
+        known = ~truth.isnan()
+        if not bool(known.any()):
+            return nothing(output)
+        log_p = F.log_softmax(output.logits.float()[known], dim=1)
+        grade = truth[known]
+        total = log_p.new_zeros(())
+        for k in range(1, self.classes):
+            above, below = log_p[:, k:].logsumexp(1), log_p[:, :k].logsumexp(1)
+            total = total - torch.where(grade >= k, above, below).mean()
+        return total / (self.classes - 1)
+
+    def update(self, output: Output, batch: BagBatch) -> None:
+        """Keep the graded bags."""
+        truth = self._truth(batch)
+        known = ~truth.isnan()
+        if not bool(known.any()):
+            return
+        true = batch.bag_targets.get(f"true:{self.target}")
+        if true is None:
+            true = torch.full((batch.num_bags, self.classes - 1), float("nan"), device=truth.device)
+        self.graded.update(output.logits.float().softmax(1)[known], truth[known].long(), true[known, : self.classes - 1])
+
+    def compute(self) -> dict[str, float]:
+        """Metrics, mean over the cuts, each defined or NaN, with n and the number of bags at or above each cut."""
+        probability, grade, true = self.graded.compute()
+        return figures_of(at_or_above(probability), grade, true)
+
+    def reset(self) -> None:
+        """Forget the bags kept."""
+        self.graded.reset()
+
+    def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
+        """True grade, predicted grade and P(grade >= k)."""
+        above = at_or_above(output.logits.float().softmax(1))
+        rows = []
+        for truth, row in zip(self._truth(batch).tolist(), above.tolist(), strict=True):
+            columns: dict[str, Any] = {"severity": "" if math.isnan(truth) else int(truth)}
+            columns["severity_predicted"] = sum(q >= 0.5 for q in row)
+            columns |= {f"severity_ge{k}": q for k, q in enumerate(row, start=1)}
+            rows.append(columns)
+        true = batch.bag_targets.get(f"true:{self.target}")
+        for columns, known in zip(rows, [] if true is None else true.tolist(), strict=False):
+            columns |= {f"{TRUE_SEVERITY_PREFIX}{k}": q for k, q in enumerate(known[: self.classes - 1], start=1) if not math.isnan(q)}
+        return rows
+
+    def statistics(self, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
+        """AUC, accuracy, sensitivity, specificity, F1 and (phantoms) the best AUC and the share of it."""
+        cuts = range(1, self.classes)
+        grade = torch.tensor([number(row.get("severity")) for row in rows])
+        above = torch.tensor([[number(row.get(f"severity_ge{k}")) for k in cuts] for row in rows], dtype=torch.float64)
+        true = torch.tensor([[number(row.get(f"{TRUE_SEVERITY_PREFIX}{k}")) for k in cuts] for row in rows], dtype=torch.float64)
+
+        def figure(name: str) -> Statistic:
+            def of(chosen: NDArray[np.int64]) -> float:
+                index = torch.from_numpy(chosen)
+                index = index[~grade[index].isnan()]
+                return figures_of(above[index], grade[index].long(), true[index]).get(name, float("nan"))
+
+            return of
+
+        names = ["auc", "accuracy", "sensitivity", "specificity", "f1"]
+        known = len(rows) > 0 and not bool(true.isnan().any())
+        return {name: figure(name) for name in names + (["auc_best", "auc_share"] if known else [])}
+
+
+def grades_of(scheme: str) -> int:
+    """Number of grades of an ordered scheme.
+
+    Raises:
+        ConfigError: a score, or an unknown scheme.
+    """
+    kind, _, count = scheme.partition(":")
+    if kind == SeverityScheme.BINARY:
+        return 2
+    if kind == SeverityScheme.ORDINAL and count.isdigit() and int(count) >= 2:
+        return int(count)
+    raise ConfigError(f"the severity scheme {scheme!r} has no grades", expected="binary or ordinal:GRADES, as ordinal:5")
+
+
+def at_or_above(probability: Tensor) -> Tensor:
+    """P(grade >= k), k = 1..K-1, from (n, K) grade probabilities -> (n, K-1)."""
+    return probability.flip(1).cumsum(1).flip(1)[:, 1:].clamp(0, 1)
+
+
+def cut_auc(above: Tensor, grade: Tensor) -> float:
+    """Mean over the cuts of the AUC of P(grade >= k) against [grade >= k]; cuts with one class only are left out."""
+    return nan_mean(torch.tensor([auc(above[:, k - 1], grade >= k) for k in range(1, above.shape[1] + 1)]))
+
+
+def auc(score: Tensor, positive: Tensor) -> float:
+    """Area under the ROC curve, NaN where only one class is present."""
+    if bool(positive.all()) or not bool(positive.any()):
+        return float("nan")
+    return float(binary_auroc(score.double(), positive.long()))
+
+
+def figures_of(above: Tensor, grade: Tensor, true: Tensor) -> dict[str, float]:
+    """Metrics of P(grade >= k) (n, K-1) against grades (n,); with the true probabilities (n, K-1) also what they reach.
+
+    auc_share = (auc - 0.5) / (auc_best - 0.5), where auc_best is the AUC of the probabilities that phantoms were drawn from.
+    """
+    metrics = grade_metrics(above, grade)
+    if len(grade) and not bool(true.isnan().any()):
+        best = cut_auc(true, grade)
+        metrics["auc_best"] = best
+        metrics["auc_share"] = (metrics["auc"] - 0.5) / (best - 0.5) if best > 0.5 else float("nan")
+    return metrics
+
+
+def grade_metrics(above: Tensor, grade: Tensor) -> dict[str, float]:
+    """Metrics of P(grade >= k) (n, K-1) against grades (n,).
+
+    Accuracy is of the predicted grade (the number of cuts with P >= 0.5); the others are means over the cuts of the two-class
+    figures (at or above k against below).
+    """
+    said = (above >= 0.5).sum(1)
+    names = ("precision", "recall", "f1", "sensitivity", "specificity")
+    per_cut: dict[str, list[float]] = {name: [] for name in names}
+    for k in range(1, above.shape[1] + 1):
+        truth, claim = grade >= k, above[:, k - 1] >= 0.5
+        hit, false, miss = float((truth & claim).sum()), float((~truth & claim).sum()), float((truth & ~claim).sum())
+        rest = float((~truth & ~claim).sum())
+        sensitivity = _ratio(hit, hit + miss)
+        values = (_ratio(hit, hit + false), sensitivity, _ratio(2 * hit, 2 * hit + false + miss), sensitivity, _ratio(rest, rest + false))
+        for name, value in zip(names, values, strict=True):
+            per_cut[name].append(value)
+    metrics = {name: nan_mean(torch.tensor(values)) for name, values in per_cut.items()}
+    metrics["accuracy"] = float((said == grade).double().mean()) if len(grade) else float("nan")
+    metrics["auc"] = cut_auc(above, grade)
+    metrics["n"] = float(len(grade))
+    metrics |= {f"n_ge{k}": float((grade >= k).sum()) for k in range(1, above.shape[1] + 1)}
+    return metrics
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
+
+
+class Graded(Metric):
+    """Grade probabilities, grades and (phantoms) the true probabilities of every bag seen."""
+
+    full_state_update = False
+
+    def __init__(self, grades: int) -> None:
+        """Keep bags of ``grades`` grades."""
+        super().__init__()
+        self.grades = grades
+        for name in ("probability", "grade", "true"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+        self.probability: list[Tensor]
+        self.grade: list[Tensor]
+        self.true: list[Tensor]
+
+    def update(self, probability: Tensor, grade: Tensor, true: Tensor) -> None:
+        """Add (n, K) probabilities, (n,) grades, (n, K-1) true probabilities."""
+        self.probability.append(probability.detach().double())
+        self.grade.append(grade)
+        self.true.append(true.double())
+
+    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Everything kept."""
+        if isinstance(self.grade, Tensor):
+            return self.probability, self.grade, self.true  # type: ignore[return-value]
+        if not self.grade:
+            nothing_yet = torch.zeros((0, self.grades), dtype=torch.float64)
+            return nothing_yet, torch.zeros(0, dtype=torch.int64), nothing_yet[:, 1:]
+        return torch.cat(self.probability), torch.cat(self.grade), torch.cat(self.true)

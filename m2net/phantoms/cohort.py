@@ -1,0 +1,120 @@
+"""A cohort of synthetic patients as a hospital would hand it over: files and a manifest."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from m2net.errors import ConfigError
+from m2net.machine import be_one_of_many
+from m2net.phantoms.files import write_dicom_series, write_nifti
+from m2net.phantoms.outcome import SEVERITY_MODELS
+from m2net.phantoms.patient import PHANTOM_VERSION, make_phantom
+from m2net.phantoms.scanner import SCANNERS
+from m2net.studies import write_manifest
+from m2net.vocabulary import MASK_COLUMNS, TRUE_SEVERITY_PREFIX, Column, Diagnosis, Lobe, Modality
+
+
+@dataclass(frozen=True)
+class CohortPlan:
+    """What to make.
+
+    Attributes:
+        patients: number of patients, one study each.
+        seed: with the site and the phantom's version it fixes every voxel.
+        site: name of a scanner profile.
+        file_format: nifti or dicom (masks are NIfTI in both).
+        matrix: pixels along each in-plane axis.
+        slice_mm: slice thickness in mm; drawn from the site's if None.
+        grades: number of severity grades.
+    """
+
+    patients: int
+    seed: int
+    site: str = "home"
+    file_format: str = "nifti"
+    matrix: int = 192
+    slice_mm: float | None = None
+    grades: int = 2
+
+    def check(self) -> None:
+        """Raise ConfigError for what cannot be made."""
+        if self.site not in SCANNERS:
+            raise ConfigError(f"the site {self.site!r} is unknown", expected=f"one of {', '.join(SCANNERS)}")
+        if self.grades not in SEVERITY_MODELS:
+            raise ConfigError(f"{self.grades} severity grades", expected=f"one of {', '.join(map(str, SEVERITY_MODELS))}")
+        if self.file_format not in ("nifti", "dicom"):
+            raise ConfigError(f"the format {self.file_format!r} is unknown", expected="nifti or dicom")
+        if self.patients < 1 or self.seed < 0:
+            raise ConfigError(f"{self.patients} patients with seed {self.seed}", expected="at least one patient and a seed from 0")
+        if not 48 <= self.matrix <= 1024:
+            raise ConfigError(f"a matrix of {self.matrix}", expected="48 to 1024 pixels")
+        if self.slice_mm is not None and not 1 <= self.slice_mm <= 8:
+            raise ConfigError(f"slices of {self.slice_mm} mm", expected="1 to 8 mm")
+
+
+def write_cohort(plan: CohortPlan, out: Path, workers: int = 1) -> Iterator[int]:
+    """Write the cohort; yields the number of patients done, and writes ``manifest.csv`` last.
+
+    Args:
+        plan: what to make.
+        out: folder; must not hold a manifest yet.
+        workers: processes.
+
+    Raises:
+        ConfigError: the plan cannot be made, or ``out`` already holds a cohort.
+    """
+    plan.check()
+    manifest = out / "manifest.csv"
+    if manifest.exists():
+        raise ConfigError(f"{manifest} exists", expected="a folder without a cohort", remedy="Choose another --out, or remove it")
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, str]] = []
+    with ProcessPoolExecutor(max(1, workers), initializer=be_one_of_many) as pool:
+        for row in pool.map(_write_patient, [plan] * plan.patients, range(plan.patients), [out] * plan.patients):
+            rows.append(row)
+            yield len(rows)
+    write_manifest(manifest, list(rows[0]), rows)
+
+
+def _write_patient(plan: CohortPlan, index: int, out: Path) -> dict[str, str]:
+    scanner, model = SCANNERS[plan.site], SEVERITY_MODELS[plan.grades]
+    seed = (int(PHANTOM_VERSION), zlib.crc32(plan.site.encode()), plan.seed, index)
+    diagnosis = list(Diagnosis)[int(np.random.default_rng([*seed, 1]).integers(3))]
+    phantom = make_phantom(seed, scanner, diagnosis, model, matrix=plan.matrix, slice_mm=plan.slice_mm)
+    name = f"{plan.site}-{plan.seed}-{index:04d}"
+    image = "series" if plan.file_format == "dicom" else "image.nii.gz"
+    temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
+    if plan.file_format == "dicom":
+        write_dicom_series(temporary / image, phantom, scanner, name)
+    else:
+        write_nifti(temporary / image, phantom.image, phantom.geometry)
+    for column, mask in zip(MASK_COLUMNS, (phantom.lobes, phantom.lungs, phantom.infection), strict=True):
+        write_nifti(temporary / f"{column}.nii.gz", mask, phantom.geometry)
+    shutil.rmtree(out / name, ignore_errors=True)
+    temporary.chmod(0o755)
+    temporary.rename(out / name)
+    row = {
+        Column.STUDY_ID: name,
+        Column.PATIENT_ID: name,
+        Column.MODALITY: Modality.CT,
+        Column.IMAGE: f"{name}/{image}",
+        **{c: f"{name}/{c}.nii.gz" for c in MASK_COLUMNS},
+        Column.DIAGNOSIS: diagnosis,
+        Column.SEVERITY: str(phantom.severity),
+        Column.SEVERITY_SCHEME: "binary" if plan.grades == 2 else f"ordinal:{plan.grades}",
+        Column.INFECTED: str(int(diagnosis is not Diagnosis.NON_PNEUMONIA)),
+        Column.SITE: plan.site,
+        "phantom_version": PHANTOM_VERSION,
+    }
+    row |= {f"{TRUE_SEVERITY_PREFIX}{k}": f"{p:.6f}" for k, p in enumerate(phantom.true_probabilities, start=1)}
+    row |= {f"infected_share_{lobe.key}": f"{phantom.share[i]:.5f}" for i, lobe in enumerate(Lobe)}
+    row |= {f"consolidated_share_{lobe.key}": f"{phantom.solid[i]:.5f}" for i, lobe in enumerate(Lobe)}
+    return {str(key): str(value) for key, value in row.items()}

@@ -1,0 +1,161 @@
+"""Infection and its look-alikes: where they lie, what they look like, and how much of each lobe they take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from m2net.phantoms.anatomy import Body
+from m2net.phantoms.grid import Field
+from m2net.vocabulary import Diagnosis, InfectionCode, Lobe
+
+_PLEURA_GRID_MM = 6.0
+
+
+@dataclass
+class Disease:
+    """What is wrong with one patient.
+
+    Attributes:
+        infection: (Z, Y, X) uint8, infection codes.
+        change: (Z, Y, X) float32, what to add to the lung's HU before vessels are laid in.
+        solid: (Z, Y, X) float32 in [0, 1], how far the tissue is airless (vessels vanish in it, bronchi show).
+    """
+
+    infection: NDArray[np.uint8]
+    change: Field
+    solid: Field
+
+
+def add_disease(body: Body, diagnosis: Diagnosis, rng: np.random.Generator) -> Disease:
+    """Draw the infection of ``diagnosis`` and distractors into the lungs of ``body``."""
+    shape = body.grid.shape
+    disease = Disease(np.zeros(shape, np.uint8), np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+    pleura = _depth_under_pleura(body)
+    _distract(body, disease, pleura, rng)
+    if diagnosis is Diagnosis.COVID19:
+        where, share = _covid_field(body, pleura, rng), float(np.clip(rng.beta(1.1, 3.2) * 0.85, 0.008, 0.75))
+        solid_share = float(rng.beta(1.3, 3.6))
+        _infect(body, disease, where, body.lobes > 0, share, solid_share, crazy=rng.random() < 0.45, rng=rng)
+    elif diagnosis is Diagnosis.CAP:
+        for region, where, share in _cap_fields(body, rng):
+            _infect(body, disease, where, region, share, float(rng.beta(1.3, 2.4)), crazy=False, rng=rng)
+    return disease
+
+
+def involved_shares(lobes: NDArray[np.uint8], infection: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share of each lobe that is infected, and that is consolidated, in the order of the lobe codes; (5,) each."""
+    size = np.bincount(lobes.ravel(), minlength=6)[1:6].clip(1)
+    infected = np.bincount(lobes[infection > 0], minlength=6)[1:6]
+    solid = np.bincount(lobes[infection == InfectionCode.CONSOLIDATION], minlength=6)[1:6]
+    return infected / size, solid / size
+
+
+def _depth_under_pleura(body: Body) -> Field:
+    """Distance in mm to the nearest lung border, computed on a coarse grid."""
+    strides = [max(1, round(_PLEURA_GRID_MM / mm)) for mm in body.grid.spacing_mm]
+    coarse = (body.lobes > 0)[:: strides[0], :: strides[1], :: strides[2]]
+    mm = [s * m for s, m in zip(strides, body.grid.spacing_mm, strict=True)]
+    depth = ndimage.distance_transform_edt(coarse, sampling=mm).astype(np.float32)
+    return body.grid.spread(depth, strides)
+
+
+def _covid_field(body: Body, pleura: Field, rng: np.random.Generator) -> Field:
+    """Bilateral, peripheral, posterior and lower; each tendency varies, and early disease may be one-sided."""
+    a = body.anatomy
+    z, y = body.grid.axis(0), body.grid.axis(1)
+    field = rng.uniform(0.6, 1.7) * np.exp(-pleura / rng.uniform(9, 18))
+    field = field + rng.uniform(0.1, 1.0) * (y / a.half_depth) - rng.uniform(0.0, 1.2) * (z / a.lung_height)
+    field = field + rng.uniform(0.55, 0.9) * body.grid.noise(rng, rng.uniform(20, 34))
+    sides = (rng.normal(0, 0.25, 2) - (rng.integers(0, 2, 2) * 3.0 if rng.random() < 0.12 else 0.0)).astype(np.float32)
+    left = (body.lobes == Lobe.LEFT_UPPER) | (body.lobes == Lobe.LEFT_LOWER)
+    return np.asarray(field + np.where(left, sides[0], sides[1]), dtype=np.float32)
+
+
+def _cap_fields(body: Body, rng: np.random.Generator) -> list[tuple[NDArray[np.bool_], Field, float]]:
+    """One lobe, sometimes a second on the same side, seldom one across; filled from a focus outwards."""
+    first = Lobe(int(rng.choice([int(lobe) for lobe in Lobe], p=[0.17, 0.27, 0.17, 0.12, 0.27])))
+    chosen = [first]
+    if rng.random() < 0.30:
+        same = [lobe for lobe in Lobe if lobe.is_left == first.is_left and lobe != first]
+        across = [lobe for lobe in Lobe if lobe.is_left != first.is_left]
+        chosen.append(Lobe(int(rng.choice([int(lobe) for lobe in (same if rng.random() < 0.75 else across)]))))
+    out = []
+    for lobe in chosen:
+        region = body.lobes == lobe
+        voxels = np.argwhere(region)
+        if len(voxels) == 0:
+            continue
+        focus = (voxels[rng.integers(len(voxels))] * body.grid.spacing_mm + body.grid.start_mm).tolist()
+        away = sum(((body.grid.axis(k) - focus[k]) / 45.0) ** 2 for k in range(3))
+        field = -np.sqrt(np.asarray(away, dtype=np.float32)) + 0.45 * body.grid.noise(rng, rng.uniform(18, 32))
+        out.append((region, np.asarray(field, dtype=np.float32), float(np.clip(rng.beta(1.5, 1.6), 0.06, 0.97))))
+    return out
+
+
+def _infect(
+    body: Body, disease: Disease, where: Field, region: NDArray[np.bool_], share: float, solid_share: float, *, crazy: bool, rng: np.random.Generator
+) -> None:
+    """Fill ``share`` of ``region`` where the field is highest; consolidate ``solid_share`` of that."""
+    values = where[region]
+    if values.size == 0:
+        return
+    border = float(np.quantile(values[:: max(1, values.size // 20000)], 1 - share))
+    taken = region & (where > border)
+    core = where + 0.5 * body.grid.noise(rng, 16.0)
+    inner = core[taken]
+    if inner.size == 0:
+        return
+    solid = taken & (core > float(np.quantile(inner, 1 - solid_share)))
+    disease.infection[taken] = np.maximum(disease.infection[taken], InfectionCode.GROUND_GLASS)
+    disease.infection[solid] = InfectionCode.CONSOLIDATION
+    density = rng.uniform(60, 215) * (1 + 0.35 * body.grid.noise(rng, 12.0)[taken])
+    if crazy:
+        lines = np.exp(-((body.grid.noise(rng, 7.0)[taken] / 0.22) ** 2))
+        density = density + 170 * lines
+    soft = np.clip((where[taken] - border) / 0.22, 0.35, 1)  # margins fade
+    disease.change[taken] += np.clip(density, 40, 600) * soft
+    airless = rng.uniform(0.62, 0.98) * (1 + 0.12 * body.grid.noise(rng, 10.0)[solid])
+    disease.solid[solid] = np.maximum(disease.solid[solid], np.clip(airless, 0.3, 1))
+
+
+def _distract(body: Body, disease: Disease, pleura: Field, rng: np.random.Generator) -> None:
+    """Dependent density, plate atelectasis, nodules and mosaic perfusion: dense, and no infection."""
+    lungs = body.lobes > 0
+    if rng.random() < 0.8:
+        strength = rng.uniform(80, 420) * np.exp(-pleura / rng.uniform(6, 22)) * np.clip((body.depth - 0.60) / 0.25, 0, 1)
+        disease.change[lungs] += strength[lungs]
+    if rng.random() < 0.7:
+        mosaic = rng.uniform(25, 105) * body.grid.noise(rng, rng.uniform(25, 60))
+        disease.change[lungs] += mosaic[lungs]
+    for _ in range(int(rng.poisson(1.6))):
+        _plate(body, disease, lungs, rng)
+    for _ in range(int(rng.poisson(1.8))):
+        _nodule(body, disease, lungs, rng)
+
+
+def _plate(body: Body, disease: Disease, lungs: NDArray[np.bool_], rng: np.random.Generator) -> None:
+    """A plate of collapsed lung, a few millimetres thick, low in one lung."""
+    a = body.anatomy
+    z, y, x = (body.grid.axis(k) for k in range(3))
+    sign = float(rng.choice([-1.0, 1.0]))
+    level = rng.uniform(0.05, 0.4) * a.lung_height
+    surface = level + rng.normal(0, 0.2) * y + rng.normal(0, 0.3) * (x - sign * 70)
+    centre = (rng.uniform(-0.1, 0.6) * a.half_depth, sign * rng.uniform(45, 100))
+    extent = ((y - centre[0]) / rng.uniform(18, 45)) ** 2 + ((x - centre[1]) / rng.uniform(15, 40)) ** 2
+    plate = np.clip(1.4 - np.abs(z - surface) / rng.uniform(2.0, 6.0), 0, 1) * (extent < 1)
+    disease.solid[lungs] = np.maximum(disease.solid[lungs], (0.85 * plate)[lungs])
+
+
+def _nodule(body: Body, disease: Disease, lungs: NDArray[np.bool_], rng: np.random.Generator) -> None:
+    voxels = np.argwhere(lungs[::2, ::2, ::2]) * 2
+    if len(voxels) == 0:
+        return
+    centre = (voxels[rng.integers(len(voxels))] * body.grid.spacing_mm + body.grid.start_mm).tolist()
+    radius = rng.uniform(3, 12)
+    away = np.sqrt(np.asarray(sum((body.grid.axis(k) - centre[k]) ** 2 for k in range(3)), dtype=np.float32))
+    ball = np.clip((radius - away) / 2.5 + 0.5, 0, 1)
+    disease.solid[lungs] = np.maximum(disease.solid[lungs], (rng.uniform(0.55, 0.95) * ball)[lungs])

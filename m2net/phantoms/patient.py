@@ -1,0 +1,97 @@
+"""One synthetic patient: anatomy, disease, outcome and image, from one seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2net.phantoms.anatomy import build_body, draw_anatomy
+from m2net.phantoms.disease import add_disease, involved_shares
+from m2net.phantoms.grid import Grid
+from m2net.phantoms.outcome import SeverityModel
+from m2net.phantoms.scanner import Scanner, scan, tissue
+from m2net.phantoms.vessels import grow_vessels
+from m2net.studies import Geometry
+from m2net.vocabulary import Diagnosis
+
+PHANTOM_VERSION = "1"
+"""Changes with every change of the phantom; printed with every result made on it."""
+
+_FINEST_MM = 3.0
+_TOP_MARGIN_MM = 14.0
+_BOTTOM_MARGIN_MM = 45.0
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A synthetic CT with its ground truth.
+
+    Attributes:
+        image: (Z, Y, X) int16 HU, LPS axes.
+        lobes: (Z, Y, X) uint8 lobe codes.
+        lungs: (Z, Y, X) uint8, 1 right, 2 left.
+        infection: (Z, Y, X) uint8, 1 ground glass, 2 consolidation.
+        geometry: grid of all four.
+        diagnosis: what it was drawn as.
+        share: (5,) infected share of each lobe, in the order of the lobe codes.
+        solid: (5,) consolidated share of each lobe.
+        severity: grade drawn from the model.
+        true_probabilities: P(grade >= k), k = 1..K-1, of that model.
+    """
+
+    image: NDArray[np.int16]
+    lobes: NDArray[np.uint8]
+    lungs: NDArray[np.uint8]
+    infection: NDArray[np.uint8]
+    geometry: Geometry
+    diagnosis: Diagnosis
+    share: NDArray[np.float64]
+    solid: NDArray[np.float64]
+    severity: int
+    true_probabilities: NDArray[np.float64]
+
+
+def make_phantom(
+    seed: tuple[int, ...], scanner: Scanner, diagnosis: Diagnosis, severity: SeverityModel, *, matrix: int = 192, slice_mm: float | None = None
+) -> Phantom:
+    """Make one patient; the same arguments give the same voxels.
+
+    Args:
+        seed: whole numbers that identify the patient.
+        scanner: the site's profile.
+        diagnosis: disease to draw.
+        severity: model of the outcome.
+        matrix: pixels along each in-plane axis.
+        slice_mm: slice thickness; drawn from the scanner's if None.
+    """
+    rng = np.random.default_rng(list(seed))
+    anatomy = draw_anatomy(rng)
+    drawn = float(rng.choice(scanner.slice_mm))
+    thickness = slice_mm if slice_mm is not None else drawn
+    pixel = max(scanner.field_mm, 2 * anatomy.half_width + 24) / matrix
+    substeps = max(1, round(thickness / _FINEST_MM))
+    count = int(np.ceil((anatomy.lung_height + _TOP_MARGIN_MM + _BOTTOM_MARGIN_MM) / thickness))
+    step = thickness / substeps
+    half = pixel * (matrix - 1) / 2
+    start = (-_BOTTOM_MARGIN_MM, -half + float(rng.normal(0, 5)), -half + float(rng.normal(0, 6)))
+    grid = Grid((count * substeps, matrix, matrix), (step, pixel, pixel), start)
+
+    body = build_body(anatomy, grid, rng)
+    disease = add_disease(body, diagnosis, rng)
+    vessels, bronchi = grow_vessels(body, rng)
+    hu = tissue(body, disease, vessels, bronchi, rng)
+    spacing = (thickness, pixel, pixel)
+    image = scan(hu, spacing, substeps, scanner, rng)
+
+    middle = slice(substeps // 2, None, substeps)
+    lobes, infection = body.lobes[middle], disease.infection[middle]
+    share, solid = involved_shares(body.lobes, disease.infection)
+    probabilities = severity.probabilities(share, solid)
+    geometry = Geometry.build(spacing, (start[2], start[1], start[0] + step * (substeps - 1) / 2), np.eye(3))
+    lungs = np.where(lobes == 0, 0, np.where(lobes <= 2, 2, 1)).astype(np.uint8)
+    return Phantom(
+        image, np.ascontiguousarray(lobes), lungs, np.ascontiguousarray(infection), geometry, diagnosis,
+        share, solid, severity.draw(probabilities, rng), probabilities,
+    )  # fmt: skip

@@ -1,0 +1,108 @@
+"""The report page: one self-contained HTML file that can be read in ten seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from m2net.assessment import Assessment
+from m2net.reports.pictures import COLOURS, data_url, grey, overlay
+from m2net.studies import Volume
+from m2net.vocabulary import SeverityScheme
+
+_LONG_SIDE = 420
+
+
+@dataclass(frozen=True)
+class View:
+    """One plane through the study; the letters name the patient's sides at the picture's edges."""
+
+    title: str
+    url: str
+    left: str
+    right: str
+    top: str
+    bottom: str
+
+
+def write_page(path: Path, assessment: Assessment, study_name: str) -> None:
+    """Write ``report.html``."""
+    environment = Environment(loader=PackageLoader("m2net.reports"), autoescape=select_autoescape(["html", "j2"]))
+    volume = assessment.volume
+    page = environment.get_template("report.html.j2").render(
+        name=study_name,
+        a=assessment,
+        views=_views(assessment),
+        patches=[{"url": data_url(overlay(grey(p.pixels, volume.intensity), None), (132, 132)), "p": p} for p in assessment.patches],
+        severity=[{"task": t, "f": f, "grades": _grades(f.scheme, len(f.probabilities))} for t, f in assessment.severity.items()],
+        colours={lobe.key: f"rgb{colour}" for lobe, colour in COLOURS.items()},
+        total_ml=sum(m.volume_ml or 0.0 for m in assessment.lobe_measures),
+        trained=trained_on(assessment.model),
+        grid=_grid(volume),
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def trained_on(model: dict[str, Any]) -> str:
+    """One sentence on the training data."""
+    facts = model.get("trained_on") or {}
+    if not facts:
+        return "The checkpoint does not say what it was trained on."
+    sites = ", ".join(f"{name} ({n})" for name, n in facts["sites"].items())
+    kind = f"synthetic phantom studies (version {', '.join(facts['phantom_versions'])})" if facts["phantom_versions"] else "studies"
+    labels = ", ".join(f"{name} on {n}" for name, n in facts["labels"].items() if n)
+    return f"{facts['studies']} {kind} of {facts['patients']} patients; sites: {sites}; labels: {labels}."
+
+
+def _grades(scheme: str, count: int) -> list[str]:
+    if SeverityScheme.kind(scheme) is SeverityScheme.BINARY:
+        return ["not severe", "severe"]
+    return [f"grade {k}" for k in range(count)]
+
+
+def _grid(volume: Volume) -> str:
+    z, y, x = volume.array.shape
+    if volume.geometry is None:
+        return f"{x} x {y} pixels; millimetres unknown"
+    dz, dy, dx = volume.geometry.spacing_mm
+    return f"{x} x {y} x {z} voxels of {dx:.2f} x {dy:.2f} x {dz:.2f} mm"
+
+
+def _views(a: Assessment) -> list[View]:
+    """Axial, coronal and sagittal planes through the middle of the predicted lungs (sagittal through the right lung)."""
+    volume, lobes = a.volume, a.lobes
+    z, y, x = _centre(a)
+    spacing = volume.geometry.spacing_mm if volume.geometry else (1.0, 1.0, 1.0)
+
+    def plane(axis: int, index: int, title: str, edges: tuple[str, str, str, str]) -> View:
+        pixels = np.take(volume.array, index, axis)
+        labels = None if lobes is None else np.take(lobes, index, axis)
+        if axis:  # superior on top
+            pixels, labels = pixels[::-1], None if labels is None else labels[::-1]
+        across, down = spacing[2] if axis != 2 else spacing[1], spacing[1] if axis == 0 else spacing[0]
+        width, height = pixels.shape[1] * across, pixels.shape[0] * down
+        scale = _LONG_SIDE / max(width, height)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        return View(title, data_url(overlay(grey(pixels, volume.intensity), labels), size), *edges)
+
+    views = [plane(0, z, f"Axial, slice {z + 1} from below", ("R", "L", "A", "P"))]
+    if volume.array.shape[0] > 1:
+        views.append(plane(1, y, "Coronal", ("R", "L", "S", "I")))
+        views.append(plane(2, x, "Sagittal, right lung", ("A", "P", "S", "I")))
+    return views
+
+
+def _centre(a: Assessment) -> tuple[int, int, int]:
+    shape = a.volume.array.shape
+    if a.lobes is None or not a.lobes.any():
+        return shape[0] // 2, shape[1] // 2, shape[2] // 3
+    by_slice = (a.lobes > 0).sum(axis=(1, 2))
+    inside = np.flatnonzero(by_slice > 0.5 * by_slice.max())
+    rows = np.flatnonzero((a.lobes > 0).any(axis=(0, 2)))
+    right = np.flatnonzero((a.lobes > 2).any(axis=(0, 1)))
+    x = int(np.median(right)) if right.size else shape[2] // 3
+    return int(np.median(inside)), int(np.median(rows)), x

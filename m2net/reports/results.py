@@ -1,0 +1,106 @@
+"""metrics.json and predictions.csv of a test, and the same table in Weights & Biases."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import WandbLogger
+
+from m2net import __version__
+from m2net.objectives import Interval, Objective, intervals
+from m2net.training import M2NetModule
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write atomically; NaN becomes null, for JSON knows none."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(json.dumps(_without_nan(values), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as CSV, atomically; NaN becomes an empty cell."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
+    temporary.replace(path)
+
+
+def bounds(module: M2NetModule, rows: list[dict[str, Any]]) -> dict[str, float]:
+    """95 % patient-bootstrap bounds of each task's headline figures: ``TASK/NAME_low`` and ``TASK/NAME_high``."""
+    found: dict[str, float] = {}
+    for task, figures in task_intervals(module, rows).items():
+        for name, interval in figures.items():
+            found |= {f"{task}/{name}_low": interval.low, f"{task}/{name}_high": interval.high}
+    return found
+
+
+def task_intervals(module: M2NetModule, rows: list[dict[str, Any]]) -> dict[str, dict[str, Interval]]:
+    """Headline figures with patient-bootstrap intervals, by task."""
+    patients = [str(row["patient_id"]) for row in rows]
+    objectives: dict[str, Objective] = dict(module.objectives.items())  # type: ignore[arg-type]
+    return {task: intervals(objective.statistics(rows), patients) for task, objective in objectives.items()}
+
+
+class ResultsWriter(Callback):
+    """After ``test``: metrics.json and predictions.csv in the run's folder; after ``predict``: predictions.csv."""
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write both files and log the table."""
+        assert isinstance(pl_module, M2NetModule)
+        if not trainer.is_global_zero:
+            return
+        folder = self._folder(trainer)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        rows = self._rows(pl_module, data)
+        versions = {row["phantom_version"] for row in rows if row.get("phantom_version")}
+        facts = {"studies": len(rows), "patients": len({r["patient_id"] for r in rows}), "m2net_version": __version__}
+        if versions:
+            facts["phantom_version"] = ", ".join(sorted(versions))
+        write_json(folder / "metrics.json", {**pl_module.results, **bounds(pl_module, rows), **facts})
+        write_table(folder / "predictions.csv", rows)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and rows:
+                shown = [c for c in rows[0] if c not in ("study_id", "patient_id")]  # no identifier leaves
+                logger.log_table("test/predictions", columns=shown, data=[[row.get(c) for c in shown] for row in rows])
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the predictions."""
+        assert isinstance(pl_module, M2NetModule)
+        if trainer.is_global_zero:
+            write_table(self._folder(trainer) / "predictions.csv", self._rows(pl_module, trainer.datamodule))  # type: ignore[attr-defined]
+
+    def _folder(self, trainer: pl.Trainer) -> Path:
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _rows(self, module: M2NetModule, data: Any) -> list[dict[str, Any]]:
+        """One row a study: who, where from, then the tasks' columns."""
+        rows = []
+        studies = {s.study_id: s for s in data.manifest}
+        for row in module.predictions:
+            study = studies[row["study_id"]]
+            who = {"study_id": study.study_id, "patient_id": study.patient_id, "site": study.site}
+            if study.extra.get("phantom_version"):
+                who["phantom_version"] = study.extra["phantom_version"]
+            rows.append({**who, **{k: v for k, v in row.items() if k != "study_id"}})
+        return rows

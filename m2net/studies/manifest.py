@@ -1,0 +1,225 @@
+"""The table of studies: one row a study, checked before anything else happens."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from m2net.errors import ManifestError
+from m2net.vocabulary import MASK_COLUMNS, REQUIRED_COLUMNS, Column, Diagnosis, Modality, SeverityScheme, Split
+
+
+@dataclass(frozen=True)
+class Study:
+    """One row of a manifest.
+
+    Attributes:
+        study_id: unique name of the study.
+        patient_id: the patient; patients, never studies, are split.
+        modality: CT or radiograph.
+        image: absolute path of the image.
+        masks: absolute paths of the masks there are, by column (lobes, lungs, infection).
+        diagnosis: set of possible diagnoses, empty = unknown.
+        severity: grade (binary, ordinal) or score, None = unknown.
+        severity_scheme: scheme that the severity is in, None with it.
+        infected: None = unknown.
+        site: hospital, "" = unknown.
+        split: train, val or test, None = unknown.
+        fold: cross-validation fold, None = unknown.
+        extra: every further column, as text.
+        row: line in the file, for messages.
+    """
+
+    study_id: str
+    patient_id: str
+    modality: Modality
+    image: Path
+    masks: dict[Column, Path] = field(default_factory=dict)
+    diagnosis: frozenset[Diagnosis] = frozenset()
+    severity: float | None = None
+    severity_scheme: str | None = None
+    infected: bool | None = None
+    site: str = ""
+    split: Split | None = None
+    fold: int | None = None
+    extra: dict[str, str] = field(default_factory=dict)
+    row: int = 0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checked table of studies."""
+
+    path: Path
+    studies: tuple[Study, ...]
+    columns: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Study]:
+        """Iterate over the studies."""
+        return iter(self.studies)
+
+    def __len__(self) -> int:
+        """Number of studies."""
+        return len(self.studies)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check a manifest.
+
+    Args:
+        path: UTF-8 CSV with a header; paths in it are relative to its folder.
+
+    Raises:
+        ManifestError: missing file or column, duplicate id, missing image or mask, bad label, patient in two splits or folds.
+    """
+    if not path.is_file():
+        raise ManifestError(f"the manifest {path} does not exist", expected="a CSV file", remedy="Check the path")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = tuple(reader.fieldnames or ())
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"the manifest {path} is no UTF-8 CSV ({error})", expected="a CSV file with a header") from error
+    missing = [c for c in REQUIRED_COLUMNS if c not in columns]
+    if missing:
+        raise ManifestError(
+            f"the manifest {path} has no column {', '.join(missing)}",
+            expected=f"at least {', '.join(REQUIRED_COLUMNS)}",
+            remedy="Add the column; see docs/reference/manifest.md",
+        )
+    if not rows:
+        raise ManifestError(f"the manifest {path} has no rows", expected="one row a study")
+    studies = tuple(_Row(path, number, row).study() for number, row in enumerate(rows, start=2))
+    _check_together(path, studies)
+    return Manifest(path, studies, columns)
+
+
+@dataclass(frozen=True)
+class _Row:
+    manifest: Path
+    number: int
+    cells: dict[str, str | None]
+
+    def text(self, column: str) -> str:
+        return (self.cells.get(column) or "").strip()
+
+    def fail(self, found: str, expected: str, remedy: str = "Mend the row, or leave the cell empty for unknown") -> ManifestError:
+        return ManifestError(f"{self.manifest}, row {self.number}: {found}", expected=expected, remedy=remedy)
+
+    def study(self) -> Study:
+        known = {str(c) for c in Column}
+        scheme = self.text(Column.SEVERITY_SCHEME) or None
+        return Study(
+            study_id=self.required(Column.STUDY_ID),
+            patient_id=self.required(Column.PATIENT_ID),
+            modality=Modality(self.choice(Column.MODALITY, [str(m) for m in Modality])),
+            image=self.file(Column.IMAGE, self.required(Column.IMAGE)),
+            masks={c: self.file(c, self.text(c)) for c in MASK_COLUMNS if self.text(c)},
+            diagnosis=self.diagnosis(),
+            severity=self.severity(scheme),
+            severity_scheme=scheme,
+            infected=self.flag(),
+            site=self.text(Column.SITE),
+            split=Split(self.choice(Column.SPLIT, [str(s) for s in Split])) if self.text(Column.SPLIT) else None,
+            fold=self.fold(),
+            extra={k: v or "" for k, v in self.cells.items() if k is not None and k not in known},
+            row=self.number,
+        )
+
+    def required(self, column: Column) -> str:
+        value = self.text(column)
+        if not value:
+            raise self.fail(f"{column} is empty", "a value in every row", "Fill in the cell")
+        return value
+
+    def choice(self, column: Column, allowed: list[str]) -> str:
+        value = self.text(column)
+        if value not in allowed:
+            raise self.fail(f"{column} is {value!r}", f"one of {', '.join(allowed)}")
+        return value
+
+    def file(self, column: Column, value: str) -> Path:
+        path = (self.manifest.parent / value).absolute()
+        if not path.exists():
+            raise self.fail(f"{column} {path} does not exist", "a file or folder, relative to the manifest", "Check the path")
+        return path
+
+    def diagnosis(self) -> frozenset[Diagnosis]:
+        value = self.text(Column.DIAGNOSIS)
+        allowed = [str(d) for d in Diagnosis]
+        parts = [p.strip() for p in value.split("|")] if value else []
+        if any(p not in allowed for p in parts):
+            raise self.fail(f"diagnosis is {value!r}", f"{', '.join(allowed)}, or several joined by |")
+        return frozenset(Diagnosis(p) for p in parts)
+
+    def severity(self, scheme: str | None) -> float | None:
+        value = self.text(Column.SEVERITY)
+        if not value:
+            return None
+        if scheme is None:
+            raise self.fail(f"severity is {value} without a severity_scheme", "binary, ordinal:GRADES or score:NAME", "Add it")
+        try:
+            kind, number = SeverityScheme.kind(scheme), float(value)
+        except ValueError:
+            raise self.fail(f"severity is {value!r} in scheme {scheme!r}", "a number in binary, ordinal:GRADES or score:NAME") from None
+        if not math.isfinite(number):
+            raise self.fail(f"severity is {value!r}", "a finite number")
+        grades = {SeverityScheme.BINARY: 2, SeverityScheme.SCORE: None, SeverityScheme.ORDINAL: self.grades(scheme)}[kind]
+        if grades is not None and number not in range(grades):
+            raise self.fail(f"severity is {value} in scheme {scheme}", f"a whole number from 0 to {grades - 1}")
+        return number
+
+    def grades(self, scheme: str) -> int | None:
+        if SeverityScheme.kind(scheme) is not SeverityScheme.ORDINAL:
+            return None
+        count = scheme.partition(":")[2]
+        if not count.isdigit() or int(count) < 2:
+            raise self.fail(f"severity_scheme is {scheme!r}", "ordinal:GRADES with at least 2 grades, as ordinal:5")
+        return int(count)
+
+    def flag(self) -> bool | None:
+        value = self.text(Column.INFECTED).lower()
+        if value not in ("", "0", "1", "true", "false"):
+            raise self.fail(f"infected is {value!r}", "0 or 1")
+        return None if not value else value in ("1", "true")
+
+    def fold(self) -> int | None:
+        value = self.text(Column.FOLD)
+        if value and not value.isdigit():
+            raise self.fail(f"fold is {value!r}", "a whole number from 0")
+        return int(value) if value else None
+
+
+def _check_together(path: Path, studies: tuple[Study, ...]) -> None:
+    seen: dict[str, int] = {}
+    split_of: dict[str, tuple[Split | None, int | None, int]] = {}
+    for study in studies:
+        if study.study_id in seen:
+            raise ManifestError(
+                f"{path}, row {study.row}: study_id {study.study_id} is in row {seen[study.study_id]} too",
+                expected="every study once",
+                remedy="Rename or remove one",
+            )
+        seen[study.study_id] = study.row
+        split, fold, row = split_of.setdefault(study.patient_id, (study.split, study.fold, study.row))
+        if (split, fold) != (study.split, study.fold):
+            raise ManifestError(
+                f"{path}, row {study.row}: patient {study.patient_id} is in split {study.split} (fold {study.fold}), "
+                f"but in split {split} (fold {fold}) in row {row}",
+                expected="all studies of a patient in one split",
+                remedy="Run m2net split, which keeps patients together",
+            )
+
+
+def write_manifest(path: Path, columns: list[str], rows: list[dict[str, str]]) -> None:
+    """Write rows as a manifest, atomically."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="raise")
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)

@@ -1,0 +1,115 @@
+"""Patient-grouped, stratified folds."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from m2net.errors import ManifestError
+from m2net.studies.manifest import Manifest, Study, write_manifest
+from m2net.vocabulary import Column, Split
+
+
+def assign_folds(studies: tuple[Study, ...], folds: int, seed: int) -> dict[str, int]:
+    """Give every patient a fold.
+
+    Patients stay whole; folds are stratified by severity grade, diagnosis and site, as far as the numbers allow.
+
+    Args:
+        studies: the rows of a manifest.
+        folds: number of folds, at least 2.
+        seed: seeds the shuffle.
+
+    Returns:
+        Fold from 0 by patient id.
+
+    Raises:
+        ManifestError: fewer patients than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    patients = [s.patient_id for s in studies]
+    if folds < 2 or len(set(patients)) < folds:
+        raise ManifestError(f"{len(set(patients))} patients in {folds} folds", expected="2 folds or more, a patient in each")
+    strata = [_stratum(s) for s in studies]
+    codes = np.unique(strata, return_inverse=True)[1]
+    rare = np.bincount(codes)[codes] < folds
+    codes = np.where(rare, codes.max() + 1, codes)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    chosen: dict[str, int] = {}
+    for fold, (_, test) in enumerate(splitter.split(np.zeros(len(patients)), codes, patients)):
+        chosen |= {patients[i]: fold for i in test}
+    return chosen
+
+
+def _stratum(study: Study) -> str:
+    return f"{study.site}/{'|'.join(sorted(study.diagnosis))}/{study.severity_scheme}/{_grade(study)}"
+
+
+def _grade(study: Study) -> str:
+    if study.severity is None:
+        return ""
+    return str(int(study.severity)) if (study.severity_scheme or "").split(":")[0] != "score" else str(int(study.severity // 3))
+
+
+def assign_parts(studies: tuple[Study, ...], shares: tuple[float, float, float], seed: int) -> dict[str, Split]:
+    """Give every patient a part: train, val or test.
+
+    Args:
+        studies: the rows of a manifest.
+        shares: wanted shares of train, val and test, summing to 1; 0 leaves a part empty.
+        seed: seeds the shuffle.
+
+    Returns:
+        Part by patient id; stratified as the folds are.
+
+    Raises:
+        ManifestError: shares that do not sum to 1, or a negative one.
+    """
+    if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise ManifestError(f"the shares {shares}", expected="three numbers from 0 that sum to 1")
+    stratum = {s.patient_id: _stratum(s) for s in reversed(studies)}
+    rng = np.random.default_rng(seed)
+    chance = dict(zip(sorted(stratum), rng.random(len(stratum)), strict=True))
+    parts, chosen = list(Split), {}
+    given = np.zeros(len(parts))
+    for count, patient in enumerate(sorted(stratum, key=lambda p: (stratum[p], chance[p])), start=1):
+        part = int(np.argmax(np.asarray(shares) * count - given))  # the part that is furthest behind its share
+        given[part] += 1
+        chosen[patient] = parts[part]
+    return chosen
+
+
+def write_assignment(manifest: Manifest, column: Column, chosen: dict[str, str], out: Path) -> None:
+    """Copy a manifest with one column set by patient; the copy lies in the same folder so that its paths stay true.
+
+    Raises:
+        ManifestError: if ``out`` lies in another folder.
+    """
+    if out.absolute().parent != manifest.path.absolute().parent:
+        raise ManifestError(
+            f"{out} lies in another folder than {manifest.path}", expected="the same folder", remedy="Paths in a manifest are relative to it"
+        )
+    with manifest.path.open(newline="", encoding="utf-8-sig") as file:
+        rows = [{k: v or "" for k, v in row.items() if k is not None} for row in csv.DictReader(file)]
+    columns = [c for c in manifest.columns if c != column] + [str(column)]
+    for row in rows:
+        row[str(column)] = chosen[row[Column.PATIENT_ID].strip()]
+    write_manifest(out, columns, rows)
+
+
+def part_of(study: Study, fold: int | None, folds: int) -> Split | None:
+    """Which part a study plays.
+
+    With ``fold`` given, that fold is the test part and the next one validates (so the fold that chooses the checkpoint
+    is never the one that is judged); otherwise the manifest's own split counts.
+    """
+    if fold is None:
+        return study.split
+    if study.fold is None:
+        return None
+    if study.fold == fold:
+        return Split.TEST
+    return Split.VAL if study.fold == (fold + 1) % folds else Split.TRAIN

@@ -1,0 +1,211 @@
+"""The LightningModule: it only wires batch -> network -> objectives -> log."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from m2net import __version__
+from m2net.bags.inputs import InputSpec
+from m2net.batch import BagBatch, Output
+from m2net.errors import CheckpointError, ConfigError
+from m2net.networks import M2Net, build
+from m2net.objectives import OBJECTIVES, Objective
+from m2net.training.schedules import factor, progress
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+}
+CHECKPOINT_MARK = "m2net"
+
+
+class M2NetModule(pl.LightningModule):
+    """A network with its tasks.
+
+    A task is a head, an objective and a weight; a task of which a batch has no label adds a graph-connected zero to the loss
+    and logs nothing.
+    """
+
+    def __init__(
+        self,
+        network: dict[str, Any],
+        tasks: dict[str, dict[str, Any]],
+        input: dict[str, Any] | None = None,  # noqa: A002
+        optimizer: dict[str, Any] | None = None,
+        schedule: str = "cosine",
+        warmup: float = 0.05,
+    ) -> None:
+        """Build from plain values, which are saved in every checkpoint.
+
+        Args:
+            network: encoder, decoder, chunk, checkpointing; see M2Net.
+            tasks: per task ``head``, ``objective`` (names with arguments) and ``weight``.
+            input: what an instance shows; linked to ``data.input``.
+            optimizer: name (adamw, adam, sgd) and its arguments; AdamW with lr 1e-3 by default.
+            schedule: cosine, polynomial or constant.
+            warmup: share of the run with a rising learning rate.
+
+        Raises:
+            ConfigError: a part or value is not usable.
+        """
+        super().__init__()
+        if not tasks:
+            raise ConfigError("the model has no task", expected="at least one under model.tasks")
+        self.spec = InputSpec.of(input)
+        optimizer = dict(optimizer or {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-4})
+        self.save_hyperparameters(
+            {
+                "network": network, "tasks": tasks, "input": self.spec.plain(), "optimizer": optimizer,
+                "schedule": schedule, "warmup": warmup,
+            }
+        )  # fmt: skip
+        factor(schedule, 0.0, warmup)
+        objectives: dict[str, Objective] = {}
+        heads: dict[str, dict[str, Any]] = {}
+        self.weights: dict[str, float] = {}
+        for task, parts in tasks.items():
+            unknown = set(parts) - {"head", "objective", "weight"}
+            if unknown:
+                raise ConfigError(f"task {task} has {', '.join(sorted(unknown))}", expected="only head, objective and weight")
+            objectives[task] = build(OBJECTIVES, parts.get("objective"), f"objective of {task}")
+            heads[task] = {**(parts.get("head") or {}), "classes": objectives[task].classes}
+            self.weights[task] = float(parts.get("weight", 1.0))
+        self.objectives = nn.ModuleDict(objectives)
+        self.network = build({"m2net": M2Net}, {"name": "m2net", **network}, "network", self.spec.channels, heads=heads)
+        self.network = self.network.to(memory_format=torch.channels_last)
+        self.about: dict[str, Any] = {"version": __version__, "trained_on": {}}
+        self.results: dict[str, float] = {}
+        self.predictions: list[dict[str, Any]] = []
+
+    def forward(self, batch: BagBatch) -> dict[str, Output]:
+        """Per task the head's output."""
+        outputs: dict[str, Output] = self.network(batch)
+        return outputs
+
+    def _objectives(self) -> list[tuple[str, Objective]]:
+        return list(self.objectives.items())  # type: ignore[arg-type]
+
+    def _losses(self, outputs: dict[str, Output], batch: BagBatch, stage: str) -> Tensor:
+        total: Tensor | None = None
+        for task, objective in self._objectives():
+            loss = objective.loss(outputs[task], batch)
+            labels = objective.labels(batch)
+            if labels:
+                self.log(f"{stage}/{task}/loss", loss.detach(), batch_size=labels, on_step=stage == "train", on_epoch=stage != "train")
+            total = self.weights[task] * loss if total is None else total + self.weights[task] * loss
+        assert total is not None
+        self.log(f"{stage}/loss", total.detach(), batch_size=batch.num_bags, prog_bar=True)
+        return total
+
+    def training_step(self, batch: BagBatch, batch_idx: int) -> Tensor:
+        """Weighted sum of the tasks' losses."""
+        return self._losses(self(batch), batch, "train")
+
+    def validation_step(self, batch: BagBatch, batch_idx: int) -> None:
+        """Loss and metrics of one study."""
+        outputs = self(batch)
+        self._losses(outputs, batch, "val")
+        for task, objective in self._objectives():
+            objective.update(outputs[task], batch)
+
+    def test_step(self, batch: BagBatch, batch_idx: int) -> None:
+        """Metrics and a row of predictions of one study."""
+        outputs = self(batch)
+        for task, objective in self._objectives():
+            objective.update(outputs[task], batch)
+        self.predictions += self._rows(outputs, batch)
+
+    def predict_step(self, batch: BagBatch, batch_idx: int) -> list[dict[str, Any]]:
+        """A row of predictions a study."""
+        rows = self._rows(self(batch), batch)
+        self.predictions += rows
+        return rows
+
+    def _rows(self, outputs: dict[str, Output], batch: BagBatch) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = [{"study_id": name} for name in batch.study_ids]
+        for task, objective in self._objectives():
+            for row, more in zip(rows, objective.rows(outputs[task], batch), strict=True):
+                row |= more
+        return rows
+
+    def _finish(self, stage: str) -> dict[str, float]:
+        results: dict[str, float] = {}
+        primary = []
+        for task, objective in self._objectives():
+            metrics = objective.compute()
+            objective.reset()
+            results |= {f"{task}/{name}": value for name, value in metrics.items()}
+            if math.isfinite(metrics[objective.primary]):
+                primary.append(metrics[objective.primary])
+        results["score"] = sum(primary) / len(primary) if primary else float("nan")
+        shown = {f"{stage}/{name}": value for name, value in results.items()}
+        self.log_dict(shown, batch_size=1)
+        return results
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of all validation studies; ``val/score`` is the mean of the tasks' primary metrics."""
+        self._finish("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Start a new table."""
+        self.predictions = []
+
+    def on_test_epoch_end(self) -> None:
+        """Keep the metrics for metrics.json."""
+        self.results = self._finish("test")
+
+    def on_predict_epoch_start(self) -> None:
+        """Start a new table."""
+        self.predictions = []
+
+    def setup(self, stage: str) -> None:
+        """Refuse data that are cut otherwise than the model expects; remember what the model is trained on.
+
+        Raises:
+            ConfigError: data.input differs from the model's.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            return
+        if data.spec != self.spec:
+            raise ConfigError(f"data.input is {data.spec.plain()}", expected=f"the model's {self.spec.plain()}")
+        if stage == "fit":
+            self.about["trained_on"] = data.describe()
+            self._check_labels(data.label_counts())
+
+    def _check_labels(self, counts: dict[str, int]) -> None:
+        for task, objective in self._objectives():
+            if not counts.get(objective.target):
+                known = ", ".join(f"{k} ({n})" for k, n in sorted(counts.items()) if n) or "nothing"
+                raise ConfigError(
+                    f"no training study has a label {objective.target} for the task {task} (labelled: {known})",
+                    expected="at least one", remedy="Mend the manifest, data.masks or the task's objective, or remove the task",
+                )  # fmt: skip
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The named optimizer; the learning rate follows the schedule over the run's progress."""
+        optimizer = build(OPTIMIZERS, self.hparams["optimizer"], "optimizer", self.parameters())
+        schedule, warmup = self.hparams["schedule"], float(self.hparams["warmup"])
+        scheduler = LambdaLR(optimizer, lambda _: factor(schedule, progress(self.trainer), warmup))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Mark the checkpoint as m2net's and say what it was trained on."""
+        checkpoint[CHECKPOINT_MARK] = self.about
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over what the checkpoint says of itself.
+
+        Raises:
+            CheckpointError: another program's.
+        """
+        if CHECKPOINT_MARK not in checkpoint:
+            raise CheckpointError("the checkpoint is not one of m2net's", expected="a file written by m2net fit")
+        self.about = checkpoint[CHECKPOINT_MARK]

@@ -1,0 +1,132 @@
+"""The words of the field, once: lobes, modalities, diagnoses, tasks, manifest columns and mask codes."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+UNLABELLED = -1
+"""Value of an unknown integer target in a batch; unknown real targets are NaN."""
+
+MASK_UNLABELLED = 255
+"""Code of an unlabelled voxel in a stored uint8 mask."""
+
+
+class Lobe(IntEnum):
+    """Codes of the five lung lobes in every mask of m2net (the lungmask LTRCLobes order); 0 is background."""
+
+    LEFT_UPPER = 1
+    LEFT_LOWER = 2
+    RIGHT_UPPER = 3
+    RIGHT_MIDDLE = 4
+    RIGHT_LOWER = 5
+
+    @property
+    def key(self) -> str:
+        """Lower-case name, as used in metric keys, JSON and CSV."""
+        return self.name.lower()
+
+    @property
+    def title(self) -> str:
+        """Name for people: ``Left upper``."""
+        return self.name.replace("_", " ").capitalize()
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the lobe belongs to the patient's left lung."""
+        return self in (Lobe.LEFT_UPPER, Lobe.LEFT_LOWER)
+
+
+class LungCode(IntEnum):
+    """Codes in a lung mask; 0 is background."""
+
+    RIGHT = 1
+    LEFT = 2
+    SIDE_UNKNOWN = 3
+
+
+class InfectionCode(IntEnum):
+    """Codes in an infection mask; 0 is background."""
+
+    GROUND_GLASS = 1
+    CONSOLIDATION = 2
+    KIND_UNKNOWN = 3
+
+
+class Modality(StrEnum):
+    """What kind of image a study is."""
+
+    CT = "ct"
+    CXR = "cxr"
+
+
+class Intensity(StrEnum):
+    """What the pixel values of a study mean."""
+
+    HU = "hu"
+    RELATIVE = "relative"
+
+
+class Diagnosis(StrEnum):
+    """Three-way diagnosis of a study."""
+
+    NON_PNEUMONIA = "non_pneumonia"
+    COVID19 = "covid19"
+    CAP = "cap"
+
+
+class Split(StrEnum):
+    """Which part of an experiment a patient belongs to."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+class Column(StrEnum):
+    """Columns of a manifest that m2net gives a meaning; any other column is carried along."""
+
+    STUDY_ID = "study_id"
+    PATIENT_ID = "patient_id"
+    MODALITY = "modality"
+    IMAGE = "image"
+    LOBES = "lobes"
+    LUNGS = "lungs"
+    INFECTION = "infection"
+    DIAGNOSIS = "diagnosis"
+    SEVERITY = "severity"
+    SEVERITY_SCHEME = "severity_scheme"
+    INFECTED = "infected"
+    SITE = "site"
+    SPLIT = "split"
+    FOLD = "fold"
+
+
+REQUIRED_COLUMNS = (Column.STUDY_ID, Column.PATIENT_ID, Column.MODALITY, Column.IMAGE)
+MASK_COLUMNS = (Column.LOBES, Column.LUNGS, Column.INFECTION)
+
+MASK_CODES: dict[str, frozenset[int]] = {
+    Column.LOBES: frozenset({0, MASK_UNLABELLED, *Lobe}),
+    Column.LUNGS: frozenset({0, MASK_UNLABELLED, *LungCode}),
+    Column.INFECTION: frozenset({0, MASK_UNLABELLED, *InfectionCode}),
+}
+"""Codes that each kind of mask may hold."""
+
+TRUE_SEVERITY_PREFIX = "true_severity_ge"
+"""Phantom manifests carry P(severity >= k) as ``true_severity_ge1``, ``true_severity_ge2``...: the model it was drawn from."""
+
+
+class SeverityScheme(StrEnum):
+    """How a severity value in the manifest is to be read."""
+
+    BINARY = "binary"
+    ORDINAL = "ordinal"
+    SCORE = "score"
+
+    @staticmethod
+    def kind(name: str) -> SeverityScheme:
+        """The kind of a scheme name such as ``binary``, ``ordinal:5`` or ``score:ctss``.
+
+        Raises:
+            ValueError: if the part before the colon is none of the three kinds.
+        """
+        return SeverityScheme(name.split(":", 1)[0])
