@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 demo: $(READY)
-	$(BIN)/python experiments/demo/run.py --out runs/demo
+	$(BIN)/python experiments/demo/run.py
 
 test: $(READY)
 	$(BIN)/ruff check .

@@ -87,12 +87,18 @@ class Assessment:
 class Assessor:
     """Applies one checkpoint to studies."""
 
-    def __init__(self, checkpoint: Path, device: str | None = None) -> None:
+    def __init__(self, checkpoint: Path, device: str | None = None, precision: str = "auto") -> None:
         """Load the model.
+
+        Args:
+            checkpoint: file written by m2net fit.
+            device: torch device; the accelerator if there is one.
+            precision: bfloat16, float32, or auto (bfloat16 where the hardware multiplies it).
 
         Raises:
             CheckpointError: not one of m2net's.
         """
+        self.precision = precision
         self.module: M2NetModule = load_model(checkpoint)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.module.to(self.device)
@@ -136,7 +142,7 @@ class Assessor:
         )
 
     def _run(self, batch: BagBatch) -> dict[str, Output]:
-        quick = self.device.type == "cuda" or fast_bfloat16()
+        quick = self.precision == "bfloat16" or (self.precision == "auto" and (self.device.type == "cuda" or fast_bfloat16()))
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=quick):
             outputs: dict[str, Output] = self.module(batch)
         return outputs

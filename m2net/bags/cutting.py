@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from m2net.batch import BagBatch
 from m2net.bags.inputs import InputSpec
 from m2net.bags.prepared import Prepared
 from m2net.bags.sampling import Cut
+from m2net.batch import BagBatch
 from m2net.vocabulary import MASK_UNLABELLED, UNLABELLED
 
 

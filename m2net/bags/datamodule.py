@@ -32,7 +32,7 @@ class BagDataModule(pl.LightningDataModule):
         self,
         manifest: str,
         store: str,
-        input: dict[str, Any] | None = None,  # noqa: A002
+        input: dict[str, Any] | None = None,
         masks: list[str] | None = None,
         instances: int = 32,
         studies_per_batch: int = 4,

@@ -31,7 +31,15 @@ class BagDataset(Dataset[BagBatch]):
     """Prepared studies as bags of one."""
 
     def __init__(
-        self, studies: Sequence[Study], store: Store, spec: InputSpec, masks: tuple[str, ...], *, schemes: Sequence[str], cap: int | None, seed: int
+        self,
+        studies: Sequence[Study],
+        store: Store,
+        spec: InputSpec,
+        masks: tuple[str, ...],
+        *,
+        schemes: Sequence[str],
+        cap: int | None,
+        seed: int,
     ) -> None:
         """Wrap studies.
 

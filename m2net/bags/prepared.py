@@ -103,10 +103,7 @@ def to_source_grid(labels: NDArray[np.uint8], prepared: Prepared) -> NDArray[np.
     _, rows, columns = prepared.source_shape
     if labels.shape == prepared.source_shape:
         return labels
-    y, x = (
-        np.minimum(((np.arange(n) + 0.5) * m / n).astype(int), m - 1)
-        for n, m in ((rows, labels.shape[1]), (columns, labels.shape[2]))
-    )
+    y, x = (np.minimum(((np.arange(n) + 0.5) * m / n).astype(int), m - 1) for n, m in ((rows, labels.shape[1]), (columns, labels.shape[2])))
     return labels[:, y[:, None], x[None, :]]
 
 

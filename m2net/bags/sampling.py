@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,9 +42,7 @@ def random_cut(study: Prepared, patch: int, count: int, rng: np.random.Generator
     return Cut(np.column_stack([slices, np.array(corners, dtype=np.int64)]))
 
 
-def _lay(
-    lungs: NDArray[np.uint8], y0: int, y1: int, x0: int, x1: int, patch: int, rng: np.random.Generator
-) -> tuple[int, int]:
+def _lay(lungs: NDArray[np.uint8], y0: int, y1: int, x0: int, x1: int, patch: int, rng: np.random.Generator) -> tuple[int, int]:
     row = column = 0
     for _ in range(_TRIES):
         row, column = _offset(y0, y1, patch, rng), _offset(x0, x1, patch, rng)
@@ -63,7 +62,7 @@ def _offset(low: int, high: int, patch: int, rng: np.random.Generator) -> int:
 def full_cut(study: Prepared, patch: int) -> Cut:
     """Every patch that touches the lungs, slice by slice, overlapping; each pixel is owned by the nearest patch."""
     box = study.lung_box
-    lungs = study.masks["found_lungs"] > 0
+    lungs: NDArray[np.bool_] = np.greater(study.masks["found_lungs"], 0)
     rows, columns = _tiles(box.y0, box.y1, patch), _tiles(box.x0, box.x1, patch)
     corners, owned = [], []
     for z in range(max(0, box.z0 - _NEAR_SLICES), min(len(lungs), box.z1 + _NEAR_SLICES)):
@@ -87,7 +86,7 @@ def _tiles(low: int, high: int, patch: int) -> list[tuple[int, int, int]]:
         return [(low - (patch - length) // 2, 0, patch)]
     count = int(np.ceil((length - _OVERLAP * patch) / ((1 - _OVERLAP) * patch)))
     starts = np.rint(np.linspace(low, high - patch, count)).astype(int)
-    borders = [(int(a) + int(b) + patch) // 2 for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    borders = [(int(a) + int(b) + patch) // 2 for a, b in itertools.pairwise(starts)]
     first = [int(starts[0]), *borders]
     last = [*borders, int(starts[-1]) + patch]
     return [(int(s), f - int(s), e - int(s)) for s, f, e in zip(starts, first, last, strict=True)]

@@ -90,7 +90,8 @@ class Store:
         """
         if not self._is_there(study):
             raise StoreError(
-                f"study {study.study_id} is not in the store {self.root} at {self.spacing_mm} mm", remedy="Run m2net prepare with this manifest"
+                f"study {study.study_id} is not in the store {self.root} at {self.spacing_mm} mm",
+                remedy="Run m2net prepare with this manifest",
             )
         return load(self._folder(self._index[_signature(study)]))
 

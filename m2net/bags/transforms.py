@@ -80,7 +80,9 @@ class Augmentation:
             )
         made = Augmentation(**values)
         if made.flip and (spec.positions or masks):
-            raise ConfigError("flip is on where lobes, sides or positions are used", remedy="Set flip: false; the left lung has no middle lobe")
+            raise ConfigError(
+                "flip is on where lobes, sides or positions are used", remedy="Set flip: false; the left lung has no middle lobe"
+            )
         return made
 
     def __call__(self, batch: BagBatch) -> BagBatch:

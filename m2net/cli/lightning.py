@@ -25,7 +25,7 @@ class SaveConfig(SaveConfigCallback):
             return
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        name = "config.yaml" if stage == "fit" else f"config_{stage}.yaml"
+        name = "config.yaml" if stage == "fit" else f"config_{getattr(stage, 'value', stage)}.yaml"
         text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
         (folder / name).write_text(text, encoding="utf-8")
         for logger in trainer.loggers:

@@ -94,7 +94,7 @@ class HierarchicalHead(Head):
 
     def bag(self, answers: Tensor, batch: BagBatch) -> Output:
         """Grade logits (B, classes) and, in evaluation, each patch's share in the expected grade."""
-        contrast = self.image_concepts.contrast(answers)
+        contrast = self.image_concepts.of_instances(answers)
         logits = self._grade(self.image_concepts.over_bags(contrast, batch.bag_index, batch.num_bags)).float()
         return Output(logits) if self.training else Output(logits, self._shares(contrast, logits, batch))
 

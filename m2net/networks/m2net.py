@@ -71,7 +71,7 @@ class M2Net(nn.Module):
         if self.training or len(images) <= self.chunk:
             answers = self._answers(images)
         else:
-            parts = [self._answers(piece) for piece in images.split(self.chunk)]
+            parts = [self._answers(piece) for piece in torch.split(images, self.chunk)]
             answers = {task: torch.cat([p[task] for p in parts]) for task in parts[0]}
         return {task: head.bag(answers[task], batch) for task, head in self._heads()}
 

@@ -31,7 +31,9 @@ class ConceptPooling(nn.Module):
     """Global contrast pooling with learned concepts, a reconstruction.
 
     r_k = pool_n sigmoid(<x_n, c_k> + b_k) for concepts c_k, k = 1..K. He et al. 2021 (table 1) fix only the number of
-    parameters, C x K + K, and the width K of the answer; the similarity and the pool are this reconstruction's choice.
+    parameters, C x K + K, and the width K of the answer; the similarity and the pool are this reconstruction's choice, and
+    so is the batch norm without parameters on each instance's r: sigmoids that all lie near one half leave the level above
+    almost nothing to tell instances apart by.
     """
 
     def __init__(self, inputs: int, concepts: int, pool: str = "mean") -> None:
@@ -47,6 +49,7 @@ class ConceptPooling(nn.Module):
         nn.init.xavier_uniform_(self.similarity.weight)
         nn.init.zeros_(self.similarity.bias)
         self.pool = pool
+        self.standardise = nn.BatchNorm1d(concepts, affine=False)
 
     def contrast(self, vectors: Tensor) -> Tensor:
         """sigmoid(<x, c_k> + b_k) of vectors (..., C) -> (..., K)."""
@@ -55,7 +58,17 @@ class ConceptPooling(nn.Module):
     def over_places(self, maps: Tensor) -> Tensor:
         """Pool one map a row: (N, C, h, w) -> (N, K)."""
         contrast = self.contrast(maps.flatten(2).transpose(1, 2))  # (N, h*w, K)
-        return contrast.mean(1) if self.pool == "mean" else contrast.amax(1)
+        return self._even(contrast.mean(1) if self.pool == "mean" else contrast.amax(1))
+
+    def of_instances(self, vectors: Tensor) -> Tensor:
+        """Standardised contrast of instances (ΣN, C) -> (ΣN, K), ready to be pooled over bags."""
+        return self._even(self.contrast(vectors))
+
+    def _even(self, contrast: Tensor) -> Tensor:
+        if self.training and len(contrast) < 2:
+            return contrast - 0.5  # one value has no spread
+        even: Tensor = self.standardise(contrast)
+        return even
 
     def over_bags(self, contrast: Tensor, index: Tensor, count: int) -> Tensor:
         """Pool the contrasts (ΣN, K) of each bag -> (B, K)."""

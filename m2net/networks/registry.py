@@ -34,5 +34,5 @@ def build(registry: Mapping[str, Callable[..., T]], spec: Mapping[str, Any] | No
         signature(maker).bind(*args, **given, **arguments)
     except TypeError as error:
         known = [n for n in signature(maker).parameters if n not in given]
-        raise ConfigError(f"the {what} {spec['name']}: {error}", expected=f"arguments among {', '.join(known[len(args):])}") from error
+        raise ConfigError(f"the {what} {spec['name']}: {error}", expected=f"arguments among {', '.join(known[len(args) :])}") from error
     return maker(*args, **given, **arguments)

@@ -26,7 +26,8 @@ class SmpEncoder(nn.Module):
             self.encoder = smp.encoders.get_encoder(encoder, in_channels=in_channels, depth=depth, weights=None)
         except (KeyError, ValueError, RuntimeError) as error:
             raise ConfigError(
-                f"segmentation-models-pytorch cannot build the encoder {encoder!r} ({error})"[:200], expected="one of its names, as resnet18"
+                f"segmentation-models-pytorch cannot build the encoder {encoder!r} ({error})"[:200],
+                expected="one of its names, as resnet18",
             ) from error
         self.channels = tuple(self.encoder.out_channels[1:])
         self.saving = False

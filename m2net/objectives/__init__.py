@@ -9,6 +9,14 @@ OBJECTIVES = {"segmentation": SegmentationObjective, "severity": SeverityObjecti
 """Objectives by name."""
 
 __all__ = [
-    "OBJECTIVES", "Interval", "Objective", "SegmentationObjective", "SeverityObjective", "at_or_above", "cut_auc", "grade_metrics", "intervals",
+    "OBJECTIVES",
+    "Interval",
+    "Objective",
+    "SegmentationObjective",
+    "SeverityObjective",
+    "at_or_above",
+    "cut_auc",
+    "grade_metrics",
+    "intervals",
     "patient_bootstrap",
-]  # fmt: skip
+]

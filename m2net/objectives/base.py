@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from m2net.batch import BagBatch, Output
 
-
 Statistic = Callable[[NDArray[np.int64]], float]
 """A figure of the rows of predictions.csv with these indices."""
 
@@ -63,7 +62,6 @@ class Objective(nn.Module):
 def nothing(output: Output) -> Tensor:
     """A zero that hangs on the graph, so that every parameter keeps a gradient."""
     return output.logits.sum() * 0.0
-
 
 
 def nan_mean(values: Tensor) -> float:

@@ -48,16 +48,16 @@ class SegmentationObjective(Objective):
         if target is None:
             return 0
         labelled = (target != UNLABELLED).flatten(1).any(1)
-        return int(batch.bag_index[labelled].unique().numel())
+        return len(set(batch.bag_index[labelled].tolist()))
 
     def loss(self, output: Output, batch: BagBatch) -> Tensor:
         """Cross-entropy plus ``dice`` times (1 - mean soft Dice of the classes present), over labelled pixels."""
         target = batch.dense.get(self.target)
         if target is None or not bool((target != UNLABELLED).any()):
             return nothing(output)
-        logits = output.logits.float()
-        entropy = F.cross_entropy(logits, target, ignore_index=UNLABELLED)
-        return entropy + self.dice * (1 - soft_dice(logits, target)) if self.dice else entropy
+        log_p = F.log_softmax(output.logits.float(), dim=1)
+        entropy = F.nll_loss(log_p, target, ignore_index=UNLABELLED)
+        return entropy + self.dice * (1 - soft_dice(log_p.exp(), target)) if self.dice else entropy
 
     def update(self, output: Output, batch: BagBatch) -> None:
         """Count each labelled study's voxels; labelled voxels that no instance covers count as missed."""
@@ -112,7 +112,6 @@ class SegmentationObjective(Objective):
             rows.append({f"{self.target}_dice_{code.name.lower()}": value for code, value in zip(self.codes, values, strict=True)})
         return rows
 
-
     def statistics(self, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
         """Mean Dice per class, and the mean of these."""
         names = [f"{self.target}_dice_{code.name.lower()}" for code in self.codes]
@@ -156,19 +155,19 @@ def overlap(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return 2 * hit / (claimed + present), hit / present, hit / claimed
 
 
-def soft_dice(logits: Tensor, target: Tensor) -> Tensor:
+def soft_dice(probability: Tensor, target: Tensor) -> Tensor:
     """Mean soft Dice of the foreground classes present in ``target``, over labelled pixels of the whole batch.
 
     Args:
-        logits: (N, K, H, W).
+        probability: (N, K, H, W), summing to 1 over K.
         target: (N, H, W) with -1 = unlabelled.
     """
-    classes = logits.shape[1]
-    known = (target != UNLABELLED)[:, None]
-    probability = logits.softmax(1) * known
-    truth = F.one_hot(target.clamp(min=0), classes).movedim(-1, 1) * known
-    hit = (probability * truth).sum((0, 2, 3))
-    size = probability.sum((0, 2, 3)) + truth.sum((0, 2, 3))
-    present = truth.sum((0, 2, 3))[1:] > 0
+    classes = probability.shape[1]
+    known = target != UNLABELLED
+    truth = target[known]
+    of_truth = probability.gather(1, target.clamp(min=0)[:, None])[:, 0][known]
+    hit = probability.new_zeros(classes).index_add(0, truth, of_truth)
+    size = (probability * known[:, None]).sum((0, 2, 3)) + torch.bincount(truth, minlength=classes)
+    present = torch.bincount(truth, minlength=classes)[1:] > 0
     dice = (2 * hit + 1) / (size + 1)
-    return dice[1:][present].mean() if bool(present.any()) else logits.sum() * 0 + 1
+    return dice[1:][present].mean() if bool(present.any()) else probability.sum() * 0 + 1

@@ -47,29 +47,33 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
 
     def oblique() -> tuple[float, ...]:
         return (
-            rng.normal(0.44, 0.07), rng.uniform(0.22, 0.46), rng.normal(0, 0.07), rng.normal(0, 0.08),
+            rng.normal(0.44, 0.07), rng.uniform(0.22, 0.46), rng.normal(0, 0.06), rng.normal(0, 0.07),
             rng.uniform(0.01, 0.045), rng.uniform(0, 6.28),
         )  # fmt: skip
 
     return Anatomy(
         half_width=float(165 * size * rng.uniform(0.93, 1.08)),
         half_depth=float(110 * size * rng.uniform(0.88, 1.15)),
-        wall=float(rng.uniform(16, 24)),
-        fat=float(rng.uniform(4, 22)),
+        wall=float(rng.uniform(14, 29)),
+        fat=float(rng.uniform(4, 30)),
         lung_height=lung_height,
-        rotation=float(rng.normal(0, 0.06)),
-        lean=float(rng.normal(0, 0.03)),
+        rotation=float(rng.normal(0, 0.09)),
+        lean=float(rng.normal(0, 0.045)),
         prone=bool(rng.random() < 0.12),
-        dome={"right": float(rng.uniform(4, 20)), "left": float(rng.uniform(-12, 8))},
-        dome_curve=float(rng.uniform(30, 62)),
+        dome={"right": float(rng.uniform(0, 26)), "left": float(rng.uniform(-18, 12))},
+        dome_curve=float(rng.uniform(26, 68)),
         apex=float(rng.uniform(0.30, 0.50)),
-        heart=(float(rng.uniform(12, 26)), float(rng.uniform(-38, -22)), float(rng.uniform(22, 46)), float(rng.uniform(0.85, 1.25))),
-        mediastinum=float(rng.uniform(17, 27)),
+        heart=(float(rng.uniform(12, 26)), float(rng.uniform(-38, -22)), float(rng.uniform(22, 46)), float(rng.uniform(0.78, 1.3))),
+        mediastinum=float(rng.uniform(15, 31)),
         oblique={"right": oblique(), "left": oblique()},
-        horizontal=(rng.normal(0.52, 0.06), rng.normal(-0.05, 0.09), rng.normal(0, 0.07), rng.uniform(0.01, 0.04), rng.uniform(0, 6.28)),
-        completeness={"right": float(rng.uniform(0.55, 1.0)), "left": float(rng.uniform(0.55, 1.0)), "horizontal": float(rng.uniform(0.3, 1))},
+        horizontal=(rng.normal(0.52, 0.045), rng.normal(-0.08, 0.09), rng.normal(0, 0.08), rng.uniform(0.01, 0.04), rng.uniform(0, 6.28)),
+        completeness={
+            "right": float(rng.uniform(0.55, 1.0)),
+            "left": float(rng.uniform(0.55, 1.0)),
+            "horizontal": float(rng.uniform(0.45, 1)),
+        },
         rib_pitch=float(rng.uniform(24, 31)),
-        base_hu=float(rng.normal(-850, 38)),
+        base_hu=float(rng.normal(-850, 30)),
         gravity_hu=float(rng.uniform(15, 85)),
     )
 
@@ -124,7 +128,7 @@ def build_body(anatomy: Anatomy, grid: Grid, rng: np.random.Generator) -> Body:
 
 def _oval(u: Field, v: Field) -> Field:
     """A squarish ellipse, below 1 inside."""
-    u2, v2 = u * u, v * v
+    u2, v2 = np.minimum(u * u, 1.5), np.minimum(v * v, 1.5)  # beyond, the mixed term would turn the sign
     return np.asarray(u2 + v2 - 0.35 * u2 * v2, dtype=np.float32)
 
 
@@ -159,7 +163,7 @@ def _mediastinum(a: Anatomy, z: Field, x: Field, y: Field) -> NDArray[np.bool_]:
     front = 0.30 + 0.70 / (1 + np.exp(-(y + 0.45 * a.half_depth) / 9))
     spine = 1 + 0.55 / (1 + np.exp(-(y - 0.45 * a.half_depth) / 6))
     vessels = 1 + 0.35 * np.exp(-(((t - 0.62) / 0.16) ** 2))
-    return np.asarray(np.abs(x - 3) < a.mediastinum * front * spine * vessels)
+    return np.asarray(np.abs(x - 7) < a.mediastinum * front * spine * vessels)
 
 
 def _lung(a: Anatomy, side: str, z: Field, x: Field, y: Field, narrowing: Field) -> NDArray[np.bool_]:
@@ -215,9 +219,7 @@ def _vessels_of_the_middle(a: Anatomy, z: Field, x: Field, y: Field, hu: Field, 
     hu[cava & (z > 0.3 * h) & (z < 0.95 * h) & free] = 44
 
 
-def _below_the_diaphragm(
-    a: Anatomy, rng: np.random.Generator, z: Field, x: Field, y: Field, hu: Field, free: NDArray[np.bool_]
-) -> None:
+def _below_the_diaphragm(a: Anatomy, rng: np.random.Generator, z: Field, x: Field, y: Field, hu: Field, free: NDArray[np.bool_]) -> None:
     """Liver right, spleen and stomach left, with gas in the stomach and bowel that a lung finder must not take."""
     low = free & (z < a.dome["right"] + 5)
     hu[low & (x < 15)] = 58
@@ -249,9 +251,7 @@ def _bones(a: Anatomy, z: Field, x: Field, y: Field, hu: Field, free: NDArray[np
     hu[rib & free & (hu > -60)] = 380
 
 
-def _airways(
-    a: Anatomy, grid: Grid, z: Field, x: Field, y: Field, hu: Field, lobes: Labels, hilum: dict[str, NDArray[np.float64]]
-) -> None:
+def _airways(a: Anatomy, grid: Grid, z: Field, x: Field, y: Field, hu: Field, lobes: Labels, hilum: dict[str, NDArray[np.float64]]) -> None:
     """Trachea and main bronchi, wall included; they are no lung."""
     carina = 0.60 * a.lung_height
     bore = 8.5

@@ -101,7 +101,7 @@ def _write_patient(plan: CohortPlan, index: int, out: Path) -> dict[str, str]:
     shutil.rmtree(out / name, ignore_errors=True)
     temporary.chmod(0o755)
     temporary.rename(out / name)
-    row = {
+    row: dict[str, str] = {
         Column.STUDY_ID: name,
         Column.PATIENT_ID: name,
         Column.MODALITY: Modality.CT,

@@ -13,6 +13,9 @@ from m2net.phantoms.grid import Field
 from m2net.vocabulary import Diagnosis, InfectionCode, Lobe
 
 _PLEURA_GRID_MM = 6.0
+_HAZE = {Diagnosis.NON_PNEUMONIA: 0.12, Diagnosis.COVID19: 0.04, Diagnosis.CAP: 0.04}
+_COLLAPSE = {Diagnosis.NON_PNEUMONIA: 0.3, Diagnosis.COVID19: 0.08, Diagnosis.CAP: 0.08}
+"""How often a patient has oedema or a collapsed lung base: health is not the only alternative to pneumonia."""
 
 
 @dataclass
@@ -36,14 +39,22 @@ def add_disease(body: Body, diagnosis: Diagnosis, rng: np.random.Generator) -> D
     disease = Disease(np.zeros(shape, np.uint8), np.zeros(shape, np.float32), np.zeros(shape, np.float32))
     pleura = _depth_under_pleura(body)
     _distract(body, disease, pleura, rng)
+    if rng.random() < _HAZE[diagnosis]:
+        _haze(body, disease, rng)
+    if rng.random() < _COLLAPSE[diagnosis]:
+        _collapse(body, disease, pleura, rng)
     if diagnosis is Diagnosis.COVID19:
-        where, share = _covid_field(body, pleura, rng), float(np.clip(rng.beta(1.1, 3.2) * 0.85, 0.008, 0.75))
-        solid_share = float(rng.beta(1.3, 3.6))
-        _infect(body, disease, where, body.lobes > 0, share, solid_share, crazy=rng.random() < 0.45, rng=rng)
+        where, share = _covid_field(body, pleura, rng), float(np.clip(rng.beta(0.9, 2.3) * 0.8, 0.01, 0.75))
+        _infect(body, disease, where, body.lobes > 0, share, _solid_share(rng), crazy=rng.random() < 0.3, rng=rng)
     elif diagnosis is Diagnosis.CAP:
         for region, where, share in _cap_fields(body, rng):
-            _infect(body, disease, where, region, share, float(rng.beta(1.3, 2.4)), crazy=False, rng=rng)
+            _infect(body, disease, where, region, share, _solid_share(rng), crazy=False, rng=rng)
     return disease
+
+
+def _solid_share(rng: np.random.Generator) -> float:
+    """Consolidated share of an infection; alike for both diseases, so that density alone does not tell them apart."""
+    return float(rng.beta(1.3, 3.0))
 
 
 def involved_shares(lobes: NDArray[np.uint8], infection: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -79,7 +90,7 @@ def _cap_fields(body: Body, rng: np.random.Generator) -> list[tuple[NDArray[np.b
     """One lobe, sometimes a second on the same side, seldom one across; filled from a focus outwards."""
     first = Lobe(int(rng.choice([int(lobe) for lobe in Lobe], p=[0.17, 0.27, 0.17, 0.12, 0.27])))
     chosen = [first]
-    if rng.random() < 0.30:
+    if rng.random() < 0.45:
         same = [lobe for lobe in Lobe if lobe.is_left == first.is_left and lobe != first]
         across = [lobe for lobe in Lobe if lobe.is_left != first.is_left]
         chosen.append(Lobe(int(rng.choice([int(lobe) for lobe in (same if rng.random() < 0.75 else across)]))))
@@ -92,12 +103,20 @@ def _cap_fields(body: Body, rng: np.random.Generator) -> list[tuple[NDArray[np.b
         focus = (voxels[rng.integers(len(voxels))] * body.grid.spacing_mm + body.grid.start_mm).tolist()
         away = sum(((body.grid.axis(k) - focus[k]) / 45.0) ** 2 for k in range(3))
         field = -np.sqrt(np.asarray(away, dtype=np.float32)) + 0.45 * body.grid.noise(rng, rng.uniform(18, 32))
-        out.append((region, np.asarray(field, dtype=np.float32), float(np.clip(rng.beta(1.5, 1.6), 0.06, 0.97))))
+        out.append((region, np.asarray(field, dtype=np.float32), float(np.clip(rng.beta(1.3, 1.2), 0.05, 0.97))))
     return out
 
 
 def _infect(
-    body: Body, disease: Disease, where: Field, region: NDArray[np.bool_], share: float, solid_share: float, *, crazy: bool, rng: np.random.Generator
+    body: Body,
+    disease: Disease,
+    where: Field,
+    region: NDArray[np.bool_],
+    share: float,
+    solid_share: float,
+    *,
+    crazy: bool,
+    rng: np.random.Generator,
 ) -> None:
     """Fill ``share`` of ``region`` where the field is highest; consolidate ``solid_share`` of that."""
     values = where[region]
@@ -112,7 +131,7 @@ def _infect(
     solid = taken & (core > float(np.quantile(inner, 1 - solid_share)))
     disease.infection[taken] = np.maximum(disease.infection[taken], InfectionCode.GROUND_GLASS)
     disease.infection[solid] = InfectionCode.CONSOLIDATION
-    density = rng.uniform(60, 215) * (1 + 0.35 * body.grid.noise(rng, 12.0)[taken])
+    density = rng.uniform(80, 240) * (1 + 0.35 * body.grid.noise(rng, 12.0)[taken])
     if crazy:
         lines = np.exp(-((body.grid.noise(rng, 7.0)[taken] / 0.22) ** 2))
         density = density + 170 * lines
@@ -126,15 +145,42 @@ def _distract(body: Body, disease: Disease, pleura: Field, rng: np.random.Genera
     """Dependent density, plate atelectasis, nodules and mosaic perfusion: dense, and no infection."""
     lungs = body.lobes > 0
     if rng.random() < 0.8:
-        strength = rng.uniform(80, 420) * np.exp(-pleura / rng.uniform(6, 22)) * np.clip((body.depth - 0.60) / 0.25, 0, 1)
+        strength = rng.uniform(60, 330) * np.exp(-pleura / rng.uniform(6, 22)) * np.clip((body.depth - 0.60) / 0.25, 0, 1)
         disease.change[lungs] += strength[lungs]
-    if rng.random() < 0.7:
-        mosaic = rng.uniform(25, 105) * body.grid.noise(rng, rng.uniform(25, 60))
+    if rng.random() < 0.8:
+        mosaic = rng.uniform(20, 80) * body.grid.noise(rng, rng.uniform(25, 60))
         disease.change[lungs] += mosaic[lungs]
-    for _ in range(int(rng.poisson(1.6))):
+    for _ in range(int(rng.poisson(2.0))):
         _plate(body, disease, lungs, rng)
-    for _ in range(int(rng.poisson(1.8))):
+    for _ in range(int(rng.poisson(2.2))):
         _nodule(body, disease, lungs, rng)
+
+
+def _haze(body: Body, disease: Disease, rng: np.random.Generator) -> None:
+    """Oedema: a smooth veil around both hila that spares the periphery; as dense as ground glass."""
+    z, y, x = (body.grid.axis(k) for k in range(3))
+    reach = rng.uniform(60, 105)
+    away = None
+    for hilum in body.hilum.values():
+        place = hilum.tolist()
+        here = ((z - place[0]) / (1.3 * reach)) ** 2 + ((y - place[1]) / reach) ** 2 + ((x - place[2]) / reach) ** 2
+        away = here if away is None else np.minimum(away, here)
+    veil = np.clip(1.2 - np.sqrt(np.asarray(away, dtype=np.float32)) + 0.25 * body.grid.noise(rng, 40.0), 0, 1)
+    lungs = body.lobes > 0
+    disease.change[lungs] += (rng.uniform(120, 420) * veil)[lungs]
+
+
+def _collapse(body: Body, disease: Disease, pleura: Field, rng: np.random.Generator) -> None:
+    """Airless lung along the dependent pleura of one or both bases, with a smooth edge, as under an effusion."""
+    a = body.anatomy
+    z = body.grid.axis(0)
+    low = np.clip(1.3 - z / (rng.uniform(0.25, 0.6) * a.lung_height), 0, 1)
+    edge = rng.uniform(6, 26) * low * np.clip((body.depth - 0.55) / 0.3, 0, 1)
+    solid = np.clip((edge - pleura) / 3.0 + 0.2 * body.grid.noise(rng, 25.0), 0, 1) * (edge > 2)
+    where = body.lobes > 0
+    if rng.random() < 0.5:
+        where = where & ((body.lobes <= Lobe.LEFT_LOWER) == (rng.random() < 0.5))
+    disease.solid[where] = np.maximum(disease.solid[where], (rng.uniform(0.8, 1.0) * solid)[where])
 
 
 def _plate(body: Body, disease: Disease, lungs: NDArray[np.bool_], rng: np.random.Generator) -> None:

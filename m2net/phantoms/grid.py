@@ -53,7 +53,7 @@ class Grid:
         field = rng.standard_normal(nodes_zyx, dtype=np.float32)
         field = np.tensordot(lattice[0], field, axes=(1, 0))  # (Z, ny, nx)
         field = np.matmul(lattice[1], field)  # (Z, Y, nx)
-        return np.matmul(field, lattice[2].T)  # (Z, Y, X)
+        return np.asarray(np.matmul(field, lattice[2].T), dtype=np.float32)  # (Z, Y, X)
 
     def spread(self, coarse: Field, strides: list[int]) -> Field:
         """Linear interpolation of values taken at every ``strides``-th voxel onto the whole grid."""
@@ -63,4 +63,4 @@ class Grid:
             place = np.clip(np.arange(size) / stride, 0, nodes - 1)
             weights.append(np.clip(1 - np.abs(place[:, None] - np.arange(nodes)[None]), 0, 1).astype(np.float32))
         field = np.tensordot(weights[0], field, axes=(1, 0))
-        return np.matmul(np.matmul(weights[1], field), weights[2].T)
+        return np.asarray(np.matmul(np.matmul(weights[1], field), weights[2].T), dtype=np.float32)

@@ -27,7 +27,7 @@ class SeverityModel:
     lobe_weight: tuple[float, ...] = (0.18, 0.25, 0.17, 0.10, 0.30)
     consolidation: float = 0.6
     slope: float = 11.0
-    cuts: tuple[float, ...] = (4.2,)
+    cuts: tuple[float, ...] = (4.4,)
 
     def burden(self, share: NDArray[np.float64], solid: NDArray[np.float64]) -> float:
         """Burden from (5,) shares of each lobe."""
@@ -45,8 +45,8 @@ class SeverityModel:
 
 SEVERITY_MODELS = {
     2: SeverityModel(),
-    3: SeverityModel(cuts=(3.2, 6.0)),
-    4: SeverityModel(cuts=(2.6, 4.6, 6.8)),
-    5: SeverityModel(cuts=(2.2, 3.8, 5.4, 7.2)),
+    3: SeverityModel(cuts=(3.3, 6.2)),
+    4: SeverityModel(cuts=(2.7, 4.8, 7.0)),
+    5: SeverityModel(cuts=(2.2, 3.9, 5.6, 7.4)),
 }
 """The stated model by number of grades."""

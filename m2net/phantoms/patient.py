@@ -54,7 +54,13 @@ class Phantom:
 
 
 def make_phantom(
-    seed: tuple[int, ...], scanner: Scanner, diagnosis: Diagnosis, severity: SeverityModel, *, matrix: int = 192, slice_mm: float | None = None
+    seed: tuple[int, ...],
+    scanner: Scanner,
+    diagnosis: Diagnosis,
+    severity: SeverityModel,
+    *,
+    matrix: int = 192,
+    slice_mm: float | None = None,
 ) -> Phantom:
     """Make one patient; the same arguments give the same voxels.
 

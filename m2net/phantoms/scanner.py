@@ -81,7 +81,7 @@ def scan(hu: Field, spacing_mm: tuple[float, float, float], substeps: int, scann
     noise = ndimage.gaussian_filter(rng.standard_normal(image.shape, dtype=np.float32), (0, grain, grain), truncate=2.5)
     dose = rng.uniform(0.75, 1.35) * np.sqrt(3.0 / spacing_mm[0])
     image += noise * (scanner.noise_hu * dose / max(float(noise[0].std()), 1e-6)) + scanner.hu_shift
-    return np.clip(np.rint(image), -1024, 3071).astype(np.int16)
+    return np.asarray(np.clip(np.rint(image), -1024, 3071), dtype=np.int16)
 
 
 SCANNERS = {

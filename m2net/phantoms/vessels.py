@@ -26,7 +26,7 @@ def grow_vessels(body: Body, rng: np.random.Generator) -> tuple[Field, Field]:
         if len(voxels) < 50:
             continue
         picked = voxels[rng.integers(0, len(voxels), _TIPS_PER_LOBE)]
-        tips = picked * body.grid.spacing_mm + body.grid.start_mm
+        tips = np.asarray(picked * body.grid.spacing_mm + body.grid.start_mm, dtype=np.float64)
         root = body.hilum["left" if lobe.is_left else "right"]
         starts, ends, radii = _tree(root, tips, rng)
         _paint(vessels, inside, body.grid, starts, ends, radii)

@@ -56,9 +56,7 @@ def as_json(assessment: Assessment, name: str) -> dict[str, Any]:
             "spacing_mm_zyx": list(volume.geometry.spacing_mm) if volume.geometry else None,
         },
         "instances": assessment.instances,
-        "severity": {
-            task: {**asdict(finding), "calibrated": False} for task, finding in assessment.severity.items()
-        },
+        "severity": {task: {**asdict(finding), "calibrated": False} for task, finding in assessment.severity.items()},
         "lobes": {
             m.lobe.key: {"code": int(m.lobe), "volume_ml": m.volume_ml, "mean_hu": m.mean_hu, "density_shares": m.bands}
             for m in assessment.lobe_measures

@@ -8,6 +8,23 @@ from m2net.studies.splits import assign_folds, assign_parts, part_of, write_assi
 from m2net.studies.volume import Volume, read_mask, write_on_own_grid
 
 __all__ = [
-    "PICTURE_ENDINGS", "Box", "Geometry", "Manifest", "Orientation", "Study", "Thorax", "Volume", "assign_folds", "assign_parts", "find_thorax",
-    "part_of", "read_image", "read_manifest", "read_mask", "to_lps", "write_assignment", "write_manifest", "write_on_own_grid",
-]  # fmt: skip
+    "PICTURE_ENDINGS",
+    "Box",
+    "Geometry",
+    "Manifest",
+    "Orientation",
+    "Study",
+    "Thorax",
+    "Volume",
+    "assign_folds",
+    "assign_parts",
+    "find_thorax",
+    "part_of",
+    "read_image",
+    "read_manifest",
+    "read_mask",
+    "to_lps",
+    "write_assignment",
+    "write_manifest",
+    "write_on_own_grid",
+]

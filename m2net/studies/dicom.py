@@ -121,8 +121,7 @@ def _slice_distance(path: Path, slices: list[_Slice], normal: NDArray[np.float64
     if gaps.min() < 1e-3:
         first = int(np.argmin(gaps))
         raise GeometryError(
-            f"{path} has two slices at the same place ({along[first]:.2f} mm: {slices[first].path.name}, "
-            f"{slices[first + 1].path.name})",
+            f"{path} has two slices at the same place ({along[first]:.2f} mm: {slices[first].path.name}, {slices[first + 1].path.name})",
             expected="one slice a place",
             remedy="Remove the duplicates",
         )

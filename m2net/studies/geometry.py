@@ -76,7 +76,8 @@ class Geometry:
     def point(self, index_xyz: Array) -> Array:
         """LPS coordinates (x, y, z) in mm of a voxel index (x, y, z)."""
         z, y, x = self.spacing_mm
-        return np.asarray(self.origin_mm) + self.axes @ (np.asarray(index_xyz) * np.array([x, y, z]))
+        place: Array = np.asarray(self.origin_mm) + self.axes @ (np.asarray(index_xyz) * np.array([x, y, z]))
+        return place
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def find_thorax(volume: Volume, spacing_mm: tuple[float, float, float] | None) -
 def _without_thin_ends(lungs: Mask) -> Mask:
     """Only slices with at least 3 % of the widest slice's lung: a piece of trachea must not stretch the box."""
     area = lungs.sum(axis=(1, 2))
-    return lungs & (area >= 0.03 * area.max())[:, None, None]
+    return np.asarray(lungs & (area >= 0.03 * area.max())[:, None, None])
 
 
 def _find_body(coarse: NDArray[np.float32]) -> Mask:

@@ -90,7 +90,9 @@ def write_assignment(manifest: Manifest, column: Column, chosen: dict[str, str],
     """
     if out.absolute().parent != manifest.path.absolute().parent:
         raise ManifestError(
-            f"{out} lies in another folder than {manifest.path}", expected="the same folder", remedy="Paths in a manifest are relative to it"
+            f"{out} lies in another folder than {manifest.path}",
+            expected="the same folder",
+            remedy="Paths in a manifest are relative to it",
         )
     with manifest.path.open(newline="", encoding="utf-8-sig") as file:
         rows = [{k: v or "" for k, v in row.items() if k is not None} for row in csv.DictReader(file)]

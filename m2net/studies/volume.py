@@ -87,7 +87,7 @@ def read_mask(path: Path, kind: Column, like: Volume) -> NDArray[np.uint8]:
             expected=f"only {sorted(MASK_CODES[kind])}",
             remedy="Recode the mask; see docs/reference/manifest.md",
         )
-    return array.astype(np.uint8)
+    return np.asarray(array, dtype=np.uint8)
 
 
 def _check_grid(path: Path, kind: Column, shape: tuple[int, ...], geometry: Geometry | None, like: Volume) -> None:

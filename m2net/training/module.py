@@ -16,7 +16,7 @@ from m2net.batch import BagBatch, Output
 from m2net.errors import CheckpointError, ConfigError
 from m2net.networks import M2Net, build
 from m2net.objectives import OBJECTIVES, Objective
-from m2net.training.schedules import factor, progress
+from m2net.training.schedules import factor, run_length
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
@@ -37,7 +37,7 @@ class M2NetModule(pl.LightningModule):
         self,
         network: dict[str, Any],
         tasks: dict[str, dict[str, Any]],
-        input: dict[str, Any] | None = None,  # noqa: A002
+        input: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         schedule: str = "cosine",
         warmup: float = 0.05,
@@ -189,11 +189,12 @@ class M2NetModule(pl.LightningModule):
                     expected="at least one", remedy="Mend the manifest, data.masks or the task's objective, or remove the task",
                 )  # fmt: skip
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """The named optimizer; the learning rate follows the schedule over the run's progress."""
         optimizer = build(OPTIMIZERS, self.hparams["optimizer"], "optimizer", self.parameters())
         schedule, warmup = self.hparams["schedule"], float(self.hparams["warmup"])
-        scheduler = LambdaLR(optimizer, lambda _: factor(schedule, progress(self.trainer), warmup))
+        steps = run_length(self.trainer.estimated_stepping_batches, schedule)
+        scheduler = LambdaLR(optimizer, lambda step: factor(schedule, step / steps, warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

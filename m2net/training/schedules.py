@@ -1,14 +1,10 @@
-"""Learning rate over the progress of a run, whether its end is set in steps, epochs or time."""
+"""Learning rate over the progress of a run."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from m2net.errors import ConfigError
-
-if TYPE_CHECKING:
-    import pytorch_lightning as pl
 
 SCHEDULES = ("cosine", "polynomial", "constant")
 
@@ -34,14 +30,14 @@ def factor(schedule: str, progress: float, warmup: float) -> float:
     return max(0.0, 1 - rest) ** 0.9 if schedule == "polynomial" else 1.0
 
 
-def progress(trainer: pl.Trainer) -> float:
-    """How far a run is, 0 to 1: by steps or by time, whichever is further."""
-    from pytorch_lightning.callbacks import Timer
+def run_length(steps: float, schedule: str) -> float:
+    """Steps of the run, checked to be known where the schedule needs them.
 
-    total = trainer.estimated_stepping_batches
-    shares = [trainer.global_step / total if math.isfinite(total) and total > 0 else 0.0]
-    for timer in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(timer, Timer) and timer.time_remaining() is not None:
-            spent = timer.time_elapsed()
-            shares.append(spent / max(1e-9, spent + float(timer.time_remaining() or 0.0)))
-    return min(1.0, max(shares))
+    Raises:
+        ConfigError: a run without an end in steps or epochs and a schedule that decays towards it.
+    """
+    if schedule != "constant" and not (math.isfinite(steps) and steps > 0):
+        raise ConfigError(
+            f"the {schedule} schedule has no end to decay to", expected="trainer.max_steps or trainer.max_epochs", remedy="Set one of them"
+        )
+    return steps

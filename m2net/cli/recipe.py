@@ -1,0 +1,24 @@
+"""``m2net recipe``: a public data set's folder to a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from m2net.cli.options import parser
+from m2net.errors import ConfigError
+
+
+def run(argv: list[str]) -> int:
+    """Write the manifest of a public data set's own folder layout."""
+    from m2net.recipes import RECIPES
+
+    options = parser(argv[0], "Write the manifest of a public data set's own folder layout.")
+    options.add_argument("name", help=f"data set: {', '.join(RECIPES)}")
+    options.add_argument("raw", type=Path, help="its folder, as downloaded and unpacked")
+    options.add_argument("--out", type=Path, help="manifest to write; default RAW/manifest.csv")
+    given = options.parse_args(argv[1:])
+    if given.name not in RECIPES:
+        raise ConfigError(f"the data set {given.name!r} is unknown", expected=f"one of {', '.join(RECIPES)}")
+    out = given.out or given.raw / "manifest.csv"
+    print(f"{out}: {RECIPES[given.name](given.raw, out)} studies")
+    return 0

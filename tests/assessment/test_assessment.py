@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+import m2net.reports
+from m2net.assessment import Assessor, measure_lobes, stitch_labels
+from m2net.bags import InputSpec, cut_bag, full_cut, prepare_volume
+from m2net.cli.main import main
+from m2net.phantoms import SCANNERS, Phantom, write_dicom_series, write_nifti
+from m2net.studies import Volume, read_image
+from m2net.vocabulary import Lobe
+from tests.conftest import REAL
+
+SCHEMA = json.loads((Path(m2net.reports.__file__).parent / "assessment.schema.json").read_text())
+
+
+@pytest.mark.parametrize("patch", [16, 48])
+def test_stitching_gives_back_the_labels_it_was_cut_from(phantom: Phantom, patch: int) -> None:
+    study = prepare_volume(Volume.from_own(phantom.image, phantom.geometry), {"lobes": phantom.lobes}, 5.0)
+    spec = InputSpec(spacing_mm=5.0, patch=patch)
+    batch = cut_bag(study, full_cut(study, patch), spec, "s", 0, ("lobes",))
+    whole = torch.from_numpy(np.pad(np.asarray(study.masks["lobes"]), ((0, 0), (patch, patch), (patch, patch))))
+    seen = torch.stack([whole[z, r + patch : r + 2 * patch, c + patch : c + 2 * patch] for z, r, c in batch.corner.tolist()])
+    stitched = stitch_labels(seen, batch, study.image.shape)
+    wrong = stitched != study.masks["lobes"]
+    assert wrong.sum() == int(batch.uncovered["lobes"].sum())
+
+
+def test_measures_against_numpy(phantom: Phantom) -> None:
+    measured = measure_lobes(phantom.lobes, Volume.from_own(phantom.image, phantom.geometry))
+    for m in measured:
+        values = phantom.image[phantom.lobes == m.lobe]
+        assert m.volume_ml == pytest.approx(values.size * np.prod(phantom.geometry.spacing_mm) / 1000)
+        assert m.mean_hu == pytest.approx(values.mean())
+        assert m.bands["ground_glass_like"] == pytest.approx(((values >= -750) & (values < -400)).mean())
+    empty = measure_lobes(np.where(phantom.lobes == 4, 3, phantom.lobes), Volume.from_own(phantom.image, phantom.geometry))
+    assert empty[3].voxels == 0
+    assert empty[3].mean_hu is None
+
+
+def test_nifti_in_any_orientation_and_dicom(trained: Path, tmp_path: Path, phantom: Phantom) -> None:
+    write_nifti(tmp_path / "straight.nii.gz", phantom.image, phantom.geometry)
+    odd = sitk.Flip(sitk.PermuteAxes(sitk.ReadImage(str(tmp_path / "straight.nii.gz")), [2, 0, 1]), [True, False, True])
+    sitk.WriteImage(odd, str(tmp_path / "odd.nii.gz"))
+    write_dicom_series(tmp_path / "series", phantom, SCANNERS["home"], "P1")
+    inputs = [tmp_path / n for n in ("straight.nii.gz", "odd.nii.gz", "series")]
+    assert main(["assess", *map(str, inputs), "--model", str(trained / "best.ckpt"), "--out", str(tmp_path / "out")]) == 0
+    answers = []
+    for name, given in zip(("straight", "odd", "series"), inputs, strict=True):
+        folder = tmp_path / "out" / name
+        found = json.loads((folder / "assessment.json").read_text())
+        jsonschema.validate(found, SCHEMA)
+        lobes = sitk.ReadImage(str(folder / "lobes.nii.gz"))
+        if given.is_file():
+            image = sitk.ReadImage(str(given))
+            assert lobes.GetSize() == image.GetSize()
+            for get in ("GetOrigin", "GetSpacing", "GetDirection"):
+                np.testing.assert_allclose(getattr(lobes, get)(), getattr(image, get)(), atol=1e-4)
+        turned = read_image_labels(folder / "lobes.nii.gz")
+        answers.append((turned, found["severity"]["severity"]["probabilities"]))
+        assert found["lobes"]["left_upper"]["volume_ml"] == pytest.approx((turned == 1).sum() * phantom.geometry.voxel_ml, rel=1e-3)
+    for lobes_again, probabilities in answers[1:]:
+        np.testing.assert_array_equal(lobes_again, answers[0][0])
+        assert probabilities == pytest.approx(answers[0][1], abs=1e-4)
+
+
+def read_image_labels(path: Path) -> np.ndarray:
+    from m2net.studies import Geometry, to_lps
+
+    image = sitk.ReadImage(str(path))
+    return to_lps(sitk.GetArrayFromImage(image), Geometry.of(image))[0]
+
+
+def test_the_page_stands_alone_and_says_what_matters(trained: Path, tmp_path: Path, phantom: Phantom) -> None:
+    write_nifti(tmp_path / "a<b.nii.gz", phantom.image, phantom.geometry)
+    assert main(["assess", str(tmp_path / "a<b.nii.gz"), "--model", str(trained / "best.ckpt"), "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "a<b" / "report.html").read_text()
+    assert "Research use only" in page
+    assert "synthetic phantoms (version" in page
+    assert "a&lt;b" in page
+    assert "<h1>a<b" not in page
+    assert page.count("data:image/png;base64,") == 3 + 6
+    assert not re.search(r"(src|href)=[\"'](?!data:)", page)
+    assert all(lobe.title in page for lobe in Lobe)
+    assert "not severe" in page
+
+
+def test_test_and_assess_agree(trained: Path, tmp_path: Path, rows: list[dict[str, str]], cohort: Path) -> None:
+    """Two ways to the same answer: the DataLoader's and the assessor's."""
+    words = ["test", "--config", str(trained / "config.in.yaml"), "--ckpt_path", str(trained / "best.ckpt")]
+    assert main([*words, "--trainer.default_root_dir", str(tmp_path), "--trainer.precision", "32-true"]) == 0
+    with (tmp_path / "predictions.csv").open() as file:
+        told = next(csv.DictReader(file))
+    image = cohort.parent / next(r["image"] for r in rows if r["study_id"] == told["study_id"])
+    found = Assessor(trained / "best.ckpt", precision="float32").assess(read_image(image))
+    assert found.severity["severity"].at_or_above[0] == pytest.approx(float(told["severity_ge1"]), abs=1e-4)
+
+
+def test_one_bad_study_does_not_stop_the_others(
+    trained: Path, tmp_path: Path, phantom: Phantom, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_nifti(tmp_path / "good.nii.gz", phantom.image, phantom.geometry)
+    (tmp_path / "bad.nii.gz").write_text("no")
+    words = [str(tmp_path / "bad.nii.gz"), str(tmp_path / "good.nii.gz"), "--model", str(trained / "best.ckpt")]
+    assert main(["assess", *words, "--out", str(tmp_path / "out")]) == 2
+    assert (tmp_path / "out" / "good" / "report.html").exists()
+    assert "bad.nii.gz cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not (REAL / "ct_volumes" / "P001").is_dir(), reason="the real images are not here")
+def test_a_real_series(trained: Path, tmp_path: Path) -> None:
+    series = REAL / "ct_volumes" / "P001"
+    assert main(["assess", str(series), "--model", str(trained / "best.ckpt"), "--out", str(tmp_path)]) == 0
+    lobes = sitk.ReadImage(str(tmp_path / "P001" / "lobes.nii.gz"))
+    assert lobes.GetSize() == (512, 512, 148)
+    assert lobes.GetSpacing()[2] == pytest.approx(2.0, abs=1e-3)
+    found = json.loads((tmp_path / "P001" / "assessment.json").read_text())
+    jsonschema.validate(found, SCHEMA)
+    assert "SIEMENS" not in json.dumps(found)  # nothing of the headers leaves

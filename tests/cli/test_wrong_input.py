@@ -1,0 +1,102 @@
+"""Wrong input gives one clear line and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from m2net.cli.main import COMMANDS, main
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    (tmp_path / "text.nii.gz").write_text("not an image")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "nopatient.csv").write_text("study_id,modality,image\ns1,ct,text.nii.gz\n")
+    torch.save({"state_dict": {"w": torch.zeros(2)}, "epoch": 3}, tmp_path / "other.ckpt")
+    return tmp_path
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    lines = [line for line in err.splitlines() if line.startswith("m2net: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("study", "message"),
+    [("missing.nii.gz", "does not exist"), ("text.nii.gz", "cannot be read as an image"), ("empty", "holds no DICOM image")],
+)
+def test_bad_studies(files: Path, trained: Path, capsys: pytest.CaptureFixture[str], study: str, message: str) -> None:
+    assert main(["assess", str(files / study), "--model", str(trained / "best.ckpt"), "--out", str(files / "out")]) == 2
+    assert message in said(capsys)
+
+
+@pytest.mark.parametrize(("model", "message"), [("other.ckpt", "written by another program"), ("none.ckpt", "does not exist")])
+def test_bad_checkpoints(files: Path, trained: Path, capsys: pytest.CaptureFixture[str], model: str, message: str) -> None:
+    assert main(["assess", str(files / "empty"), "--model", str(files / model), "--out", str(files / "out")]) == 2
+    assert message in said(capsys)
+    assert main(["test", "--config", str(trained / "config.in.yaml"), "--ckpt_path", str(files / model)]) == 2
+    assert message in said(capsys)
+
+
+@pytest.mark.parametrize("command", [["prepare", "{}", "--store", "s"], ["split", "{}", "--folds", "3"]])
+def test_manifest_without_patients(files: Path, capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    assert main([w.replace("{}", str(files / "nopatient.csv")) for w in command]) == 2
+    assert "has no column patient_id" in said(capsys)
+
+
+def test_fit_on_a_bad_manifest(files: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", str(trained / "config.in.yaml"), "--data.manifest", str(files / "nopatient.csv")]) == 2
+    assert "has no column patient_id" in said(capsys)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["frobnicate"],
+        ["phantom", "--out", "x"],
+        ["phantom", "--out", "x", "--patients", "0", "--seed", "1"],
+        ["phantom", "--out", "x", "--patients", "1", "--seed", "1", "--site", "mars"],
+        ["split", "none.csv", "--folds", "2"],
+        ["crossval", "--config", "none.yaml", "--folds", "2", "--out", "x"],
+        ["crossval", "--config", "none.yaml", "--folds", "3", "--out", "x"],
+        ["prepare", "none.csv", "--store", "x", "--spacing", "-1"],
+    ],
+)
+def test_wrong_words(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    said(capsys)
+
+
+def test_a_missing_configuration_leaves_with_2(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "m2net.cli.main", "fit", "--config", "none.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_help_needs_no_heavy_import() -> None:
+    code = (
+        "import sys; from m2net.cli.main import main; main(['--help']); "
+        "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'SimpleITK', 'pytorch_lightning')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("fit", "validate", "test", "predict")])
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "usage: m2net" in capsys.readouterr().out

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from m2net.errors import ManifestError
+from m2net.studies import assign_folds, assign_parts, part_of, read_manifest
+from m2net.vocabulary import Diagnosis, Split
+
+HEAD = "study_id,patient_id,modality,image,diagnosis,severity,severity_scheme,split,colour"
+
+
+def write(folder: Path, *lines: str, head: str = HEAD) -> Path:
+    (folder / "a.mha").touch()
+    (folder / "m.csv").write_text("\n".join([head, *lines]))
+    return folder / "m.csv"
+
+
+def test_labels_and_further_columns(tmp_path: Path) -> None:
+    manifest = read_manifest(write(tmp_path, "s1,p1,ct,a.mha,non_pneumonia|cap,2,ordinal:4,train,red", "s2,p2,ct,a.mha,,,,,"))
+    first, second = manifest
+    assert first.diagnosis == {Diagnosis.NON_PNEUMONIA, Diagnosis.CAP}
+    assert (first.severity, first.severity_scheme, first.split) == (2.0, "ordinal:4", Split.TRAIN)
+    assert first.extra == {"colour": "red"}
+    assert (second.severity, second.diagnosis, second.split) == (None, frozenset(), None)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("s1,p1,mr,a.mha,,,,,", "row 2: modality is 'mr'.*ct, cxr"),
+        ("s1,p1,ct,b.mha,,,,,", "row 2: image .*b.mha does not exist"),
+        ("s1,,ct,a.mha,,,,,", "row 2: patient_id is empty"),
+        ("s1,p1,ct,a.mha,flu,,,,", "row 2: diagnosis is 'flu'"),
+        ("s1,p1,ct,a.mha,,1,,,", "row 2: severity is 1 without a severity_scheme"),
+        ("s1,p1,ct,a.mha,,2,binary,,", "whole number from 0 to 1"),
+        ("s1,p1,ct,a.mha,,4,ordinal:4,,", "whole number from 0 to 3"),
+        ("s1,p1,ct,a.mha,,1,ordinal:x,,", "ordinal:GRADES"),
+        ("s1,p1,ct,a.mha,,bad,binary,,", "severity is 'bad'"),
+        ("s1,p1,ct,a.mha,,,,holdout,", "split is 'holdout'"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(ManifestError, match=message):
+        read_manifest(write(tmp_path, line))
+
+
+def test_rows_that_contradict_each_other(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="row 3: study_id s1 is in row 2 too"):
+        read_manifest(write(tmp_path, "s1,p1,ct,a.mha,,,,,", "s1,p2,ct,a.mha,,,,,"))
+    with pytest.raises(ManifestError, match="patient p1 is in split test.*train.*row 2"):
+        read_manifest(write(tmp_path, "s1,p1,ct,a.mha,,,,train,", "s2,p1,ct,a.mha,,,,test,"))
+
+
+def test_missing_column_and_file(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="no column patient_id"):
+        read_manifest(write(tmp_path, "s1,ct,a.mha", head="study_id,modality,image"))
+    with pytest.raises(ManifestError, match="does not exist"):
+        read_manifest(tmp_path / "none.csv")
+
+
+def test_folds_keep_patients_and_strata(tmp_path: Path) -> None:
+    lines = [f"s{i},p{i // 2},ct,a.mha,,{(i // 2) % 2},binary,," for i in range(80)]
+    studies = read_manifest(write(tmp_path, *lines)).studies
+    folds = assign_folds(studies, 4, seed=0)
+    assert set(folds) == {f"p{i}" for i in range(40)}
+    for fold in range(4):
+        grades = [s.severity for s in studies if folds[s.patient_id] == fold]
+        assert len(grades) == 20
+        assert sum(g == 1 for g in grades) == 10
+    assert folds == assign_folds(studies, 4, seed=0)
+    assert folds != assign_folds(studies, 4, seed=1)
+    with pytest.raises(ManifestError, match="40 patients in 41 folds"):
+        assign_folds(studies, 41, seed=0)
+
+
+def test_parts_have_their_shares_in_each_stratum(tmp_path: Path) -> None:
+    studies = read_manifest(write(tmp_path, *[f"s{i},p{i},ct,a.mha,,{i % 2},binary,," for i in range(100)])).studies
+    parts = assign_parts(studies, (0.6, 0.1, 0.3), seed=0)
+    for grade in (0, 1):
+        counts = [sum(parts[s.patient_id] is split and s.severity == grade for s in studies) for split in Split]
+        assert counts == [30, 5, 15]
+    with pytest.raises(ManifestError, match="sum to 1"):
+        assign_parts(studies, (0.6, 0.6, 0.3), seed=0)
+
+
+def test_the_fold_that_chooses_is_not_the_one_judged(tmp_path: Path) -> None:
+    manifest = read_manifest(
+        write(tmp_path, *[f"s{i},p{i},ct,a.mha,{i % 4}" for i in range(8)], head="study_id,patient_id,modality,image,fold")
+    )
+    for fold in range(4):
+        parts = [part_of(s, fold, 4) for s in manifest]
+        assert [i for i, p in enumerate(parts) if p is Split.TEST] == [fold, fold + 4]
+        assert [i % 4 for i, p in enumerate(parts) if p is Split.VAL] == [(fold + 1) % 4] * 2

@@ -1,0 +1,31 @@
+"""Real series; skipped where they are absent."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from m2net.studies import find_thorax, read_image
+from tests.conftest import REAL
+
+pytestmark = pytest.mark.skipif(not (REAL / "ct_volumes").is_dir(), reason="the real images are not here")
+
+
+@pytest.mark.parametrize(("name", "slices", "spacing"), [("P001", 148, 2.0), ("cap002", 66, 4.0), ("normal001", 77, 4.0)])
+def test_series_are_read_in_the_stated_order(name: str, slices: int, spacing: float) -> None:
+    volume = read_image(REAL / "ct_volumes" / name)
+    assert volume.geometry is not None
+    assert volume.array.shape == (slices, 512, 512)
+    assert volume.geometry.spacing_mm[0] == pytest.approx(spacing, abs=1e-3)
+    with (REAL / "ct_volumes" / "slice_labels.csv").open() as file:
+        labels = [row for row in csv.DictReader(file) if row["study_id"] == name]
+    for row in labels[:: len(labels) // 7]:
+        from_top = int(row["z_index_superior_first"])
+        single = sitk.GetArrayFromImage(sitk.ReadImage(str(REAL / "ct_volumes" / row["file"])))
+        np.testing.assert_array_equal(volume.array[slices - 1 - from_top], single.reshape(512, 512))
+    thorax = find_thorax(volume, volume.geometry.spacing_mm)
+    litres = [(thorax.lungs == side).sum() * volume.geometry.voxel_ml / 1000 for side in (1, 2)]
+    assert all(0.8 < litre < 4.5 for litre in litres)

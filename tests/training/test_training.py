@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from m2net.cli.main import main
+from m2net.errors import CheckpointError
+from m2net.training import load_model, read_checkpoint
+from m2net.training.schedules import factor
+
+Configure = Callable[..., Path]
+
+
+def test_fit_leaves_a_safe_checkpoint_that_says_what_it_saw(trained: Path) -> None:
+    checkpoint = torch.load(trained / "best.ckpt", weights_only=True)
+    about = checkpoint["m2net"]["trained_on"]
+    assert about["studies"] == 6
+    assert about["labels"] == {"lobes": 6, "severity:binary": 6, "diagnosis": 6, "infected": 6}
+    assert about["phantom_versions"]
+    assert set(checkpoint["hyper_parameters"]) == {"network", "tasks", "input", "optimizer", "schedule", "warmup"}
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    assert config["model"]["input"] == config["data"]["input"]
+    model = load_model(trained / "best.ckpt")
+    assert not model.training
+    assert model.spec.patch == 32
+
+
+def test_a_second_fit_in_the_same_folder(trained: Path) -> None:
+    assert main(["fit", "--config", str(trained / "config.in.yaml"), "--trainer.max_steps", "1"]) == 0
+
+
+def test_test_writes_metrics_and_a_row_a_study(trained: Path, tmp_path: Path, cohort: Path) -> None:
+    words = ["test", "--config", str(trained / "config.in.yaml"), "--ckpt_path", str(trained / "best.ckpt")]
+    assert main([*words, "--trainer.default_root_dir", str(tmp_path)]) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    with (tmp_path / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert metrics["studies"] == len(rows) == 2
+    assert metrics["lobes/n"] == 2
+    assert metrics["lobes/dice_mean_low"] <= metrics["lobes/dice_mean"] <= metrics["lobes/dice_mean_high"]
+    assert {"severity/auc", "severity/n", "severity/f1", "phantom_version"} <= set(metrics)
+    assert {"study_id", "patient_id", "severity", "severity_ge1", "lobes_dice_left_upper"} <= set(rows[0])
+    mean = sum(float(r["lobes_dice_left_upper"]) for r in rows) / 2
+    assert metrics["lobes/dice_left_upper"] == pytest.approx(mean, abs=1e-6)
+
+
+def test_test_on_a_new_manifest_without_split_or_labels(trained: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    assert main(["phantom", "--out", str(new), "--patients", "2", "--seed", "8", "--matrix", "64", "--slice-mm", "8"]) == 0
+    with (new / "manifest.csv").open() as file:
+        rows = [{k: r[k] for k in ("study_id", "patient_id", "modality", "image")} for r in csv.DictReader(file)]
+    with (new / "bare.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    words = ["test", "--config", str(trained / "config.in.yaml"), "--ckpt_path", str(trained / "best.ckpt"),
+             "--data.manifest", str(new / "bare.csv"), "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
+    assert main(words) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["studies"] == 2
+    assert metrics["severity/n"] == 0
+    assert metrics["severity/auc"] is None
+    assert main(["predict", *words[1:]]) == 0
+
+
+def test_evaluation_takes_the_model_from_the_checkpoint(trained: Path, tmp_path: Path, configure: Configure) -> None:
+    other = configure(tmp_path, data={"input": {"spacing_mm": 6.0, "patch": 16}})
+    assert main(["test", "--config", str(other), "--ckpt_path", str(trained / "best.ckpt")]) == 0
+
+
+def test_resuming_an_unchanged_model_only(trained: Path, tmp_path: Path, configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    config = configure(tmp_path)
+    assert main(["fit", "--config", str(config), "--ckpt_path", str(trained / "best.ckpt"), "--trainer.max_steps", "6"]) == 0
+    wider = ["--model.network", json.dumps({"encoder": {"name": "m2unet", "width": 8}, "decoder": {"name": "m2unet", "width": 8}})]
+    assert main(["fit", "--config", str(config), "--ckpt_path", str(trained / "best.ckpt"), *wider]) == 2
+    assert "holds a model with another network" in capsys.readouterr().err
+
+
+def test_the_same_seed_trains_the_same_weights(tmp_path: Path, configure: Configure) -> None:
+    weights = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        assert main(["fit", "--config", str(configure(tmp_path / name))]) == 0
+        weights.append(read_checkpoint(tmp_path / name / "best.ckpt")["state_dict"])
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+def test_one_batch_is_learnt(tmp_path: Path, configure: Configure) -> None:
+    """The whole chain can fit what it is shown: lobes of the training patients, fully covered."""
+    trainer = yaml.safe_load(configure(tmp_path).read_text())["trainer"] | {"max_steps": 150, "val_check_interval": 150}
+    network = {"encoder": {"name": "m2unet", "width": 8}, "decoder": {"name": "m2unet", "width": 8}}
+    task = {"lobes": {"head": {"name": "dense"}, "objective": {"name": "segmentation"}}}
+    config = configure(
+        tmp_path, trainer=trainer, model={"network": network, "tasks": task, "optimizer": {"name": "adamw", "lr": 0.01}},
+        data={"instances": 12, "augmentation": {}},
+    )  # fmt: skip
+    assert main(["fit", "--config", str(config)]) == 0
+    assert main(["test", "--config", str(config), "--ckpt_path", str(tmp_path / "best.ckpt")]) == 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["lobes/dice_mean"] > 0.5
+
+
+def test_missing_labels_cost_nothing_but_a_task_without_any_is_an_error(
+    tmp_path: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = {"severity": {"head": {"name": "hierarchical", "concepts": [8, 4]}, "objective": {"name": "severity", "scheme": "ordinal:4"}}}
+    assert main(["fit", "--config", str(configure(tmp_path, model={"tasks": task}))]) == 2
+    message = capsys.readouterr().err
+    assert "no training study has a label severity:ordinal:4" in message
+    assert "severity:binary (6)" in message
+
+
+def test_wandb_offline_run_holds_config_and_table(tmp_path: Path, configure: Configure, trained: Path) -> None:
+    logger = {"class_path": "WandbLogger", "init_args": {"save_dir": str(tmp_path), "offline": True, "project": "t"}}
+    config = configure(tmp_path)
+    words = ["--config", str(config), "--ckpt_path", str(trained / "best.ckpt"), "--trainer.logger", json.dumps(logger)]
+    assert main(["test", *words]) == 0
+    runs = list((tmp_path / "wandb").glob("offline-run-*"))
+    assert len(runs) == 1
+    tables = list(runs[0].rglob("*.table.json"))
+    assert len(tables) == 1
+    table = json.loads(tables[0].read_text())
+    assert len(table["data"]) == 2
+    assert "study_id" not in table["columns"]
+
+
+def test_crossval_pools_folds_and_keeps_what_is_done(tmp_path: Path, configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    config, out = configure(tmp_path), tmp_path / "cv"
+    words = ["crossval", "--config", str(config), "--folds", "3", "--out", str(out)]
+    assert main(words) == 0
+    results = json.loads((out / "crossval.json").read_text())
+    assert results["patients"] == results["studies"] == 10
+    with (out / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sorted({r["study_id"] for r in rows}) == sorted(r["study_id"] for r in rows)
+    assert {r["fold"] for r in rows} == {"0", "1", "2"}
+    figure = results["figures"]["lobes/dice_mean"]
+    assert figure["low"] <= figure["value"] <= figure["high"]
+    before = (out / "fold_1" / "best.ckpt").stat().st_mtime_ns
+    capsys.readouterr()
+    assert main(words) == 0
+    assert capsys.readouterr().out.count("done before, kept") == 3
+    assert (out / "fold_1" / "best.ckpt").stat().st_mtime_ns == before
+
+
+def test_checkpoints_of_others(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    (tmp_path / "text.ckpt").write_text("no")
+    torch.save({"model": torch.nn.Linear(2, 2)}, tmp_path / "pickle.ckpt")
+    for name, message in (("other", "another program"), ("text", "cannot be read"), ("pickle", "cannot be read"), ("none", "not exist")):
+        with pytest.raises(CheckpointError, match=message):
+            load_model(tmp_path / f"{name}.ckpt")
+
+
+def test_schedules() -> None:
+    assert factor("cosine", 0.0, 0.1) == pytest.approx(0.1)
+    assert factor("cosine", 0.1, 0.1) == pytest.approx(1.0)
+    assert factor("cosine", 0.55, 0.1) == pytest.approx(0.5)
+    assert factor("polynomial", 1.0, 0.0) == 0
+    assert factor("constant", 0.9, 0.0) == 1
