@@ -47,10 +47,13 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
 
     def oblique() -> tuple[float, ...]:
         return (
-            rng.normal(0.44, 0.07), rng.uniform(0.22, 0.46), rng.normal(0, 0.06), rng.normal(0, 0.07),
+            rng.normal(0.44, 0.06), rng.uniform(0.22, 0.46), rng.normal(0, 0.06), rng.normal(0, 0.07),
             rng.uniform(0.01, 0.045), rng.uniform(0, 6.28),
         )  # fmt: skip
 
+    right = oblique()
+    # the horizontal fissure leaves the oblique one a little above its middle: the middle lobe is never a sliver
+    horizontal = (right[0] + rng.normal(0.09, 0.025), rng.normal(-0.08, 0.08), rng.normal(0, 0.07), rng.uniform(0.005, 0.03), rng.uniform(0, 6.28))
     return Anatomy(
         half_width=float(165 * size * rng.uniform(0.93, 1.08)),
         half_depth=float(110 * size * rng.uniform(0.88, 1.15)),
@@ -65,12 +68,12 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         apex=float(rng.uniform(0.30, 0.50)),
         heart=(float(rng.uniform(12, 26)), float(rng.uniform(-38, -22)), float(rng.uniform(22, 46)), float(rng.uniform(0.78, 1.3))),
         mediastinum=float(rng.uniform(15, 31)),
-        oblique={"right": oblique(), "left": oblique()},
-        horizontal=(rng.normal(0.52, 0.045), rng.normal(-0.08, 0.09), rng.normal(0, 0.08), rng.uniform(0.01, 0.04), rng.uniform(0, 6.28)),
+        oblique={"right": right, "left": oblique()},
+        horizontal=horizontal,
         completeness={
-            "right": float(rng.uniform(0.55, 1.0)),
-            "left": float(rng.uniform(0.55, 1.0)),
-            "horizontal": float(rng.uniform(0.45, 1)),
+            "right": float(rng.uniform(0.75, 1.0)),
+            "left": float(rng.uniform(0.75, 1.0)),
+            "horizontal": float(rng.uniform(0.7, 1)),
         },
         rib_pitch=float(rng.uniform(24, 31)),
         base_hu=float(rng.normal(-850, 30)),
@@ -204,7 +207,7 @@ def _cut_lobes(
         slope_y, slope_x = np.gradient(np.broadcast_to(surface, (surface.shape[0], *grid.shape[1:]))[0], *grid.spacing_mm[1:])
         distance = (z - surface) / np.sqrt(1 + slope_y**2 + slope_x**2)
         seen = where & (np.abs(distance) < 6) & (patchy < 3.2 * (completeness - 0.5))
-        fissure[seen] = np.maximum(fissure[seen], np.exp(-0.5 * (distance[seen] / 1.1) ** 2))
+        fissure[seen] = np.maximum(fissure[seen], np.exp(-0.5 * (distance[seen] / 1.25) ** 2))
 
 
 def _vessels_of_the_middle(a: Anatomy, z: Field, x: Field, y: Field, hu: Field, free: NDArray[np.bool_]) -> None:

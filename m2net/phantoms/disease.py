@@ -13,8 +13,8 @@ from m2net.phantoms.grid import Field
 from m2net.vocabulary import Diagnosis, InfectionCode, Lobe
 
 _PLEURA_GRID_MM = 6.0
-_HAZE = {Diagnosis.NON_PNEUMONIA: 0.12, Diagnosis.COVID19: 0.04, Diagnosis.CAP: 0.04}
-_COLLAPSE = {Diagnosis.NON_PNEUMONIA: 0.3, Diagnosis.COVID19: 0.08, Diagnosis.CAP: 0.08}
+_HAZE = {Diagnosis.NON_PNEUMONIA: 0.08, Diagnosis.COVID19: 0.03, Diagnosis.CAP: 0.03}
+_COLLAPSE = {Diagnosis.NON_PNEUMONIA: 0.22, Diagnosis.COVID19: 0.06, Diagnosis.CAP: 0.06}
 """How often a patient has oedema or a collapsed lung base: health is not the only alternative to pneumonia."""
 
 
@@ -150,9 +150,9 @@ def _distract(body: Body, disease: Disease, pleura: Field, rng: np.random.Genera
     if rng.random() < 0.8:
         mosaic = rng.uniform(20, 80) * body.grid.noise(rng, rng.uniform(25, 60))
         disease.change[lungs] += mosaic[lungs]
-    for _ in range(int(rng.poisson(2.0))):
+    for _ in range(int(rng.poisson(0.6))):
         _plate(body, disease, lungs, rng)
-    for _ in range(int(rng.poisson(2.2))):
+    for _ in range(int(rng.poisson(1.5))):
         _nodule(body, disease, lungs, rng)
 
 

@@ -13,7 +13,7 @@ from m2net.phantoms.disease import Disease
 from m2net.phantoms.grid import Field
 
 _AIRLESS_HU = 38.0
-_FISSURE_HU = 230.0
+_FISSURE_HU = 400.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def scan(hu: Field, spacing_mm: tuple[float, float, float], substeps: int, scann
 
 
 SCANNERS = {
-    "home": Scanner("PHANTOM-A", "B30f", 0.9, 24.0, 1.0, 0.0, (3.0, 4.0, 5.0), 360.0, 0.0),
+    "home": Scanner("PHANTOM-A", "B30f", 0.9, 17.0, 1.0, 0.0, (3.0, 4.0, 5.0), 360.0, 0.0),
     "north": Scanner("PHANTOM-B", "B60s", 0.6, 46.0, 0.6, 0.5, (2.0, 3.0), 380.0, 8.0),
     "south": Scanner("PHANTOM-C", "LUNG", 1.2, 34.0, 1.3, 0.15, (5.0, 8.0), 400.0, -12.0),
 }
