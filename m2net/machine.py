@@ -15,8 +15,7 @@ def keep_big_blocks() -> bool:
     """Tell glibc to keep freed memory instead of giving every large tensor back to the system.
 
     Returns:
-        Whether the allocator took the hint (Linux with glibc only). Saves about half the time of a convolution step,
-        which otherwise goes into page faults; see benchmarks/training_step.py.
+        Whether the allocator took the hint (Linux with glibc only).
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -130,3 +130,19 @@ class SeverityScheme(StrEnum):
             ValueError: if the part before the colon is none of the three kinds.
         """
         return SeverityScheme(name.split(":", 1)[0])
+
+    @staticmethod
+    def grades(name: str) -> int | None:
+        """Number of ordered grades of a scheme name, None for a score.
+
+        Raises:
+            ValueError: unknown kind, or ``ordinal`` without a count of at least 2.
+        """
+        kind, count = SeverityScheme.kind(name), name.partition(":")[2]
+        if kind is SeverityScheme.BINARY:
+            return 2
+        if kind is SeverityScheme.SCORE:
+            return None
+        if not count.isdigit() or int(count) < 2:
+            raise ValueError(f"{name!r} has no count of grades")
+        return int(count)

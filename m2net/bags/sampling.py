@@ -62,7 +62,7 @@ def _offset(low: int, high: int, patch: int, rng: np.random.Generator) -> int:
 def full_cut(study: Prepared, patch: int) -> Cut:
     """Every patch that touches the lungs, slice by slice, overlapping; each pixel is owned by the nearest patch."""
     box = study.lung_box
-    lungs: NDArray[np.bool_] = np.greater(study.masks["found_lungs"], 0)
+    lungs = np.asarray(study.masks["found_lungs"]).astype(bool)
     rows, columns = _tiles(box.y0, box.y1, patch), _tiles(box.x0, box.x1, patch)
     corners, owned = [], []
     for z in range(max(0, box.z0 - _NEAR_SLICES), min(len(lungs), box.z1 + _NEAR_SLICES)):

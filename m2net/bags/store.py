@@ -36,6 +36,7 @@ class Store:
         self.root = root
         self.spacing_mm = float(spacing_mm)
         self._index: dict[str, str] = {}
+        self._signatures: dict[str, str] = {}
         self._load_index()
 
     def _load_index(self) -> None:
@@ -51,12 +52,19 @@ class Store:
         temporary.write_text(json.dumps(self._index), encoding="utf-8")
         temporary.replace(self.root / "index.json")
 
+    def _signature(self, study: Study) -> str:
+        """Signature of the study's files, looked up once in the life of this store."""
+        name = f"{study.study_id}/{study.image}"
+        if name not in self._signatures:
+            self._signatures[name] = _signature(study)
+        return self._signatures[name]
+
     def missing(self, studies: Iterable[Study]) -> list[Study]:
         """Studies that are not prepared yet, or whose files have changed."""
         return [s for s in studies if not self._is_there(s)]
 
     def _is_there(self, study: Study) -> bool:
-        content = self._index.get(_signature(study))
+        content = self._index.get(self._signature(study))
         return content is not None and (self._folder(content) / "study.json").exists()
 
     def _folder(self, content: str) -> Path:
@@ -75,7 +83,7 @@ class Store:
                 for done in as_completed(waiting):
                     study = waiting[done]
                     try:
-                        self._index[_signature(study)] = done.result()
+                        self._index[self._signature(study)] = done.result()
                         yield Progress(study.study_id)
                     except M2NetError as error:
                         yield Progress(study.study_id, str(error))
@@ -93,11 +101,11 @@ class Store:
                 f"study {study.study_id} is not in the store {self.root} at {self.spacing_mm} mm",
                 remedy="Run m2net prepare with this manifest",
             )
-        return load(self._folder(self._index[_signature(study)]))
+        return load(self._folder(self._index[self._signature(study)]))
 
     def hash(self, studies: Iterable[Study]) -> str:
         """One hash over the content of all these studies and the settings, for logs."""
-        parts = sorted(self._index.get(_signature(s), "") for s in studies)
+        parts = sorted(self._index.get(self._signature(s), "") for s in studies)
         return hashlib.sha256("/".join([*parts, str(self.spacing_mm)]).encode()).hexdigest()[:16]
 
 

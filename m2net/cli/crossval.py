@@ -81,7 +81,9 @@ def _pool(out: Path, module: Any, tables: list[tuple[int, list[dict[str, Any]]]]
     write_table(out / "predictions.csv", rows)
     figures = task_intervals(module, rows)
     plain = {f"{t}/{n}": {"value": i.value, "low": i.low, "high": i.high} for t, f in figures.items() for n, i in f.items()}
-    write_json(out / "crossval.json", {"studies": len(rows), "patients": len({r["patient_id"] for r in rows}), "figures": plain})
+    versions = sorted({row["phantom_version"] for row in rows if row.get("phantom_version")})
+    facts = {"phantom_version": ", ".join(versions)} if versions else {}
+    write_json(out / "crossval.json", {**facts, "studies": len(rows), "patients": len({r["patient_id"] for r in rows}), "figures": plain})
     table = Table("figure", "value", "95 % interval over patients", title=f"Out of fold, {len(rows)} studies")
     for name, figure in plain.items():
         table.add_row(name, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}")

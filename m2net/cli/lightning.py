@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,8 @@ def configured_manifest(config: Path, overrides: list[str]) -> Path:
 def make_cli(argv: list[str], *, run_now: bool = True) -> M2NetCLI:
     """Build the command line; with ``run_now`` it also runs the subcommand in ``argv``."""
     keep_big_blocks()
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # the words come from m2net's own main()
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     return M2NetCLI(
         M2NetModule,
         BagDataModule,

@@ -76,6 +76,8 @@ class SeverityObjective(Objective):
     def compute(self) -> dict[str, float]:
         """Metrics, mean over the cuts, each defined or NaN, with n and the number of bags at or above each cut."""
         probability, grade, true = self.graded.compute()
+        # torchmetrics squeezes what holds a single number
+        probability, grade, true = probability.reshape(-1, self.classes), grade.reshape(-1), true.reshape(-1, self.classes - 1)
         return figures_of(at_or_above(probability), grade, true)
 
     def reset(self) -> None:
@@ -122,12 +124,13 @@ def grades_of(scheme: str) -> int:
     Raises:
         ConfigError: a score, or an unknown scheme.
     """
-    kind, _, count = scheme.partition(":")
-    if kind == SeverityScheme.BINARY:
-        return 2
-    if kind == SeverityScheme.ORDINAL and count.isdigit() and int(count) >= 2:
-        return int(count)
-    raise ConfigError(f"the severity scheme {scheme!r} has no grades", expected="binary or ordinal:GRADES, as ordinal:5")
+    try:
+        grades = SeverityScheme.grades(scheme)
+    except ValueError:
+        grades = None
+    if grades is None:
+        raise ConfigError(f"the severity scheme {scheme!r} has no grades", expected="binary or ordinal:GRADES, as ordinal:5")
+    return grades
 
 
 def at_or_above(probability: Tensor) -> Tensor:

@@ -53,7 +53,13 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
 
     right = oblique()
     # the horizontal fissure leaves the oblique one a little above its middle: the middle lobe is never a sliver
-    horizontal = (right[0] + rng.normal(0.09, 0.025), rng.normal(-0.08, 0.08), rng.normal(0, 0.07), rng.uniform(0.005, 0.03), rng.uniform(0, 6.28))
+    horizontal = (
+        right[0] + rng.normal(0.09, 0.025),
+        rng.normal(-0.08, 0.08),
+        rng.normal(0, 0.07),
+        rng.uniform(0.005, 0.03),
+        rng.uniform(0, 6.28),
+    )
     return Anatomy(
         half_width=float(165 * size * rng.uniform(0.93, 1.08)),
         half_depth=float(110 * size * rng.uniform(0.88, 1.15)),

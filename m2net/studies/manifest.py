@@ -162,24 +162,20 @@ class _Row:
             return None
         if scheme is None:
             raise self.fail(f"severity is {value} without a severity_scheme", "binary, ordinal:GRADES or score:NAME", "Add it")
+        schemes = "binary, ordinal:GRADES (2 or more, as ordinal:5) or score:NAME"
         try:
-            kind, number = SeverityScheme.kind(scheme), float(value)
+            grades = SeverityScheme.grades(scheme)
         except ValueError:
-            raise self.fail(f"severity is {value!r} in scheme {scheme!r}", "a number in binary, ordinal:GRADES or score:NAME") from None
+            raise self.fail(f"severity_scheme is {scheme!r}", schemes) from None
+        try:
+            number = float(value)
+        except ValueError:
+            raise self.fail(f"severity is {value!r} in scheme {scheme!r}", "a number") from None
         if not math.isfinite(number):
             raise self.fail(f"severity is {value!r}", "a finite number")
-        grades = {SeverityScheme.BINARY: 2, SeverityScheme.SCORE: None, SeverityScheme.ORDINAL: self.grades(scheme)}[kind]
         if grades is not None and number not in range(grades):
             raise self.fail(f"severity is {value} in scheme {scheme}", f"a whole number from 0 to {grades - 1}")
         return number
-
-    def grades(self, scheme: str) -> int | None:
-        if SeverityScheme.kind(scheme) is not SeverityScheme.ORDINAL:
-            return None
-        count = scheme.partition(":")[2]
-        if not count.isdigit() or int(count) < 2:
-            raise self.fail(f"severity_scheme is {scheme!r}", "ordinal:GRADES with at least 2 grades, as ordinal:5")
-        return int(count)
 
     def flag(self) -> bool | None:
         value = self.text(Column.INFECTED).lower()

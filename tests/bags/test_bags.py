@@ -103,7 +103,8 @@ def test_coordinates_and_labels_follow_every_transform(study: Prepared, settings
     assert float((shown - told).abs().max()) < 0.02
     assert not torch.equal(told, torch.stack([x, y], 1)[:, :, centre, centre])
     expected = ((told[:, 0] > 0).long() + 2 * (told[:, 1] > 0).long()) + 1
-    assert float((after.dense["lobes"][:, centre, centre] == expected).float().mean()) > 0.97
+    clear = (told.abs() > 0.05).all(1)  # a pixel and a half away from the borders, where the nearest pixel is not in doubt
+    assert bool((after.dense["lobes"][:, centre, centre] == expected)[clear].all())
 
 
 def test_a_flip_is_refused_where_sides_matter() -> None:

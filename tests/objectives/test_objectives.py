@@ -171,6 +171,15 @@ def test_lobe_metrics_against_brute_force(rng: np.random.Generator) -> None:
     assert metrics["dice_mean"] == pytest.approx(np.mean([metrics[f"dice_{c.key}"] for c in Lobe]))
 
 
+def test_one_study_is_enough_to_compute() -> None:
+    severity, lobes, b = SeverityObjective(), SegmentationObjective(), graded([1.0])
+    b.dense["lobes"] = torch.ones(2, 8, 8, dtype=torch.int64)
+    severity.update(Output(torch.tensor([[0.0, 1.0]])), b)
+    lobes.update(Output(torch.nn.functional.one_hot(b.dense["lobes"], 6).movedim(-1, 1).float()), b)
+    assert severity.compute()["accuracy"] == 1
+    assert lobes.compute()["dice_left_upper"] == 1
+
+
 def test_schemes_without_grades_are_refused() -> None:
     with pytest.raises(ConfigError, match="has no grades"):
         SeverityObjective("score:ctss")

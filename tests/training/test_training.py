@@ -163,3 +163,30 @@ def test_schedules() -> None:
     assert factor("cosine", 0.55, 0.1) == pytest.approx(0.5)
     assert factor("polynomial", 1.0, 0.0) == 0
     assert factor("constant", 0.9, 0.0) == 1
+
+
+def test_pictures_take_the_same_path(tmp_path: Path, configure: Configure, cohort: Path, rows: list[dict[str, str]]) -> None:
+    """Grey PNG slices: relative intensity, no geometry, bags of one slice; the answer lies on the picture's own pixels."""
+    import numpy as np
+    from PIL import Image
+
+    from m2net.studies import read_image
+
+    lines = ["study_id,patient_id,modality,image,severity,severity_scheme,split"]
+    for row, split in zip(rows[:6], ["train"] * 4 + ["val", "test"], strict=True):
+        volume = read_image(cohort.parent / row["image"]).array
+        plane = np.clip((volume[len(volume) // 2] + 1000) / 1400 * 255, 0, 255).astype(np.uint8)
+        Image.fromarray(plane).save(tmp_path / f"{row['study_id']}.png")
+        lines.append(f"{row['study_id']},{row['patient_id']},ct,{row['study_id']}.png,{row['severity']},binary,{split}")
+    (tmp_path / "pictures.csv").write_text("\n".join(lines))
+    spec = {"intensity": "relative", "patch": 32, "slices": 1, "positions": True, "window": [0, 32767]}
+    config = configure(tmp_path, data={"manifest": str(tmp_path / "pictures.csv"), "input": spec})
+    tasks = {"severity": {"head": {"name": "hierarchical", "concepts": [8, 4]}, "objective": {"name": "severity"}}}
+    assert main(["fit", "--config", str(config), "--data.masks", "[]", "--model.tasks", json.dumps(tasks)]) == 0
+    picture = tmp_path / f"{rows[5]['study_id']}.png"
+    assert main(["assess", str(picture), "--model", str(tmp_path / "best.ckpt"), "--out", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out" / rows[5]["study_id"] / "assessment.json").read_text())
+    assert found["image"]["spacing_mm_zyx"] is None
+    assert any("No HU and no millimetres" in w for w in found["warnings"])
+    volume = cohort.parent / rows[0]["image"]
+    assert main(["assess", str(volume), "--model", str(tmp_path / "best.ckpt"), "--out", str(tmp_path / "out")]) == 2
