@@ -91,17 +91,14 @@ class BagDataModule(pl.LightningDataModule):
         """Severity schemes in the manifest."""
         return sorted({s.severity_scheme for s in self.manifest if s.severity_scheme})
 
-    def study(self, study_id: str) -> Study:
-        """The manifest's row of a study."""
-        return next(s for s in self.manifest if s.study_id == study_id)
-
     def part(self, split: Split) -> list[Study]:
         """Studies of one part.
 
         Raises:
             ConfigError: the part is empty.
         """
-        if self.fold is not None:
+        folded = any(s.fold is not None for s in self.manifest)
+        if self.fold is not None and (folded or split is not Split.TEST):
             folds = 1 + max((s.fold for s in self.manifest if s.fold is not None), default=-1)
             if not 0 <= self.fold < folds:
                 raise ConfigError(f"fold {self.fold} of {folds} in {self.manifest_path}", remedy="Run m2net split first")

@@ -15,9 +15,9 @@ from PIL import Image
 
 from m2net.errors import StoreError, StudyError
 from m2net.studies import Box, Study, Volume, find_thorax, read_image, read_mask
-from m2net.vocabulary import Intensity
+from m2net.vocabulary import Intensity, Modality
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 _AIR = {Intensity.HU: -1024, Intensity.RELATIVE: 0}
 
 
@@ -30,6 +30,7 @@ class Prepared:
         masks: (Z, Y, X) uint8 by name; ``found_lungs`` is always there, lobes, lungs and infection where known.
         spacing_mm: (z, y, x), None for a picture.
         source_shape: (Z, Y, X) of the study's LPS volume before resampling.
+        step: store pixel size in pixels of the source, along y and x.
         lung_box: box of the lungs, store voxels.
         body_box: box of the body over the lungs' slices, store voxels.
         intensity: meaning of the values.
@@ -40,6 +41,7 @@ class Prepared:
     masks: dict[str, NDArray[np.uint8]]
     spacing_mm: tuple[float, float, float] | None
     source_shape: tuple[int, int, int]
+    step: tuple[float, float]
     lung_box: Box
     body_box: Box
     intensity: Intensity
@@ -63,7 +65,7 @@ def prepare_volume(volume: Volume, masks: dict[str, NDArray[np.uint8]], spacing_
         StudyError: no lung found.
     """
     if volume.geometry is None:
-        image, own, shape = volume.array, None, volume.array.shape[1:]
+        image, own, factors = volume.array, None, (1.0, 1.0)
         new_masks = masks
     else:
         own_mm = volume.geometry.spacing_mm
@@ -75,7 +77,7 @@ def prepare_volume(volume: Volume, masks: dict[str, NDArray[np.uint8]], spacing_
     resampled = Volume(image, volume.geometry, volume.intensity, volume.modality)
     thorax = find_thorax(resampled, own)
     return Prepared(
-        image, {**new_masks, "found_lungs": thorax.lungs}, own, volume.array.shape,  # type: ignore[arg-type]
+        image, {**new_masks, "found_lungs": thorax.lungs}, own, volume.array.shape, factors,  # type: ignore[arg-type]
         thorax.lung_box, thorax.body_box, volume.intensity, volume.notes,
     )  # fmt: skip
 
@@ -101,9 +103,10 @@ def _pick(mask: NDArray[np.uint8], shape: tuple[int, ...], factors: tuple[float,
 def to_source_grid(labels: NDArray[np.uint8], prepared: Prepared) -> NDArray[np.uint8]:
     """Labels (Z, Y, X) in store voxels on the study's LPS grid, nearest neighbours."""
     _, rows, columns = prepared.source_shape
-    if labels.shape == prepared.source_shape:
-        return labels
-    y, x = (np.minimum(((np.arange(n) + 0.5) * m / n).astype(int), m - 1) for n, m in ((rows, labels.shape[1]), (columns, labels.shape[2])))
+    y, x = (
+        np.minimum(((np.arange(size) + 0.5) / step).astype(int), have - 1)
+        for size, step, have in zip((rows, columns), prepared.step, labels.shape[1:], strict=True)
+    )
     return labels[:, y[:, None], x[None, :]]
 
 
@@ -113,6 +116,10 @@ def prepare_study(study: Study, spacing_mm: float) -> Prepared:
     Raises:
         StudyError: unreadable, or no lung found; the message names the study.
     """
+    if study.modality is not Modality.CT:
+        raise StudyError(
+            f"study {study.study_id} has modality {study.modality}", expected="ct", remedy="This version reads CT; remove the row"
+        )
     try:
         volume = read_image(study.image)
         masks = {str(kind): read_mask(path, kind, volume) for kind, path in study.masks.items()}
@@ -134,6 +141,7 @@ def save(prepared: Prepared, folder: Path) -> None:
         "masks": sorted(prepared.masks),
         "spacing_mm": prepared.spacing_mm,
         "source_shape": [int(n) for n in prepared.source_shape],
+        "step": list(prepared.step),
         "lung_box": asdict(prepared.lung_box),
         "body_box": asdict(prepared.body_box),
         "intensity": str(prepared.intensity),
@@ -162,6 +170,7 @@ def load(folder: Path) -> Prepared:
             masks={name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in facts["masks"]},
             spacing_mm=spacing,  # type: ignore[arg-type]
             source_shape=tuple(facts["source_shape"]),
+            step=tuple(facts["step"]),
             lung_box=Box(**facts["lung_box"]),
             body_box=Box(**facts["body_box"]),
             intensity=Intensity(facts["intensity"]),

@@ -66,7 +66,7 @@ def full_cut(study: Prepared, patch: int) -> Cut:
     rows, columns = _tiles(box.y0, box.y1, patch), _tiles(box.x0, box.x1, patch)
     corners, owned = [], []
     for z in range(max(0, box.z0 - _NEAR_SLICES), min(len(lungs), box.z1 + _NEAR_SLICES)):
-        near = lungs[max(0, z - _NEAR_SLICES) : z + _NEAR_SLICES + 1].any(axis=0)
+        near = np.asarray(lungs[max(0, z - _NEAR_SLICES) : z + _NEAR_SLICES + 1].any(axis=0))
         for row, row0, row1 in rows:
             for column, column0, column1 in columns:
                 if near[max(0, row) : max(0, row + patch), max(0, column) : max(0, column + patch)].any():

@@ -129,8 +129,7 @@ def _turn(batch: BagBatch, matrix: Tensor) -> BagBatch:
     )
     theta = torch.cat([theta, torch.zeros(len(theta), 2, 1, device=theta.device)], dim=2)
     grid = F.affine_grid(theta, list(batch.instances.shape), align_corners=False)
-    # windowed air is -1, and what lies outside is air
-    values = F.grid_sample(batch.instances + 1, grid, mode="bilinear", padding_mode="zeros", align_corners=False) - 1
+    values = F.grid_sample(batch.instances, grid, mode="bilinear", padding_mode="border", align_corners=False)
     dense = {}
     for name, target in batch.dense.items():
         moved = F.grid_sample((target - UNLABELLED).float()[:, None], grid, mode="nearest", padding_mode="zeros", align_corners=False)

@@ -21,48 +21,51 @@ def run(argv: list[str]) -> int:
     )
     options.add_argument("--config", type=Path, required=True, help="the same YAML that m2net fit takes")
     options.add_argument("--folds", type=int, required=True, help="number of folds, at least 3 (test, validation, training)")
-    options.add_argument("--out", type=Path, required=True, help="folder for the folds and the pooled results")
+    options.add_argument("--out", type=Path, help="folder for the results; default crossval in the configured run folder")
     options.add_argument("--seed", type=int, default=0, help="seed of the folds")
     given, overrides = options.parse_known_args(argv[1:])
     if given.folds < 3:
         raise ConfigError(f"{given.folds} folds", expected="at least 3: one judged, one that chooses, one that trains")
     if not given.config.is_file():
         raise ConfigError(f"the configuration {given.config} does not exist", expected="a YAML file")
-    given.out.mkdir(parents=True, exist_ok=True)
-    tables, module = [], None
+    from m2net.cli.lightning import make_cli
+
+    words = ["--config", str(given.config), *overrides]
+    cli = make_cli(words, run_now=False)
+    out = given.out or Path(cli.trainer.default_root_dir) / "crossval"
+    manifest = _with_folds(cli.datamodule.manifest_path, given.folds, given.seed)
+    tables = []
     for fold in range(given.folds):
-        module, rows = _fold(given.config, overrides, fold, given.folds, given.seed, given.out / f"fold_{fold}")
-        tables.append((fold, rows))
-    _pool(given.out, module, tables)
+        tables.append((fold, _fold(words, given.config, manifest, fold, out / f"fold_{fold}")))
+    _pool(out, cli.model, tables)
     return 0
 
 
-def _fold(config: Path, overrides: list[str], fold: int, folds: int, seed: int, folder: Path) -> tuple[Any, list[dict[str, Any]]]:
+def _fold(words: list[str], config: Path, manifest: Path, fold: int, folder: Path) -> list[dict[str, Any]]:
+    from m2net import __version__
     from m2net.cli.lightning import make_cli
     from m2net.training.crossval import run_fold
 
-    key = hashlib.sha256(f"{config.read_text()}{overrides}{fold}/{folds}/{seed}".encode()).hexdigest()
-    manifest = _with_folds(config, overrides, folds, seed)
-    arguments = ["--config", str(config), *overrides, f"--data.manifest={manifest}", f"--data.fold={fold}"]
-    cli = make_cli([*arguments, f"--trainer.default_root_dir={folder}"], run_now=False)
+    known = f"{__version__}{words}{fold}".encode() + config.read_bytes() + manifest.read_bytes()
+    key = hashlib.sha256(known).hexdigest()
     done = folder / "done.json"
     if done.exists() and json.loads(done.read_text(encoding="utf-8")).get("key") == key:
         print(f"fold {fold}: done before, kept")
     else:
         folder.mkdir(parents=True, exist_ok=True)
+        placed = [f"--data.manifest={manifest}", f"--data.fold={fold}", f"--trainer.default_root_dir={folder}"]
+        cli = make_cli([*words, *placed], run_now=False)
         run_fold(cli.trainer, cli.model, cli.datamodule, folder)
         done.write_text(json.dumps({"key": key}), encoding="utf-8")
     with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        return cli.model, list(csv.DictReader(file))
+        return list(csv.DictReader(file))
 
 
-def _with_folds(config: Path, overrides: list[str], folds: int, seed: int) -> Path:
+def _with_folds(source: Path, folds: int, seed: int) -> Path:
     """The manifest with a fold column, written beside the one that the configuration names."""
-    from m2net.cli.lightning import configured_manifest
     from m2net.studies import assign_folds, read_manifest, write_assignment
     from m2net.vocabulary import Column
 
-    source = configured_manifest(config, overrides)
     out = source.with_name(f"{source.stem}.{folds}folds-{seed}.csv")
     manifest = read_manifest(source)
     chosen = {patient: str(fold) for patient, fold in assign_folds(manifest.studies, folds, seed).items()}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from m2net.bags.datamodule import BagDataModule
@@ -64,8 +65,10 @@ class M2NetCLI(LightningCLI):
         """
         stage = self.config.get("subcommand")
         path = self.config[stage].get("ckpt_path") if stage else None
-        if not path or path in ("best", "last", "hpc"):
+        if not path and stage in (None, "fit"):
             return
+        if not path:
+            raise ConfigError(f"m2net {stage} has no --ckpt_path", expected="the checkpoint to judge", remedy="Give a run's best.ckpt")
         saved = hyper_parameters(read_checkpoint(Path(path)))
         config = self.config[stage]
         if stage == "fit":
@@ -89,18 +92,6 @@ def _same(configured: Any, saved: Any, key: str) -> bool:
     return bool(_texts(configured) == _texts(saved))
 
 
-def configured_manifest(config: Path, overrides: list[str]) -> Path:
-    """The manifest that a configuration with overrides names."""
-    parser = LightningArgumentParser()
-    parser.add_lightning_class_args(BagDataModule, "data")
-    data = [o for o in overrides if o.startswith("--data.")]
-    import yaml
-
-    values = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
-    parsed = parser.parse_object({"data": values.get("data") or {}})
-    return Path(parser.parse_args(data, namespace=parsed).data.manifest) if data else Path(parsed.data.manifest)
-
-
 def make_cli(argv: list[str], *, run_now: bool = True) -> M2NetCLI:
     """Build the command line; with ``run_now`` it also runs the subcommand in ``argv``."""
     keep_big_blocks()
@@ -120,5 +111,8 @@ def make_cli(argv: list[str], *, run_now: bool = True) -> M2NetCLI:
 
 def run(argv: list[str]) -> int:
     """Run one of Lightning's subcommands."""
-    make_cli(argv)
+    try:
+        make_cli(argv)
+    except MisconfigurationException as error:
+        raise ConfigError(f"Lightning cannot run this configuration: {error}") from error
     return 0

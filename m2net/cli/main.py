@@ -61,6 +61,9 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        print(f"m2net: a file could not be read or written ({error}). Check the path, its rights and the free space.", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from m2net.cli.options import parser, progress
@@ -27,5 +28,8 @@ def run(argv: list[str]) -> int:
     plan.check()
     for _ in progress(write_cohort(plan, given.out, given.workers), f"Making {plan.patients} patients", plan.patients):
         pass
+    best = json.loads((given.out / "cohort.json").read_text(encoding="utf-8"))["severity_auc_best"]
+    reached = "undefined" if best is None else f"{best:.3f}"
     print(f"{given.out / 'manifest.csv'}: {plan.patients} synthetic patients, phantom version {PHANTOM_VERSION}, seed {plan.seed}")
+    print(f"best AUC for severity on these patients, from the probabilities it was drawn with: {reached}")
     return 0

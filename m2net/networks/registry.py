@@ -35,4 +35,7 @@ def build(registry: Mapping[str, Callable[..., T]], spec: Mapping[str, Any] | No
     except TypeError as error:
         known = [n for n in signature(maker).parameters if n not in given]
         raise ConfigError(f"the {what} {spec['name']}: {error}", expected=f"arguments among {', '.join(known[len(args) :])}") from error
-    return maker(*args, **given, **arguments)
+    try:
+        return maker(*args, **given, **arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"the {what} {spec['name']} cannot be built from {arguments}: {error}") from error

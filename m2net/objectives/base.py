@@ -27,6 +27,9 @@ class Objective(nn.Module):
     target: str
     """Key of the target in the batch."""
 
+    task: str
+    """Name of the task; its columns in predictions.csv begin with it."""
+
     primary: str
     """The metric that speaks for the task when a checkpoint is chosen."""
 

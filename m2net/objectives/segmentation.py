@@ -36,7 +36,7 @@ class SegmentationObjective(Objective):
             raise ConfigError(f"the mask {mask!r} is unknown", expected=f"one of {', '.join(CODES)}")
         if dice < 0:
             raise ConfigError(f"a Dice weight of {dice}", expected="0 or more")
-        self.target = mask
+        self.target = self.task = mask
         self.codes = list(CODES[mask])
         self.classes = len(self.codes) + 1
         self.dice = dice
@@ -109,12 +109,12 @@ class SegmentationObjective(Objective):
         rows = []
         for counts in self._counts(output, batch):
             values = overlap(counts[None].double())[0][0].tolist() if counts is not None else [float("nan")] * len(self.codes)
-            rows.append({f"{self.target}_dice_{code.name.lower()}": value for code, value in zip(self.codes, values, strict=True)})
+            rows.append({f"{self.task}_dice_{code.name.lower()}": value for code, value in zip(self.codes, values, strict=True)})
         return rows
 
     def statistics(self, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
         """Mean Dice per class, and the mean of these."""
-        names = [f"{self.target}_dice_{code.name.lower()}" for code in self.codes]
+        names = [f"{self.task}_dice_{code.name.lower()}" for code in self.codes]
         table = np.array([[number(row.get(name)) for name in names] for row in rows], dtype=np.float64).reshape(-1, len(names))
 
         def column(k: int) -> Statistic:

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
-from torchmetrics.functional.classification import binary_auroc
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives.base import Objective, Statistic, nan_mean, nothing, number
-from m2net.vocabulary import TRUE_SEVERITY_PREFIX, Column, SeverityScheme
+from m2net.vocabulary import Column, SeverityScheme
 
 
 class SeverityObjective(Objective):
@@ -35,7 +35,7 @@ class SeverityObjective(Objective):
             ConfigError: no ordered scheme.
         """
         super().__init__()
-        self.scheme = scheme
+        self.scheme, self.task = scheme, str(Column.SEVERITY)
         self.target = f"{Column.SEVERITY}:{scheme}"
         self.classes = grades_of(scheme)
         self.graded = Graded(self.classes)
@@ -89,21 +89,21 @@ class SeverityObjective(Objective):
         above = at_or_above(output.logits.float().softmax(1))
         rows = []
         for truth, row in zip(self._truth(batch).tolist(), above.tolist(), strict=True):
-            columns: dict[str, Any] = {"severity": "" if math.isnan(truth) else int(truth)}
-            columns["severity_predicted"] = sum(q >= 0.5 for q in row)
-            columns |= {f"severity_ge{k}": q for k, q in enumerate(row, start=1)}
+            columns: dict[str, Any] = {self.task: "" if math.isnan(truth) else int(truth)}
+            columns[f"{self.task}_predicted"] = sum(q >= 0.5 for q in row)
+            columns |= {f"{self.task}_ge{k}": q for k, q in enumerate(row, start=1)}
             rows.append(columns)
         true = batch.bag_targets.get(f"true:{self.target}")
         for columns, known in zip(rows, [] if true is None else true.tolist(), strict=False):
-            columns |= {f"{TRUE_SEVERITY_PREFIX}{k}": q for k, q in enumerate(known[: self.classes - 1], start=1) if not math.isnan(q)}
+            columns |= {f"true_{self.task}_ge{k}": q for k, q in enumerate(known[: self.classes - 1], start=1) if not math.isnan(q)}
         return rows
 
     def statistics(self, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
         """AUC, accuracy, sensitivity, specificity, F1 and (phantoms) the best AUC and the share of it."""
         cuts = range(1, self.classes)
-        grade = torch.tensor([number(row.get("severity")) for row in rows])
-        above = torch.tensor([[number(row.get(f"severity_ge{k}")) for k in cuts] for row in rows], dtype=torch.float64)
-        true = torch.tensor([[number(row.get(f"{TRUE_SEVERITY_PREFIX}{k}")) for k in cuts] for row in rows], dtype=torch.float64)
+        grade = torch.tensor([number(row.get(self.task)) for row in rows])
+        above = torch.tensor([[number(row.get(f"{self.task}_ge{k}")) for k in cuts] for row in rows], dtype=torch.float64)
+        true = torch.tensor([[number(row.get(f"true_{self.task}_ge{k}")) for k in cuts] for row in rows], dtype=torch.float64)
 
         def figure(name: str) -> Statistic:
             def of(chosen: NDArray[np.int64]) -> float:
@@ -147,7 +147,10 @@ def auc(score: Tensor, positive: Tensor) -> float:
     """Area under the ROC curve, NaN where only one class is present."""
     if bool(positive.all()) or not bool(positive.any()):
         return float("nan")
-    return float(binary_auroc(score.double(), positive.long()))
+    ranks = torch.from_numpy(rankdata(score.double().cpu().numpy()))
+    hits, misses = int(positive.sum()), int((~positive).sum())
+    above = float(ranks[positive.cpu()].sum()) - hits * (hits + 1) / 2  # Mann-Whitney; ties count half
+    return above / (hits * misses)
 
 
 def figures_of(above: Tensor, grade: Tensor, true: Tensor) -> dict[str, float]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,9 @@ class CohortPlan:
 
 
 def write_cohort(plan: CohortPlan, out: Path, workers: int = 1) -> Iterator[int]:
-    """Write the cohort; yields the number of patients done, and writes ``manifest.csv`` last.
+    """Write the cohort and yield the number of patients done.
+
+    ``cohort.json`` (the plan, and the best AUC that severity can be told with on these patients) and ``manifest.csv`` come last.
 
     Args:
         plan: what to make.
@@ -81,7 +84,19 @@ def write_cohort(plan: CohortPlan, out: Path, workers: int = 1) -> Iterator[int]
         for row in pool.map(_write_patient, [plan] * plan.patients, range(plan.patients), [out] * plan.patients):
             rows.append(row)
             yield len(rows)
+    facts = {**asdict(plan), "phantom_version": PHANTOM_VERSION, "severity_auc_best": best_auc(rows)}
+    (out / "cohort.json").write_text(json.dumps(facts, indent=1).replace("NaN", "null"), encoding="utf-8")
     write_manifest(manifest, list(rows[0]), rows)
+
+
+def best_auc(rows: list[dict[str, str]]) -> float:
+    """AUC that the true probabilities reach on these patients, mean over the cuts; NaN where a cut has one class."""
+    from sklearn.metrics import roc_auc_score
+
+    grade = np.array([int(row[Column.SEVERITY]) for row in rows])
+    cuts = [k for k in range(1, 9) if f"{TRUE_SEVERITY_PREFIX}{k}" in rows[0] and 0 < (grade >= k).mean() < 1]
+    each = [roc_auc_score(grade >= k, [float(row[f"{TRUE_SEVERITY_PREFIX}{k}"]) for row in rows]) for k in cuts]
+    return float(np.mean(each)) if each else float("nan")
 
 
 def _write_patient(plan: CohortPlan, index: int, out: Path) -> dict[str, str]:

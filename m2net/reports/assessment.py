@@ -10,17 +10,19 @@ from m2net import __version__
 from m2net.assessment import Assessment
 from m2net.reports.page import write_page
 from m2net.reports.results import write_json
-from m2net.studies import write_on_own_grid
+from m2net.studies import PICTURE_ENDINGS, VOLUME_ENDINGS, write_on_own_grid
 
 SCHEMA_VERSION = 1
 """Version of assessment.json; its JSON Schema lies beside this file."""
 
 
 def output_names(studies: list[Path]) -> list[str]:
-    """A folder name for each study: its file or folder name without endings, numbered where two are alike."""
+    """A folder name for each study: its folder's name, or its file's without the image ending; numbered where two are alike."""
     names: list[str] = []
     for study in studies:
-        base = study.resolve().name.split(".")[0] or "study"
+        base = study.resolve().name or "study"
+        if not study.is_dir():
+            base = next((base[: -len(e)] for e in (*VOLUME_ENDINGS, *PICTURE_ENDINGS, ".dcm") if base.lower().endswith(e)), base)
         name, number = base, 2
         while name in names:
             name, number = f"{base}-{number}", number + 1

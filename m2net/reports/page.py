@@ -12,9 +12,9 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from m2net.assessment import Assessment
 from m2net.reports.pictures import COLOURS, data_url, grey, overlay
 from m2net.studies import Volume
-from m2net.vocabulary import SeverityScheme
+from m2net.vocabulary import Lobe, SeverityScheme
 
-_LONG_SIDE = 420
+_LONG_SIDE = 400
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _grid(volume: Volume) -> str:
 
 
 def _views(a: Assessment) -> list[View]:
-    """Axial, coronal and sagittal planes through the middle of the predicted lungs (sagittal through the right lung)."""
+    """Axial, coronal and sagittal planes through the predicted lungs where they are widest (sagittal: the right lung)."""
     volume, lobes = a.volume, a.lobes
     z, y, x = _centre(a)
     spacing = volume.geometry.spacing_mm if volume.geometry else (1.0, 1.0, 1.0)
@@ -102,7 +102,6 @@ def _centre(a: Assessment) -> tuple[int, int, int]:
         return shape[0] // 2, shape[1] // 2, shape[2] // 3
     by_slice = (a.lobes > 0).sum(axis=(1, 2))
     inside = np.flatnonzero(by_slice > 0.5 * by_slice.max())
-    rows = np.flatnonzero((a.lobes > 0).any(axis=(0, 2)))
-    right = np.flatnonzero((a.lobes > 2).any(axis=(0, 1)))
-    x = int(np.median(right)) if right.size else shape[2] // 3
-    return int(np.median(inside)), int(np.median(rows)), x
+    widest_row = int((a.lobes > 0).sum(axis=(0, 2)).argmax())
+    right = (a.lobes >= Lobe.RIGHT_UPPER).sum(axis=(0, 1))
+    return int(np.median(inside)), widest_row, int(right.argmax()) if right.any() else shape[2] // 3

@@ -20,8 +20,8 @@ from m2net.studies.geometry import Geometry
 from m2net.studies.volume import Volume
 
 _TAGS = [
-    "SOPClassUID", "Modality", "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
-    "Rows", "Columns", "NumberOfFrames", "SliceThickness", "ImageType", "Manufacturer", "ConvolutionKernel", "KVP",
+    "Modality", "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "Rows", "Columns", "NumberOfFrames", "SliceThickness", "Manufacturer", "ConvolutionKernel", "KVP",
     "SamplesPerPixel",
 ]  # fmt: skip
 _UNEVEN = 0.05  # share of the median slice distance by which a gap may differ
@@ -36,14 +36,18 @@ class _Slice:
 
 
 def read_dicom(path: Path) -> Volume:
-    """Read one axial CT series from a folder, or from the folder of one of its files.
+    """Read one axial CT series: a folder, or one of its files, which stands for its series in the same folder.
 
     Raises:
         StudyError: no DICOM image, several series, not CT, or pixels that cannot be decoded.
         GeometryError: positions missing, duplicated, uneven or sheared (gantry tilt).
     """
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    folder = path if path.is_dir() else path.parent
+    files = sorted(p for p in folder.rglob("*") if p.is_file()) if path.is_dir() else sorted(p for p in folder.iterdir() if p.is_file())
     headers = _read_headers(files)
+    if path.is_file():
+        series = [h.get("SeriesInstanceUID") for file, h in headers if file == path]
+        headers = [(file, h) for file, h in headers if series and h.get("SeriesInstanceUID") == series[0]]
     if not headers:
         raise StudyError(
             f"{path} holds no DICOM image ({len(files)} files looked at)",
@@ -86,6 +90,8 @@ def _check_one_series(path: Path, headers: list[tuple[Path, pydicom.Dataset]]) -
     modality = str(headers[0][1].get("Modality", "")) or "nothing"
     if modality != "CT":
         raise StudyError(f"{path} says its modality is {modality}", expected="CT", remedy="Give a CT series")
+    if any(int(h.get("SamplesPerPixel", 1) or 1) > 1 for _, h in headers):
+        raise StudyError(f"{path} holds colour images", expected="CT slices in HU", remedy="Give the original series")
     if any(int(h.get("NumberOfFrames", 1) or 1) > 1 for _, h in headers):
         raise StudyError(f"{path} is a multi-frame image", expected="one file a slice", remedy="Export as single slices")
 

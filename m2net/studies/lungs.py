@@ -108,7 +108,7 @@ def _find_body(coarse: NDArray[np.float32]) -> Mask:
 
 
 def _find_lungs(coarse: NDArray[np.float32], body: Mask, coarse_mm: list[float]) -> NDArray[np.uint8] | None:
-    """Air inside the body in pieces of lung size, told from bowel gas by place; sides by the body's midline."""
+    """Air inside the body in pieces of lung size, told from bowel gas by density; sides by the body's midline."""
     voxel_ml = float(np.prod(coarse_mm)) / 1000.0
     inside = ndimage.binary_erosion(body, iterations=1) | (body & (coarse < -700))
     air = inside & (coarse < _AIR_HU)
@@ -133,7 +133,7 @@ def _find_lungs(coarse: NDArray[np.float32], body: Mask, coarse_mm: list[float])
 
 
 def _lungs_not_bowel(labels: NDArray[np.int32], keep: list[int], coarse: NDArray[np.float32]) -> list[int]:
-    """Lung parenchyma holds blood: its median is denser than bowel gas, and it is not the lowest piece."""
+    """Lung parenchyma holds blood: its median is denser than that of bowel gas."""
     chosen = []
     for label in keep:
         median = float(np.median(coarse[labels == label]))
@@ -166,9 +166,7 @@ def _refine(lungs: NDArray[np.uint8], array: NDArray[np.int16], strides: list[in
     fine = lungs
     for axis, stride in enumerate(strides):
         fine = np.repeat(fine, stride, axis=axis)
-    fine = fine[: array.shape[0], : array.shape[1], : array.shape[2]]
-    missing = [(0, n - m) for n, m in zip(array.shape, fine.shape, strict=True)]
-    return np.pad(fine, missing, mode="edge") if any(m for _, m in missing) else fine
+    return np.ascontiguousarray(fine[: array.shape[0], : array.shape[1], : array.shape[2]])
 
 
 def _body_box(body: Mask, strides: list[int], shape: tuple[int, ...], lung_box: Box) -> Box:

@@ -13,7 +13,7 @@ from m2net.studies.geometry import Geometry
 from m2net.studies.volume import Volume
 from m2net.vocabulary import Intensity
 
-VOLUME_ENDINGS = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 RELATIVE_MAX = 32767
 
@@ -59,6 +59,12 @@ def _read_volume_file(path: Path) -> Volume:
             expected="a three-dimensional volume with one value a voxel",
             remedy="Split time points or channels into files of their own",
         )
+    codes = [image.GetMetaData(k) for k in ("qform_code", "sform_code") if image.HasMetaDataKey(k)]
+    if codes and all(int(float(code)) == 0 for code in codes):
+        raise GeometryError(
+            f"{path} does not say how it lies in the patient (qform and sform codes are 0)", expected="a header with an orientation",
+            remedy="Convert the original series again; m2net never invents a geometry",
+        )  # fmt: skip
     values = sitk.GetArrayFromImage(image)
     if not np.isfinite(values).all():
         raise StudyError(f"{path} holds NaN or infinite values", expected="HU in every voxel", remedy="Export it again")

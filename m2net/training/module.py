@@ -75,6 +75,7 @@ class M2NetModule(pl.LightningModule):
             if unknown:
                 raise ConfigError(f"task {task} has {', '.join(sorted(unknown))}", expected="only head, objective and weight")
             objectives[task] = build(OBJECTIVES, parts.get("objective"), f"objective of {task}")
+            objectives[task].task = task
             heads[task] = {**(parts.get("head") or {}), "classes": objectives[task].classes}
             self.weights[task] = float(parts.get("weight", 1.0))
         self.objectives = nn.ModuleDict(objectives)
@@ -166,7 +167,7 @@ class M2NetModule(pl.LightningModule):
         self.predictions = []
 
     def setup(self, stage: str) -> None:
-        """Refuse data that are cut otherwise than the model expects; remember what the model is trained on.
+        """Refuse data that are cut otherwise than the model expects.
 
         Raises:
             ConfigError: data.input differs from the model's.
@@ -177,8 +178,12 @@ class M2NetModule(pl.LightningModule):
         if data.spec != self.spec:
             raise ConfigError(f"data.input is {data.spec.plain()}", expected=f"the model's {self.spec.plain()}")
         if stage == "fit":
-            self.about["trained_on"] = data.describe()
             self._check_labels(data.label_counts())
+
+    def on_fit_start(self) -> None:
+        """Remember what the model is trained on (after a checkpoint was restored, which says what it had seen before)."""
+        data = getattr(self.trainer, "datamodule", None)
+        self.about = {"version": __version__, "trained_on": {} if data is None else data.describe()}
 
     def _check_labels(self, counts: dict[str, int]) -> None:
         for task, objective in self._objectives():

@@ -68,6 +68,19 @@ def test_resampling_keeps_places_and_values(phantom: Phantom) -> None:
     assert (back == phantom.lobes).mean() > 0.97
 
 
+@pytest.mark.parametrize("spacing", [4.1, 5.9, 7.3])
+def test_the_way_back_has_no_drift(phantom: Phantom, spacing: float) -> None:
+    """Every own pixel takes the store pixel whose centre is nearest in millimetres, to the last column."""
+    volume = Volume.from_own(phantom.image, phantom.geometry)
+    prepared = prepare_volume(volume, {}, spacing)
+    columns = np.broadcast_to(np.arange(prepared.image.shape[2], dtype=np.uint8), prepared.image.shape)
+    back = to_source_grid(np.ascontiguousarray(columns), prepared)[0, 0]
+    own_mm = (np.arange(96) + 0.5) * phantom.geometry.spacing_mm[2]
+    store_mm = (back + 0.5) * spacing
+    inside = own_mm < prepared.image.shape[2] * spacing
+    assert np.abs(own_mm - store_mm)[inside].max() <= spacing / 2 + 1e-6
+
+
 def test_pictures_keep_their_pixels() -> None:
     picture = np.full((1, 90, 70), 100, np.int16)
     picture[0, 10:80, 10:60] = 20000
