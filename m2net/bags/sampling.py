@@ -72,8 +72,6 @@ def full_cut(study: Prepared, patch: int) -> Cut:
                 if near[max(0, row) : max(0, row + patch), max(0, column) : max(0, column + patch)].any():
                     corners.append((z, row, column))
                     owned.append((row0, row1, column0, column1))
-    if not corners:  # lungs of a single slice at the border
-        corners, owned = [(box.z0, rows[0][0], columns[0][0])], [(0, patch, 0, patch)]
     return Cut(np.array(corners, dtype=np.int64), np.array(owned, dtype=np.int64))
 
 
