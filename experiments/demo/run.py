@@ -49,9 +49,9 @@ def held_out(out: Path) -> Path:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--workdir", type=Path, default=ROOT, help="runs/demo is made in it")
-    options.add_argument("--patients", type=int, default=240)
-    options.add_argument("--seed", type=int, default=12)
-    options.add_argument("--matrix", type=int, default=128)
+    options.add_argument("--patients", type=int, default=460)
+    options.add_argument("--seed", type=int, default=21)
+    options.add_argument("--matrix", type=int, default=96)
     options.add_argument("--steps", type=int, help="training steps; those of the YAML by default")
     given = options.parse_args()
     work, out = given.workdir, given.workdir / DEMO
@@ -61,7 +61,7 @@ def main() -> None:
         shutil.rmtree(out)
     size = ["--matrix", str(given.matrix), "--slice-mm", "4"]
     command(work, "phantom", "--out", DEMO / "cohort", "--patients", str(given.patients), "--seed", str(given.seed), *size)
-    command(work, "split", DEMO / "cohort" / "manifest.csv", "--parts", "0.67", "0.08", "0.25")
+    command(work, "split", DEMO / "cohort" / "manifest.csv", "--parts", "0.74", "0.04", "0.22")
     command(work, "prepare", DEMO / "cohort" / "manifest.split.csv", "--store", DEMO / "store", "--spacing", "4")
     more = [f"--trainer.max_steps={given.steps}", f"--trainer.val_check_interval={given.steps}"] if given.steps else []
     from m2net.machine import fast_bfloat16

@@ -20,6 +20,8 @@ class InputSpec:
         slices: neighbouring slices seen as channels, odd; 1 is plain 2-D.
         slice_gap_mm: wanted distance between these slices, mm; the nearest whole number of slices, at least one, is taken.
         positions: whether coordinates (x, y, z) and their validity flags are channels.
+        position_scale: factor on the coordinate channels; far below 1, since a first layer that sees coordinates as strong as the
+            picture learns places first and fissures late (measured: docs/architecture.md).
         window: lowest and highest HU that the network tells apart; [0, 32767] for relative intensity.
     """
 
@@ -29,6 +31,7 @@ class InputSpec:
     slices: int = 1
     slice_gap_mm: float = 5.0
     positions: bool = False
+    position_scale: float = 0.1
     window: tuple[float, float] = (-1200.0, 700.0)
 
     @staticmethod
@@ -55,6 +58,8 @@ class InputSpec:
             raise ConfigError(f"a patch of {spec.patch} pixels", expected="a multiple of 16 (the encoder halves it four times)")
         if spec.intensity == Intensity.HU and spec.spacing_mm <= 0:
             raise ConfigError(f"a pixel size of {spec.spacing_mm} mm", expected="more than 0")
+        if spec.position_scale <= 0:
+            raise ConfigError(f"a position_scale of {spec.position_scale}", expected="more than 0")
         if len(spec.window) != 2 or spec.window[0] >= spec.window[1]:
             raise ConfigError(f"a window of {spec.window}", expected="two rising values")
         return spec

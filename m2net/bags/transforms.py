@@ -28,7 +28,7 @@ def apply_window(batch: BagBatch, spec: InputSpec) -> BagBatch:
 
 
 def add_coordinates(batch: BagBatch, spec: InputSpec) -> BagBatch:
-    """Append x, y, z of every pixel and three validity flags, if the spec asks for positions."""
+    """Append x, y, z of every pixel, times ``position_scale``, and three validity flags, if the spec asks for positions."""
     if not spec.positions:
         return batch
     count, _, height, width = batch.instances.shape
@@ -37,7 +37,7 @@ def add_coordinates(batch: BagBatch, spec: InputSpec) -> BagBatch:
     step = batch.position_step[:, :, :, None, None]  # (ΣN, 2, 3, 1, 1)
     at = batch.position[:, :, None, None] + step[:, 0] * rows[:, None] + step[:, 1] * columns  # (ΣN, 3, H, W)
     flags = batch.position_known.float()[:, :, None, None].expand(count, 3, height, width)
-    return replace(batch, instances=torch.cat([batch.instances, at * flags, flags], dim=1))
+    return replace(batch, instances=torch.cat([batch.instances, at * flags * spec.position_scale, flags], dim=1))
 
 
 @dataclass(frozen=True)

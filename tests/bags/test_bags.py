@@ -26,7 +26,7 @@ from m2net.errors import ConfigError
 from m2net.phantoms import Phantom
 from m2net.studies import Volume, read_manifest
 
-SPEC = InputSpec(spacing_mm=6.0, patch=32, slices=3, slice_gap_mm=12.0, positions=True)
+SPEC = InputSpec(spacing_mm=6.0, patch=32, slices=3, slice_gap_mm=12.0, positions=True, position_scale=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,13 @@ def test_coordinates_are_those_of_the_boxes(study: Prepared) -> None:
             height = 2 * (z + 0.5 - box.z0) / (box.z1 - box.z0) - 1
             np.testing.assert_allclose(batch.instances[n, 3:6, i, j].numpy(), [x, y, height], atol=1e-5)
     assert (batch.instances[:, 6:] == 1).all()
+
+
+def test_position_scale_multiplies_the_coordinates_and_not_their_flags(study: Prepared) -> None:
+    batch = cut_bag(study, full_cut(study, 32), SPEC, "s", 0)
+    whole, tenth = (to_input(batch, replace(SPEC, position_scale=s)).instances for s in (1.0, 0.1))
+    torch.testing.assert_close(tenth[:, 3:6], whole[:, 3:6] * 0.1)
+    torch.testing.assert_close(tenth[:, [0, 1, 2, 6, 7, 8]], whole[:, [0, 1, 2, 6, 7, 8]])
 
 
 def test_unknown_axes_are_zero_and_flagged(study: Prepared) -> None:
