@@ -99,10 +99,16 @@ class Column(StrEnum):
     SITE = "site"
     SPLIT = "split"
     FOLD = "fold"
+    SERIES = "series"
+    LOBES_SCHEME = "lobes_scheme"
+    LUNGS_SCHEME = "lungs_scheme"
+    INFECTION_SCHEME = "infection_scheme"
 
 
 REQUIRED_COLUMNS = (Column.STUDY_ID, Column.PATIENT_ID, Column.MODALITY, Column.IMAGE)
 MASK_COLUMNS = (Column.LOBES, Column.LUNGS, Column.INFECTION)
+SCHEME_COLUMNS = {Column.LOBES: Column.LOBES_SCHEME, Column.LUNGS: Column.LUNGS_SCHEME, Column.INFECTION: Column.INFECTION_SCHEME}
+"""Where a manifest says in which program's codes a mask is."""
 
 MASK_CODES: dict[str, frozenset[int]] = {
     Column.LOBES: frozenset({0, MASK_UNLABELLED, *Lobe}),

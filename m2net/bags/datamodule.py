@@ -40,6 +40,8 @@ class BagDataModule(pl.LightningDataModule):
         fold: int | None = None,
         workers: int = 0,
         prepare_workers: int = 2,
+        repair: bool = False,
+        allow: list[str] | None = None,
         seed: int = 0,
     ) -> None:
         """Configure; all values are plain.
@@ -55,6 +57,8 @@ class BagDataModule(pl.LightningDataModule):
             fold: held-out fold of the manifest's ``fold`` column; None uses its ``split`` column.
             workers: processes of the DataLoader.
             prepare_workers: processes that prepare studies.
+            repair: resample irregular series (uneven, missing or sheared slices) instead of refusing them.
+            allow: study_ids to use although m2net verify rejects them.
             seed: seeds order, sampling and augmentation.
 
         Raises:
@@ -70,12 +74,13 @@ class BagDataModule(pl.LightningDataModule):
             raise ConfigError(f"{instances} instances, {studies_per_batch} studies a batch", expected="at least 1 of each")
         self.augmentation = Augmentation.of(augmentation, self.spec, self.masks)
         self.manifest_path = Path(manifest)
-        self.store = Store(Path(store), self.spec.spacing_mm)
+        self.store = Store(Path(store), self.spec.spacing_mm, repair=repair)
         self.instances = instances
         self.studies_per_batch = studies_per_batch
         self.fold = fold
         self.workers = workers
         self.prepare_workers = prepare_workers
+        self.allow = tuple(allow or ())
         self.seed = seed
         self._manifest: Manifest | None = None
 
@@ -143,7 +148,7 @@ class BagDataModule(pl.LightningDataModule):
         Raises:
             StudyError: studies that could not be prepared, after all others were.
         """
-        prepare_missing(self.store, list(self.manifest), self.prepare_workers)
+        prepare_missing(self.store, list(self.manifest), self.prepare_workers, self.allow)
 
     def _loader(self, studies: list[Study], *, training: bool) -> DataLoader[BagBatch]:
         data = BagDataset(

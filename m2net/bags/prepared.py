@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from m2net.errors import StoreError, StudyError
-from m2net.studies import Box, Study, Volume, find_thorax, read_image, read_mask
+from m2net.studies import Box, ReadOptions, Study, Volume, find_thorax, read_image, read_mask
+from m2net.studies.quality import Verdict, judge_read
 from m2net.vocabulary import Intensity, Modality
 
-STORE_VERSION = 2
+STORE_VERSION = 3
 _AIR = {Intensity.HU: -1024, Intensity.RELATIVE: 0}
 
 
@@ -35,6 +36,7 @@ class Prepared:
         body_box: box of the body over the lungs' slices, store voxels.
         intensity: meaning of the values.
         notes: what the reader and the finder remarked.
+        verdict: what ``m2net verify`` says of the study, for a study of a manifest.
     """
 
     image: NDArray[np.int16]
@@ -46,6 +48,7 @@ class Prepared:
     body_box: Box
     intensity: Intensity
     notes: tuple[str, ...]
+    verdict: Verdict = field(default_factory=lambda: Verdict(""))
 
     @property
     def air(self) -> int:
@@ -110,8 +113,8 @@ def to_source_grid(labels: NDArray[np.uint8], prepared: Prepared) -> NDArray[np.
     return labels[:, y[:, None], x[None, :]]
 
 
-def prepare_study(study: Study, spacing_mm: float) -> Prepared:
-    """Read a study's files and prepare them.
+def prepare_study(study: Study, spacing_mm: float, *, repair: bool = False) -> Prepared:
+    """Read a study's files and prepare them; ``repair`` resamples irregular series instead of refusing them.
 
     Raises:
         StudyError: unreadable, or no lung found; the message names the study.
@@ -121,9 +124,13 @@ def prepare_study(study: Study, spacing_mm: float) -> Prepared:
             f"study {study.study_id} has modality {study.modality}", expected="ct", remedy="This version reads CT; remove the row"
         )
     try:
-        volume = read_image(study.image)
-        masks = {str(kind): read_mask(path, kind, volume) for kind, path in study.masks.items()}
-        return prepare_volume(volume, masks, spacing_mm)
+        volume = read_image(study.image, ReadOptions(series=study.series, repair=repair), study.modality)
+        masks = {kind: read_mask(path, kind, volume, study.mask_schemes.get(kind, "")) for kind, path in study.masks.items()}
+        remarks = volume.remarks + tuple(remark for mask in masks.values() for remark in mask.remarks)
+        verdict = Verdict(study.study_id)
+        judge_read(volume, masks, verdict)
+        prepared = prepare_volume(replace(volume, remarks=remarks), {str(kind): mask.array for kind, mask in masks.items()}, spacing_mm)
+        return replace(prepared, verdict=verdict)
     except StudyError as error:
         message = str(error).rstrip(".")
         raise StudyError(f"study {study.study_id} ({study.image}): {message}") from error
@@ -146,6 +153,7 @@ def save(prepared: Prepared, folder: Path) -> None:
         "body_box": asdict(prepared.body_box),
         "intensity": str(prepared.intensity),
         "notes": list(prepared.notes),
+        "verdict": prepared.verdict.plain(),
     }
     (temporary / "study.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
     try:
@@ -175,6 +183,7 @@ def load(folder: Path) -> Prepared:
             body_box=Box(**facts["body_box"]),
             intensity=Intensity(facts["intensity"]),
             notes=tuple(facts["notes"]),
+            verdict=Verdict.of(facts["verdict"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"the prepared study {folder} is damaged ({error})", remedy="Remove that folder and prepare again") from error

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 
 from rich.console import Console
 from rich.progress import Progress
 
 from m2net.bags.store import Store
-from m2net.errors import StudyError
+from m2net.errors import ConfigError, StudyError
 from m2net.studies import Study
+from m2net.studies.quality import Status, find_duplicates
 
 
-def prepare_missing(store: Store, studies: list[Study], workers: int) -> int:
-    """Prepare with a progress bar; returns how many were prepared.
+def prepare_missing(store: Store, studies: list[Study], workers: int, allow: Collection[str] = ()) -> int:
+    """Prepare with a progress bar and let no rejected study through; returns how many were prepared.
+
+    Args:
+        store: where to.
+        studies: all studies of the manifest.
+        workers: processes.
+        allow: study_ids that may be used although ``m2net verify`` rejects them.
 
     Raises:
-        StudyError: naming the studies that could not be prepared; all others are in the store by then.
+        StudyError: naming the studies that could not be prepared, or are rejected and not allowed; all others are in the store.
     """
     todo = store.missing(studies)
-    if not todo:
-        return 0
     failures = []
-    with Progress(console=Console(file=sys.stderr)) as bar:
-        task = bar.add_task(f"Preparing {len(todo)} studies", total=len(todo))
-        for done in store.prepare(todo, workers):
-            bar.advance(task)
-            if done.failure:
-                failures.append(done)
+    if todo:
+        with Progress(console=Console(file=sys.stderr)) as bar:
+            task = bar.add_task(f"Preparing {len(todo)} studies", total=len(todo))
+            for done in store.prepare(todo, workers):
+                bar.advance(task)
+                if done.failure:
+                    failures.append(done)
     if failures:
         first = failures[0].failure.rstrip(".")
         more = f" (and {len(failures) - 1} more: {', '.join(f.study_id for f in failures[1:6])})" if len(failures) > 1 else ""
@@ -35,4 +42,21 @@ def prepare_missing(store: Store, studies: list[Study], workers: int) -> int:
             f"{first}{more}", expected="every study of the manifest to be readable",
             remedy=f"Mend or remove these rows; the other {len(todo) - len(failures)} studies are prepared",
         )  # fmt: skip
+    _refuse_rejected(store, studies, allow)
     return len(todo)
+
+
+def _refuse_rejected(store: Store, studies: list[Study], allow: Collection[str]) -> None:
+    strange = set(allow) - {s.study_id for s in studies}
+    if strange:
+        raise ConfigError(f"{', '.join(sorted(strange))} is allowed but not in the manifest", expected="study_ids of the manifest")
+    verdicts = [store.open(study).verdict for study in studies]
+    find_duplicates(studies, verdicts)
+    rejected = [v for v in verdicts if v.status is Status.REJECT and v.study_id not in allow]
+    if rejected:
+        reason = next(f.reason for f in rejected[0].findings if f.status is Status.REJECT)
+        more = f" (and {len(rejected) - 1} more: {', '.join(v.study_id for v in rejected[1:6])})" if len(rejected) > 1 else ""
+        raise StudyError(
+            f"study {rejected[0].study_id} is rejected: {reason}{more}", expected="studies that m2net verify does not reject",
+            remedy="Run m2net verify to see all, then mend or remove the rows, or allow them by name (--allow, data.allow)",
+        )  # fmt: skip

@@ -14,6 +14,7 @@ from m2net.bags.prepared import STORE_VERSION, Prepared, load, prepare_study, sa
 from m2net.errors import M2NetError, StoreError
 from m2net.machine import be_one_of_many
 from m2net.studies import Study
+from m2net.studies.fingerprint import content_hash, fingerprint
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,10 @@ class Store:
     read again.
     """
 
-    def __init__(self, root: Path, spacing_mm: float) -> None:
-        """Open or create a store for one in-plane pixel size (mm)."""
+    def __init__(self, root: Path, spacing_mm: float, *, repair: bool = False) -> None:
+        """Open or create a store for one in-plane pixel size (mm), with irregular series repaired or refused."""
         self.root = root
+        self.repair = repair
         self.spacing_mm = float(spacing_mm)
         self._index: dict[str, str] = {}
         self._signatures: dict[str, str] = {}
@@ -56,7 +58,7 @@ class Store:
         """Signature of the study's files, looked up once in the life of this store."""
         name = f"{study.study_id}/{study.image}"
         if name not in self._signatures:
-            self._signatures[name] = _signature(study)
+            self._signatures[name] = fingerprint(study)
         return self._signatures[name]
 
     def missing(self, studies: Iterable[Study]) -> list[Study]:
@@ -68,7 +70,7 @@ class Store:
         return content is not None and (self._folder(content) / "study.json").exists()
 
     def _folder(self, content: str) -> Path:
-        settings = json.dumps({"version": STORE_VERSION, "spacing_mm": self.spacing_mm})
+        settings = json.dumps({"version": STORE_VERSION, "spacing_mm": self.spacing_mm, "repair": self.repair})
         return self.root / hashlib.sha256(f"{content}/{settings}".encode()).hexdigest()[:24]
 
     def prepare(self, studies: Iterable[Study], workers: int = 1) -> Iterator[Progress]:
@@ -110,33 +112,8 @@ class Store:
 
 
 def _prepare_one(store: Store, study: Study) -> str:
-    content = _content_hash(study)
+    content = content_hash(study)
     folder = store._folder(content)
     if not (folder / "study.json").exists():
-        save(prepare_study(study, store.spacing_mm), folder)
+        save(prepare_study(study, store.spacing_mm, repair=store.repair), folder)
     return content
-
-
-def _files(study: Study) -> list[tuple[str, Path]]:
-    files: list[tuple[str, Path]] = []
-    for kind, path in [("image", study.image), *sorted(study.masks.items())]:
-        inner = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        files += [(str(kind), p) for p in inner]
-    return files
-
-
-def _signature(study: Study) -> str:
-    digest = hashlib.sha256()
-    for kind, path in _files(study):
-        stat = path.stat()
-        digest.update(f"{kind}:{path}:{stat.st_size}:{stat.st_mtime_ns};".encode())
-    return digest.hexdigest()
-
-
-def _content_hash(study: Study) -> str:
-    digest = hashlib.sha256()
-    for kind, path in _files(study):
-        digest.update(kind.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

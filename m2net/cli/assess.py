@@ -15,11 +15,15 @@ def run(argv: list[str]) -> int:
     options.add_argument("studies", type=Path, nargs="+", metavar="STUDY", help="NIfTI/MHA/NRRD file, DICOM folder or PNG slice")
     options.add_argument("--model", type=Path, required=True, help="checkpoint written by m2net fit")
     options.add_argument("--out", type=Path, required=True, help="folder for the results, one folder a study")
+    options.add_argument("--series", default="", help="UID or number of the DICOM series to read, where a folder holds several")
+    options.add_argument("--kernel", default="", choices=["", "soft", "lung"], help="reconstruction to prefer, where there are several")
+    options.add_argument("--repair", action="store_true", help="resample uneven, missing or sheared slices instead of refusing them")
     given = options.parse_args(argv[1:])
     from m2net.machine import keep_big_blocks
-    from m2net.studies import read_image
+    from m2net.studies import ReadOptions, read_image
 
     keep_big_blocks()
+    reading = ReadOptions(given.series, given.kernel, given.repair)
     for study in given.studies:
         if not study.exists() and len(given.studies) == 1:
             read_image(study)  # raises before the model is loaded
@@ -31,7 +35,7 @@ def run(argv: list[str]) -> int:
     names = output_names(given.studies)
     for study, name in progress(list(zip(given.studies, names, strict=True)), "Assessing", len(names)):
         try:
-            page = write_assessment(given.out / name, assessor.assess(read_image(study)), name)
+            page = write_assessment(given.out / name, assessor.assess(read_image(study, reading)), name)
             print(page)
         except M2NetError as error:
             failed += 1

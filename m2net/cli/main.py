@@ -11,6 +11,7 @@ from m2net.errors import ConfigError, M2NetError
 COMMANDS = {
     "phantom": ("phantom", "make a synthetic cohort"),
     "recipe": ("recipe", "turn a public data set into a manifest"),
+    "verify": ("verify", "judge which studies of a manifest are fit for use"),
     "split": ("split", "give patients folds or a train/val/test part"),
     "prepare": ("prepare", "prepare the studies of a manifest for training"),
     "fit": ("lightning", "train a model"),

@@ -15,6 +15,8 @@ def run(argv: list[str]) -> int:
     options.add_argument("manifest", type=Path)
     options.add_argument("--store", type=Path, required=True, help="folder of prepared studies")
     options.add_argument("--spacing", type=float, default=1.5, help="in-plane pixel size in mm (data.input.spacing_mm)")
+    options.add_argument("--repair", action="store_true", help="resample uneven, missing or sheared slices (data.repair)")
+    options.add_argument("--allow", nargs="+", default=[], metavar="STUDY_ID", help="use these although m2net verify rejects them")
     options.add_argument("--workers", type=int, default=cpu_count(), help="processes")
     given = options.parse_args(argv[1:])
     if given.spacing <= 0:
@@ -24,6 +26,6 @@ def run(argv: list[str]) -> int:
     from m2net.studies import read_manifest
 
     manifest = read_manifest(given.manifest)
-    done = prepare_missing(Store(given.store, given.spacing), list(manifest), given.workers)
+    done = prepare_missing(Store(given.store, given.spacing, repair=given.repair), list(manifest), given.workers, given.allow)
     print(f"{given.store}: {len(manifest)} studies at {given.spacing} mm ({done} prepared now)")
     return 0

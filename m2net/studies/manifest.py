@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from m2net.errors import ManifestError
-from m2net.vocabulary import MASK_COLUMNS, REQUIRED_COLUMNS, Column, Diagnosis, Modality, SeverityScheme, Split
+from m2net.studies.labels import SCHEMES
+from m2net.vocabulary import MASK_COLUMNS, REQUIRED_COLUMNS, SCHEME_COLUMNS, Column, Diagnosis, Modality, SeverityScheme, Split
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Study:
         modality: CT or radiograph.
         image: absolute path of the image.
         masks: absolute paths of the masks there are, by column (lobes, lungs, infection).
+        mask_schemes: by column, whose codes a mask holds where they are not m2net's (see studies.labels.SCHEMES).
+        series: UID or number of the DICOM series to read, "" leaves the choice to the rules.
         diagnosis: set of possible diagnoses, empty = unknown.
         severity: grade (binary, ordinal) or score, None = unknown.
         severity_scheme: scheme that the severity is in, None with it.
@@ -38,6 +41,8 @@ class Study:
     modality: Modality
     image: Path
     masks: dict[Column, Path] = field(default_factory=dict)
+    mask_schemes: dict[Column, str] = field(default_factory=dict)
+    series: str = ""
     diagnosis: frozenset[Diagnosis] = frozenset()
     severity: float | None = None
     severity_scheme: str | None = None
@@ -66,6 +71,21 @@ class Manifest:
         return len(self.studies)
 
 
+@dataclass(frozen=True)
+class Fault:
+    """A row that cannot be used.
+
+    Attributes:
+        study_id: its study_id, or ``row N`` without one.
+        check: label, file or row.
+        message: what is wrong, naming the row.
+    """
+
+    study_id: str
+    check: str
+    message: str
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read and check a manifest.
 
@@ -75,13 +95,41 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         ManifestError: missing file or column, duplicate id, missing image or mask, bad label, patient in two splits or folds.
     """
+    rows, columns = _read_rows(path)
+    studies = tuple(row.study() for row in rows)
+    for _, error in _check_together(path, studies):
+        raise error
+    return Manifest(path, studies, columns)
+
+
+def survey_manifest(path: Path) -> tuple[Manifest, list[Fault]]:
+    """As ``read_manifest``, but faulty rows are left out and listed instead of ending the reading at the first.
+
+    Raises:
+        ManifestError: missing file or column, or no row at all.
+    """
+    rows, columns = _read_rows(path)
+    studies, faults = [], []
+    for row in rows:
+        try:
+            studies.append(row.study())
+        except ManifestError as error:
+            faults.append(
+                Fault(row.text(Column.STUDY_ID) or f"row {row.number}", "file" if "does not exist" in str(error) else "label", str(error))
+            )
+    wrong = dict(_check_together(path, tuple(studies)))
+    faults += [Fault(studies[k].study_id, "row", str(error)) for k, error in wrong.items()]
+    return Manifest(path, tuple(s for k, s in enumerate(studies) if k not in wrong), columns), faults
+
+
+def _read_rows(path: Path) -> tuple[list[_Row], tuple[str, ...]]:
     if not path.is_file():
         raise ManifestError(f"the manifest {path} does not exist", expected="a CSV file", remedy="Check the path")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = tuple(reader.fieldnames or ())
-            rows = list(reader)
+            rows = [_Row(path, reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"the manifest {path} is no UTF-8 CSV ({error})", expected="a CSV file with a header") from error
     missing = [c for c in REQUIRED_COLUMNS if c not in columns]
@@ -93,9 +141,7 @@ def read_manifest(path: Path) -> Manifest:
         )
     if not rows:
         raise ManifestError(f"the manifest {path} has no rows", expected="one row a study")
-    studies = tuple(_Row(path, number, row).study() for number, row in enumerate(rows, start=2))
-    _check_together(path, studies)
-    return Manifest(path, studies, columns)
+    return rows, columns
 
 
 @dataclass(frozen=True)
@@ -119,6 +165,8 @@ class _Row:
             modality=Modality(self.choice(Column.MODALITY, [str(m) for m in Modality])),
             image=self.file(Column.IMAGE, self.required(Column.IMAGE)),
             masks={c: self.file(c, self.text(c)) for c in MASK_COLUMNS if self.text(c)},
+            mask_schemes={c: self.choice(s, list(SCHEMES)) for c, s in SCHEME_COLUMNS.items() if self.text(s)},
+            series=self.text(Column.SERIES),
             diagnosis=self.diagnosis(),
             severity=self.severity(scheme),
             severity_scheme=scheme,
@@ -190,24 +238,32 @@ class _Row:
         return int(value) if value else None
 
 
-def _check_together(path: Path, studies: tuple[Study, ...]) -> None:
+def _check_together(path: Path, studies: tuple[Study, ...]) -> Iterator[tuple[int, ManifestError]]:
+    """Studies (by place) that contradict an earlier row, each with the error."""
     seen: dict[str, int] = {}
     split_of: dict[str, tuple[Split | None, int | None, int]] = {}
-    for study in studies:
+    for place, study in enumerate(studies):
         if study.study_id in seen:
-            raise ManifestError(
-                f"{path}, row {study.row}: study_id {study.study_id} is in row {seen[study.study_id]} too",
-                expected="every study once",
-                remedy="Rename or remove one",
+            yield (
+                place,
+                ManifestError(
+                    f"{path}, row {study.row}: study_id {study.study_id} is in row {seen[study.study_id]} too",
+                    expected="every study once",
+                    remedy="Rename or remove one",
+                ),
             )
+            continue
         seen[study.study_id] = study.row
         split, fold, row = split_of.setdefault(study.patient_id, (study.split, study.fold, study.row))
         if (split, fold) != (study.split, study.fold):
-            raise ManifestError(
-                f"{path}, row {study.row}: patient {study.patient_id} is in split {study.split} (fold {study.fold}), "
-                f"but in split {split} (fold {fold}) in row {row}",
-                expected="all studies of a patient in one split",
-                remedy="Run m2net split, which keeps patients together",
+            yield (
+                place,
+                ManifestError(
+                    f"{path}, row {study.row}: patient {study.patient_id} is in split {study.split} (fold {study.fold}), "
+                    f"but in split {split} (fold {fold}) in row {row}",
+                    expected="all studies of a patient in one split",
+                    remedy="Run m2net split, which keeps patients together",
+                ),
             )
 
 

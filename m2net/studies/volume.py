@@ -10,9 +10,10 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from m2net.errors import GeometryError, StudyError
+from m2net.errors import GeometryError
 from m2net.studies.geometry import Geometry, Orientation, to_lps
-from m2net.vocabulary import MASK_CODES, Column, Intensity, Modality
+from m2net.studies.remarks import Remark
+from m2net.vocabulary import Intensity, Modality
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,10 @@ class Volume:
         modality: CT or radiograph.
         orientation: the way back to the study's own axes.
         own_geometry: grid on the study's own axes, None with ``geometry``.
-        notes: what the reader found worth telling (one sentence each).
-        tags: plain facts about the acquisition that identify nobody (manufacturer, kernel, thickness).
+        remarks: what the reader found worth telling.
+        tags: plain facts about the acquisition that identify nobody (manufacturer, kernel, thickness), and the constants that a
+            radiograph was scaled with.
+        pixel_mm: distance between rows and between columns of a radiograph where its file says; on the detector unless calibrated.
     """
 
     array: NDArray[np.int16]
@@ -36,73 +39,22 @@ class Volume:
     modality: Modality = Modality.CT
     orientation: Orientation = field(default_factory=Orientation)
     own_geometry: Geometry | None = None
-    notes: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     tags: dict[str, Any] = field(default_factory=dict)
+    pixel_mm: tuple[float, float] | None = None
 
     @staticmethod
     def from_own(
-        array: NDArray[np.int16], geometry: Geometry, *, notes: tuple[str, ...] = (), tags: dict[str, Any] | None = None
+        array: NDArray[np.int16], geometry: Geometry, *, remarks: tuple[Remark, ...] = (), tags: dict[str, Any] | None = None
     ) -> Volume:
         """A CT volume from an array (Z, Y, X) on the study's own axes in HU."""
         turned, lps, orientation = to_lps(array, geometry)
-        return Volume(turned, lps, Intensity.HU, Modality.CT, orientation, geometry, notes, tags or {})
+        return Volume(turned, lps, Intensity.HU, Modality.CT, orientation, geometry, remarks, tags or {})
 
-
-def read_mask(path: Path, kind: Column, like: Volume) -> NDArray[np.uint8]:
-    """Read a mask onto the grid of ``like``.
-
-    Args:
-        path: NIfTI/MHA/NRRD file, or a PNG for a study that is a PNG.
-        kind: lobes, lungs or infection; fixes the codes that may occur.
-        like: the image that the mask belongs to.
-
-    Returns:
-        (Z, Y, X) uint8 on LPS axes, the codes of DESIGN (255 = unlabelled).
-
-    Raises:
-        StudyError: unreadable, or codes outside the vocabulary.
-        GeometryError: on another grid than the image.
-    """
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise StudyError(
-            f"the {kind} mask {path} cannot be read", expected="a NIfTI, MHA, NRRD or PNG mask", remedy="Check the file"
-        ) from error
-    if image.GetDimension() == 2:
-        array = sitk.GetArrayFromImage(image)[None]
-        geometry = None
-    elif image.GetDimension() == 3:
-        array, geometry, _ = to_lps(sitk.GetArrayFromImage(image), Geometry.of(image))
-    else:
-        raise StudyError(f"the {kind} mask {path} has {image.GetDimension()} dimensions", expected="2 or 3")
-    if array.ndim != 3:
-        raise StudyError(f"the {kind} mask {path} has colour channels", expected="one channel of codes")
-    _check_grid(path, kind, array.shape, geometry, like)
-    codes = {int(code) for code in np.unique(array)}
-    if not np.array_equal(array, array.astype(np.uint8)) or not codes <= MASK_CODES[kind]:
-        strange = sorted(codes - MASK_CODES[kind])[:5]
-        raise StudyError(
-            f"the {kind} mask {path} holds the codes {strange}",
-            expected=f"only {sorted(MASK_CODES[kind])}",
-            remedy="Recode the mask; see docs/reference/manifest.md",
-        )
-    return np.asarray(array, dtype=np.uint8)
-
-
-def _check_grid(path: Path, kind: Column, shape: tuple[int, ...], geometry: Geometry | None, like: Volume) -> None:
-    remedy = "Resample the mask to the image's grid with nearest neighbours"
-    if shape != like.array.shape:
-        raise GeometryError(
-            f"the {kind} mask {path} has {shape} voxels (z, y, x)", expected=f"{like.array.shape} as its image", remedy=remedy
-        )
-    if geometry is not None and like.geometry is not None and not like.geometry.matches(geometry, shape):
-        raise GeometryError(
-            f"the {kind} mask {path} lies elsewhere in the patient than its image "
-            f"(origin {geometry.origin_mm}, spacing {geometry.spacing_mm})",
-            expected=f"origin {like.geometry.origin_mm}, spacing {like.geometry.spacing_mm}",
-            remedy=remedy,
-        )
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The remarks as sentences."""
+        return tuple(str(r) for r in self.remarks)
 
 
 def write_on_own_grid(path: Path, array: NDArray[Any], like: Volume) -> None:

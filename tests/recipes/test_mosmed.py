@@ -18,6 +18,7 @@ def write(path: Path, array: np.ndarray) -> None:
 
 def test_a_miniature_of_the_layout(tmp_path: Path) -> None:
     image = np.full((3, 6, 5), -900, np.int16)
+    image[:, 0] = 40
     for grade, number in ((0, 1), (1, 255), (4, 1109)):
         write(tmp_path / "studies" / f"CT-{grade}" / f"study_{number:04d}.nii.gz", image)
     mask = np.zeros((3, 6, 5), np.uint8)
@@ -31,7 +32,7 @@ def test_a_miniature_of_the_layout(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [set(s.diagnosis) for s in manifest] == [{Diagnosis.NON_PNEUMONIA}, {Diagnosis.COVID19}, {Diagnosis.COVID19}]
     second = manifest.studies[1]
-    found = read_mask(second.masks[Column.INFECTION], Column.INFECTION, read_image(second.image))
+    found = read_mask(second.masks[Column.INFECTION], Column.INFECTION, read_image(second.image)).array
     assert set(np.unique(found)) == {0, 3}
     assert (found > 0).sum() == mask.sum()
 

@@ -49,7 +49,7 @@ def test_every_orientation_comes_back_the_same(tmp_path: Path, reference, order,
     np.testing.assert_allclose(volume.geometry.spacing_mm, geometry.spacing_mm, rtol=1e-5)
     np.testing.assert_allclose(volume.geometry.origin_mm, geometry.origin_mm, atol=1e-3)
     np.testing.assert_allclose(volume.geometry.axes, tilt, atol=1e-5)
-    np.testing.assert_array_equal(read_mask(tmp_path / "lobes.nii.gz", Column.LOBES, volume), lobes)
+    np.testing.assert_array_equal(read_mask(tmp_path / "lobes.nii.gz", Column.LOBES, volume).array, lobes)
 
     write_on_own_grid(tmp_path / "out.nii.gz", lobes, volume)
     given, got = sitk.ReadImage(str(tmp_path / "lobes.nii.gz")), sitk.ReadImage(str(tmp_path / "out.nii.gz"))
@@ -64,13 +64,19 @@ def test_sheared_axes_are_refused() -> None:
         to_lps(np.zeros((2, 2, 2), np.int16), Geometry.build((1, 1, 1), (0, 0, 0), axes))
 
 
-def test_mask_on_another_grid_is_refused(tmp_path: Path, reference) -> None:
+def test_mask_on_another_grid_is_resampled_and_said(tmp_path: Path, reference) -> None:
     array, lobes, geometry = reference
     sitk.WriteImage(geometry.place(sitk.GetImageFromArray(array)), str(tmp_path / "image.mha"))
     moved = Geometry.build(geometry.spacing_mm, (-20.0, -30.0, -397.0), np.eye(3))
     sitk.WriteImage(moved.place(sitk.GetImageFromArray(lobes)), str(tmp_path / "lobes.mha"))
+    image = read_image(tmp_path / "image.mha")
+    mask = read_mask(tmp_path / "lobes.mha", Column.LOBES, image)
+    np.testing.assert_array_equal(mask.array[1:], lobes[:-1])  # one slice higher
+    assert [r.check for r in mask.remarks] == ["mask"]
+    far = Geometry.build(geometry.spacing_mm, (-20.0, -30.0, 0.0), np.eye(3))
+    sitk.WriteImage(far.place(sitk.GetImageFromArray(lobes)), str(tmp_path / "far.mha"))
     with pytest.raises(GeometryError, match="lies elsewhere"):
-        read_mask(tmp_path / "lobes.mha", Column.LOBES, read_image(tmp_path / "image.mha"))
+        read_mask(tmp_path / "far.mha", Column.LOBES, image)
 
 
 def test_voxel_volume() -> None:

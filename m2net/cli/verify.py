@@ -1,0 +1,90 @@
+"""``m2net verify``: which studies of a manifest are fit for use."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from m2net.cli.options import parser, progress
+from m2net.machine import cpu_count
+
+if TYPE_CHECKING:
+    from m2net.studies import Study
+    from m2net.studies.quality import Verdict
+
+
+def run(argv: list[str]) -> int:
+    """Judge every study; exit code 1 if any is rejected."""
+    options = parser(
+        argv[0], "Judge every study of a manifest: pass, warn or reject, with reason and remedy. Exit code 1 if any is rejected."
+    )
+    options.add_argument("manifest", type=Path)
+    options.add_argument("--json", type=Path, help="also write the verdicts here")
+    options.add_argument("--clean", type=Path, help="also write a manifest without the rejected rows here (in the manifest's folder)")
+    options.add_argument("--kernel", default="", choices=["", "soft", "lung"], help="reconstruction to prefer, where there are several")
+    options.add_argument("--repair", action="store_true", help="judge irregular series as --repair would resample them")
+    options.add_argument(
+        "--journal", type=Path, help="verdicts of earlier runs; default MANIFEST.verify.jsonl; unchanged studies are not read again"
+    )
+    options.add_argument("--workers", type=int, default=cpu_count(), help="processes")
+    given = options.parse_args(argv[1:])
+    from m2net.errors import ConfigError
+    from m2net.studies import ReadOptions, survey_manifest
+    from m2net.studies.quality import Status, Verdict, find_duplicates
+    from m2net.studies.verifying import Journal, verify
+
+    if given.clean and given.clean.resolve().parent != given.manifest.resolve().parent:
+        raise ConfigError(f"--clean {given.clean} lies in another folder", expected="the manifest's folder, for its paths are relative")
+    manifest, faults = survey_manifest(given.manifest)
+    reading = ReadOptions(kernel=given.kernel, repair=given.repair)
+    journal = Journal(given.journal or given.manifest.with_suffix(".verify.jsonl"), reading)
+    found = dict(progress(_named(verify(manifest.studies, reading, journal, given.workers)), "Verifying", len(manifest)))
+    verdicts = [found[s.study_id] for s in manifest]
+    find_duplicates(manifest.studies, verdicts)
+    for fault in faults:
+        verdict = Verdict(fault.study_id)
+        verdict.add(Status.REJECT, fault.check, fault.message, "Mend the row")
+        verdicts.append(verdict)
+    _show(verdicts)
+    if given.json:
+        given.json.write_text(json.dumps([v.plain() for v in verdicts], indent=1) + "\n", encoding="utf-8")
+    rejected = {v.study_id for v in verdicts if v.status is Status.REJECT}
+    if given.clean:
+        _write_clean(given.manifest, given.clean, rejected)
+    return 1 if rejected else 0
+
+
+def _named(pairs: Iterable[tuple[Study, Verdict]]) -> Iterator[tuple[str, Verdict]]:
+    for study, verdict in pairs:
+        yield study.study_id, verdict
+
+
+def _show(verdicts: list[Verdict]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("study", "verdict", "check", "what was found", "what to do")
+    colours = {"warn": "yellow", "reject": "red"}
+    for verdict in verdicts:
+        for finding in verdict.findings:
+            colour = colours[finding.status]
+            table.add_row(verdict.study_id, f"[{colour}]{finding.status}[/{colour}]", finding.check, finding.reason, finding.remedy)
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
+    if table.row_count:
+        console.print(table)
+    counts = {name: sum(v.status == name for v in verdicts) for name in ("pass", "warn", "reject")}
+    console.print(f"{len(verdicts)} studies: {counts['pass']} pass, {counts['warn']} warn, {counts['reject']} rejected")
+
+
+def _write_clean(manifest: Path, out: Path, rejected: set[str]) -> None:
+    with manifest.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        rows = [row for row in reader if (row.get("study_id") or "").strip() not in rejected]
+    with out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(reader.fieldnames or ()), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)

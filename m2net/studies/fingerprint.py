@@ -1,0 +1,44 @@
+"""Whether a study's files changed since they were last read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from m2net.studies.manifest import Study
+
+
+def files_of(study: Study) -> list[tuple[str, Path]]:
+    """Every file of a study with what it is for, folders opened."""
+    files: list[tuple[str, Path]] = []
+    for kind, path in [("image", study.image), *sorted(study.masks.items())]:
+        inner = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        files += [(str(kind), p) for p in inner]
+    return files
+
+
+def reading(study: Study) -> str:
+    """What of a manifest's row changes how its files are read."""
+    return json.dumps([str(study.modality), study.series, sorted((str(k), v) for k, v in study.mask_schemes.items())])
+
+
+def fingerprint(study: Study) -> str:
+    """Hash of names, sizes and times of change of a study's files, without opening them."""
+    digest = hashlib.sha256()
+    for kind, path in files_of(study):
+        stat = path.stat()
+        digest.update(f"{kind}:{path}:{stat.st_size}:{stat.st_mtime_ns};".encode())
+    digest.update(reading(study).encode())
+    return digest.hexdigest()
+
+
+def content_hash(study: Study) -> str:
+    """Hash of the content of a study's files."""
+    digest = hashlib.sha256()
+    for kind, path in files_of(study):
+        digest.update(kind.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    digest.update(reading(study).encode())
+    return digest.hexdigest()

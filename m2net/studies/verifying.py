@@ -1,0 +1,74 @@
+"""Judge every study of a manifest, in parallel, each file read once, resumable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from m2net.machine import be_one_of_many
+from m2net.studies.fingerprint import fingerprint
+from m2net.studies.manifest import Study
+from m2net.studies.options import ReadOptions
+from m2net.studies.quality import Status, Verdict, judge
+
+_RULES = "1"  # raised with every change of the checks, so that earlier verdicts are not taken up again
+
+
+class Journal:
+    """Verdicts of earlier runs, one JSON line a study, appended as they come."""
+
+    def __init__(self, path: Path, options: ReadOptions) -> None:
+        """Open or create; lines that were cut off are passed over."""
+        self.path = path
+        self.options = f"{_RULES}/{options.kernel}/{options.repair}"
+        self.known: dict[str, Verdict] = {}
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            try:
+                entry = json.loads(line)
+                self.known[entry["key"]] = Verdict.of(entry["verdict"])
+            except (ValueError, KeyError, TypeError):
+                continue
+
+    def key(self, study: Study) -> str:
+        """Changes with the study's files, the way they are read, and the rules."""
+        return f"{study.study_id}/{fingerprint(study)}/{self.options}"
+
+    def add(self, study: Study, verdict: Verdict) -> None:
+        """Append one verdict."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": self.key(study), "verdict": verdict.plain()}) + "\n")
+
+
+def verify(studies: Sequence[Study], options: ReadOptions, journal: Journal, workers: int) -> Iterator[tuple[Study, Verdict]]:
+    """Verdict of every study as it is reached: those in the journal first."""
+    todo = []
+    for study in studies:
+        known = journal.known.get(journal.key(study))
+        if known is None:
+            todo.append(study)
+        else:
+            yield study, known
+    if not todo:
+        return
+    with ProcessPoolExecutor(max(1, workers), initializer=be_one_of_many) as pool:
+        waiting = {pool.submit(judge, study, _options(study, options)): study for study in todo}
+        for done in as_completed(waiting):
+            study = waiting[done]
+            try:
+                verdict = done.result()
+            except (ValueError, RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError) as error:
+                verdict = Verdict(study.study_id)  # a bug must not hide the other studies' verdicts
+                verdict.add(
+                    Status.REJECT,
+                    "unreadable",
+                    f"{study.image} broke the reader ({type(error).__name__}: {error})",
+                    "Report this file's kind",
+                )
+            journal.add(study, verdict)
+            yield study, verdict
+
+
+def _options(study: Study, options: ReadOptions) -> ReadOptions:
+    return ReadOptions(study.series or options.series, options.kernel, options.repair)
