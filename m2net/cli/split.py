@@ -14,18 +14,22 @@ def run(argv: list[str]) -> int:
     options.add_argument("manifest", type=Path)
     options.add_argument("--folds", type=int, help="number of folds: sets the fold column")
     options.add_argument("--parts", type=float, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help="shares: sets the split column")
+    options.add_argument("--leave-one-site-out", action="store_true", help="one fold a site: sets the fold column")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--out", type=Path, help="file to write, beside the manifest; default NAME.split.csv")
     given = options.parse_args(argv[1:])
-    if (given.folds is None) == (given.parts is None):
-        raise ConfigError("neither or both of --folds and --parts are given", expected="one of them")
-    from m2net.studies import assign_folds, assign_parts, read_manifest, write_assignment
+    if sum((given.folds is not None, given.parts is not None, given.leave_one_site_out)) != 1:
+        raise ConfigError("not exactly one of --folds, --parts and --leave-one-site-out is given", expected="one of them")
+    from m2net.studies import assign_folds, assign_parts, assign_sites, read_manifest, write_assignment
     from m2net.vocabulary import Column
 
     manifest = read_manifest(given.manifest)
     out = given.out or given.manifest.with_suffix(".split.csv")
     if given.folds is not None:
         chosen = {p: str(f) for p, f in assign_folds(manifest.studies, given.folds, given.seed).items()}
+        write_assignment(manifest, Column.FOLD, chosen, out)
+    elif given.leave_one_site_out:
+        chosen = {p: str(f) for p, f in assign_sites(manifest.studies).items()}
         write_assignment(manifest, Column.FOLD, chosen, out)
     else:
         chosen = {p: str(s) for p, s in assign_parts(manifest.studies, tuple(given.parts), given.seed).items()}

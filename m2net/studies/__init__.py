@@ -9,7 +9,7 @@ from m2net.studies.options import ReadOptions
 from m2net.studies.pictures import PICTURE_ENDINGS
 from m2net.studies.readers import read_image
 from m2net.studies.remarks import Remark
-from m2net.studies.splits import assign_folds, assign_parts, part_of, write_assignment
+from m2net.studies.splits import assign_folds, assign_parts, assign_sites, part_of, write_assignment
 from m2net.studies.volume import Volume, write_on_own_grid
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Volume",
     "assign_folds",
     "assign_parts",
+    "assign_sites",
     "find_thorax",
     "part_of",
     "read_image",

@@ -44,6 +44,32 @@ def assign_folds(studies: tuple[Study, ...], folds: int, seed: int) -> dict[str,
     return chosen
 
 
+def assign_sites(studies: tuple[Study, ...]) -> dict[str, int]:
+    """One fold a site, in the order of their names: train on all others, test on one (leave one site out).
+
+    Returns:
+        Fold by patient id.
+
+    Raises:
+        ManifestError: a study without a site, a patient at two sites, or a single site.
+    """
+    sites = sorted({s.site for s in studies})
+    if "" in sites or len(sites) < 2:
+        raise ManifestError(
+            f"the sites are {', '.join(site or '(empty)' for site in sites)}", expected="a site in every row, and two or more of them",
+            remedy="Fill in the site column",
+        )  # fmt: skip
+    chosen: dict[str, int] = {}
+    for study in studies:
+        fold = sites.index(study.site)
+        if chosen.setdefault(study.patient_id, fold) != fold:
+            raise ManifestError(
+                f"patient {study.patient_id} is at the sites {sites[chosen[study.patient_id]]} and {study.site}",
+                expected="every patient at one site", remedy="Leave one of them out, or use --folds",
+            )  # fmt: skip
+    return chosen
+
+
 def _stratum(study: Study) -> str:
     return f"{study.site}/{'|'.join(sorted(study.diagnosis))}/{study.severity_scheme}/{_grade(study)}"
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from m2net.cli.main import main
 from m2net.errors import ManifestError
 from m2net.studies import assign_folds, assign_parts, part_of, read_manifest
 from m2net.vocabulary import Diagnosis, Split
@@ -93,3 +94,18 @@ def test_the_fold_that_chooses_is_not_the_one_judged(tmp_path: Path) -> None:
         parts = [part_of(s, fold, 4) for s in manifest]
         assert [i for i, p in enumerate(parts) if p is Split.TEST] == [fold, fold + 4]
         assert [i % 4 for i, p in enumerate(parts) if p is Split.VAL] == [(fold + 1) % 4] * 2
+
+
+def test_leave_one_site_out(tmp_path: Path) -> None:
+    (tmp_path / "i.png").write_bytes(b"x")
+    rows = [("a", "p1", "north"), ("b", "p1", "north"), ("c", "p2", "home"), ("d", "p3", "south")]
+
+    def write(rows: list[tuple[str, str, str]]) -> Path:
+        lines = ["study_id,patient_id,modality,image,site", *(f"{s},{p},ct,i.png,{site}" for s, p, site in rows)]
+        (tmp_path / "m.csv").write_text("\n".join(lines))
+        return tmp_path / "m.csv"
+
+    assert main(["split", str(write(rows)), "--leave-one-site-out"]) == 0
+    assert {s.study_id: s.fold for s in read_manifest(tmp_path / "m.split.csv")} == {"a": 1, "b": 1, "c": 0, "d": 2}
+    assert main(["split", str(write([*rows, ("e", "p1", "south")])), "--leave-one-site-out"]) == 2  # a patient at two sites
+    assert main(["split", str(write([*rows, ("e", "p5", "")])), "--leave-one-site-out"]) == 2

@@ -1,0 +1,135 @@
+"""Other programs' lists of files: nnU-Net folders and MONAI datalists."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from m2net.errors import StudyError
+from m2net.recipes.table import Row, files_below, recoded, row, write
+from m2net.studies import VOLUME_ENDINGS
+from m2net.studies.labels import code_of
+from m2net.vocabulary import MASK_COLUMNS, Column, Modality, Split
+
+_ENDINGS = (*VOLUME_ENDINGS, ".png", ".tif", ".tiff")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path} is no readable JSON ({error})", expected="a JSON object", remedy="Check the file") from error
+    if not isinstance(content, dict):
+        raise StudyError(f"{path} holds a {type(content).__name__}", expected="a JSON object")
+    return content
+
+
+def nnunet(raw: Path, manifest: Path) -> int:
+    """A folder of nnU-Net (v1 or v2) or of the Medical Segmentation Decathlon: ``dataset.json``, ``imagesTr``, ``labelsTr``, ``imagesTs``.
+
+    Labels are taken by NAME: those that name lobes, lungs or infection become masks of that kind (recoded copies beside the
+    manifest). Cases with a first channel only; several channels are refused. ``imagesTs`` becomes the test part, without labels.
+
+    Raises:
+        StudyError: no such layout, several channels, or labels that name nothing m2net knows.
+    """
+    path = raw / "dataset.json"
+    if not path.is_file():
+        raise StudyError(f"{raw} holds no dataset.json", expected="a folder of nnU-Net", remedy="Check the path")
+    content = _json(path)
+    channels = content.get("channel_names") or content.get("modality") or {"0": "CT"}
+    if len(channels) != 1:
+        raise StudyError(f"{path} has {len(channels)} channels", expected="one (CT)", remedy="Split the channels off")
+    kinds = _kinds(path, content.get("labels") or {})
+    ending = str(content.get("file_ending") or "")
+    endings = (ending.lower(),) if ending else _ENDINGS
+
+    def rows() -> Iterator[Row]:
+        for folder, split in (("imagesTr", None), ("imagesTs", Split.TEST)):
+            for image in files_below(raw / folder, endings) if (raw / folder).is_dir() else []:
+                case = re.sub(r"_\d{4}$", "", _stem(image.name))
+                label = next((p for e in endings if (p := raw / "labelsTr" / f"{case}{e}").is_file()), None) if split is None else None
+                masks = {kind: _one(label, manifest, case, kind, codes) for kind, codes in kinds.items()} if label else {}
+                yield row(manifest, case, case, Modality.CT, image, split=split, **masks)
+
+    return write(manifest, rows(), raw, "imagesTr")
+
+
+def _stem(name: str) -> str:
+    return next((name[: -len(e)] for e in _ENDINGS if name.lower().endswith(e)), name)
+
+
+def _one(label: Path, manifest: Path, case: str, kind: str, codes: dict[int, int]) -> Path:
+    ending = ".png" if label.suffix.lower() in (".png", ".tif", ".tiff") else ".nii.gz"
+    return recoded(label, manifest.parent / "m2net_masks" / f"{case}_{kind}{ending}", codes)
+
+
+def _kinds(path: Path, labels: dict[str, Any]) -> dict[str, dict[int, int]]:
+    """Per kind of mask m2net's codes by theirs; v1 writes number: name, v2 name: number (or a list of numbers for a region)."""
+    numbered: list[tuple[int, str]] = []
+    for key, value in labels.items():
+        if key.lstrip("-").isdigit() and isinstance(value, str) and not value.isdigit():
+            numbered.append((int(key), value))
+        elif isinstance(value, list):
+            raise StudyError(f"{path} labels regions ({key}: {value})", expected="one number a label", remedy="Write plain labels first")
+        else:
+            numbered.append((int(value), key))
+    kinds: dict[str, dict[int, int]] = {}
+    for kind in MASK_COLUMNS:
+        codes = {number: own for number, name in numbered if (own := code_of(name, Column(kind))) is not None}
+        if codes:
+            kinds[str(kind)] = codes
+    if not kinds:
+        names = ", ".join(name for _, name in numbered)
+        raise StudyError(
+            f"{path} labels {names or 'nothing'}", expected="labels that name lobes, lungs or infection", remedy="Rename the labels"
+        )
+    return kinds
+
+
+def monai(raw: Path, manifest: Path) -> int:
+    """A MONAI datalist (JSON): lists ``training``, ``validation``, ``testing`` or ``test`` of {image, label, fold} or of paths.
+
+    ``label`` paths become lobe masks if they hold m2net's codes; numbers become ``severity`` (binary) if all are 0 or 1.
+
+    Raises:
+        StudyError: no readable list, several images a case, or labels of another kind.
+    """
+    path = raw if raw.is_file() else next(iter(files_below(raw, (".json",))), raw)
+    content = _json(path)
+    lists = {"training": Split.TRAIN, "validation": Split.VAL, "testing": Split.TEST, "test": Split.TEST}
+
+    def rows() -> Iterator[Row]:
+        seen: dict[str, int] = {}
+        for key, split in lists.items():
+            for number, item in enumerate(content.get(key) or []):
+                entry = {"image": item} if isinstance(item, str) else item
+                if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+                    raise StudyError(f"{path}, {key}[{number}]: image is {entry!r}"[:200], expected="one path", remedy="One image a case")
+                image = path.parent / entry["image"]
+                case = re.sub(r"_0000$", "", _stem(image.name))
+                seen[case] = seen.get(case, 0) + 1
+                study = case if seen[case] == 1 else f"{case}-{seen[case]}"
+                modality = Modality.CXR if entry.get("modality") == "cxr" else Modality.CT
+                folded = isinstance(entry.get("fold"), int)
+                yield row(
+                    manifest, study, str(entry.get("patient_id") or case), modality, image, split=None if folded else split,
+                    fold=entry["fold"] if folded else None, **_label(path, entry.get("label")),
+                )  # fmt: skip
+
+    return write(manifest, rows(), raw, "training, validation or testing list")
+
+
+def _label(path: Path, label: Any) -> dict[str, Any]:
+    if label is None:
+        return {}
+    if isinstance(label, str):
+        return {"lobes": path.parent / label}
+    if isinstance(label, bool) or label not in (0, 1):
+        raise StudyError(
+            f"{path} has the label {label!r}", expected="a path, 0 or 1", remedy="Write the manifest yourself for other labels"
+        )
+    return {"severity": int(label), "severity_scheme": "binary"}

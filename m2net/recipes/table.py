@@ -1,0 +1,128 @@
+"""What all recipes share: looking for files in a data set's folder and writing the manifest."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from m2net.errors import StudyError
+from m2net.studies import PICTURE_ENDINGS, write_manifest
+from m2net.vocabulary import Column, Modality
+
+Row = dict[str, Any]
+_SORT = re.compile(r"(\d+)")
+
+
+def natural(path: Path) -> list[Any]:
+    """Sort key by which slice 2 comes before slice 10."""
+    return [int(part) if part.isdigit() else part.lower() for part in _SORT.split(path.as_posix())]
+
+
+def files_below(folder: Path, endings: tuple[str, ...] = PICTURE_ENDINGS) -> Iterator[Path]:
+    """Files with one of these endings (any case), without the litter that systems leave behind, in natural order."""
+    for path in sorted(folder.rglob("*"), key=natural):
+        if path.is_file() and path.name.lower().endswith(endings) and not path.name.startswith("._") and "__MACOSX" not in path.parts:
+            yield path
+
+
+def find_folder(root: Path, pattern: str, depth: int = 2) -> Path | None:
+    """The first folder whose name matches (whole, any case), at most ``depth`` below ``root``; unpacking doubles folders."""
+    wanted = re.compile(pattern, re.IGNORECASE)
+    level = [root]
+    for _ in range(depth + 1):
+        level = sorted((p for folder in level for p in folder.iterdir() if p.is_dir()), key=natural)
+        found = next((p for p in level if wanted.fullmatch(p.name)), None)
+        if found is not None:
+            return found
+    return None
+
+
+def need_folder(root: Path, pattern: str, shown: str, depth: int = 2) -> Path:
+    """As ``find_folder``.
+
+    Raises:
+        StudyError: there is none.
+    """
+    found = find_folder(root, pattern, depth)
+    if found is None:
+        raise StudyError(
+            f"{root} holds no folder {shown}", expected="the data set's own folder", remedy="Check the path and that it is unpacked"
+        )
+    return found
+
+
+def read_table(path: Path, comment: str = "") -> list[dict[str, str]]:
+    """Rows of a CSV with stripped lower-case column names."""
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        lines = (line for line in file if not (comment and line.startswith(comment)))
+        return [
+            {(k or "").strip().lower(): (v or "").strip() for k, v in row.items() if isinstance(v, (str, type(None)))}
+            for row in csv.DictReader(lines)
+        ]
+
+
+def row(manifest: Path, study: str, patient: str, modality: Modality, image: Path, **more: Any) -> Row:
+    """One row; ``more`` holds further columns, paths among them are made relative and None becomes empty."""
+    made: Row = {
+        str(Column.STUDY_ID): study,
+        str(Column.PATIENT_ID): patient,
+        str(Column.MODALITY): str(modality),
+        str(Column.IMAGE): relative(image, manifest),
+    }
+    for name, value in more.items():
+        made[name] = relative(value, manifest) if isinstance(value, Path) else ("" if value is None else str(value))
+    return made
+
+
+def relative(path: Path, manifest: Path) -> str:
+    """A path as the manifest holds it."""
+    return os.path.relpath(path, manifest.parent)
+
+
+def write(manifest: Path, rows: Iterable[Row], raw: Path, shown: str) -> int:
+    """Write the manifest; returns the number of studies.
+
+    Raises:
+        StudyError: there are none.
+    """
+    kept = list(rows)
+    if not kept:
+        raise StudyError(f"{raw} holds no {shown}", expected="the data set's own folder", remedy="Check the path and that it is unpacked")
+    columns = list(dict.fromkeys(name for one in kept for name in one))
+    write_manifest(manifest, columns, [{name: one.get(name, "") for name in columns} for one in kept])
+    return len(kept)
+
+
+def recoded(source: Path, target: Path, codes: dict[int, int], *, threshold: int | None = None) -> Path:
+    """Copy of a mask beside the manifest with other codes; what is not named becomes 0.
+
+    Args:
+        source: mask of the data set.
+        target: file to write.
+        codes: new code by old.
+        threshold: for picture masks with in-between values: above it is 1 before ``codes`` apply.
+    """
+    if target.exists() and target.stat().st_mtime >= source.stat().st_mtime:
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.ReadImage(str(source))
+    array = sitk.GetArrayFromImage(image)
+    if image.GetDimension() == 2 and array.ndim == 3:
+        array = array[..., 0]
+    if threshold is not None:
+        array = (array > threshold).astype(np.uint8)
+    out = np.zeros(array.shape, np.uint8)
+    for old, new in codes.items():
+        out[array == old] = new
+    made = sitk.GetImageFromArray(out)
+    if image.GetDimension() == 3:
+        made.CopyInformation(image)
+    sitk.WriteImage(made, str(target), useCompression=True)
+    return target
