@@ -22,7 +22,7 @@ def output_names(studies: list[Path]) -> list[str]:
     for study in studies:
         base = study.resolve().name or "study"
         if not study.is_dir():
-            base = next((base[: -len(e)] for e in (*VOLUME_ENDINGS, *PICTURE_ENDINGS, ".dcm") if base.lower().endswith(e)), base)
+            base = next((base[: -len(e)] for e in (*VOLUME_ENDINGS, *PICTURE_ENDINGS, ".dcm", ".zip") if base.lower().endswith(e)), base)
         name, number = base, 2
         while name in names:
             name, number = f"{base}-{number}", number + 1

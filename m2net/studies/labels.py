@@ -24,6 +24,7 @@ SCHEMES: dict[str, dict[int, str]] = {
         17: "lung_lower_lobe_right",
     },
     "luna16_lungs": {3: "lung", 4: "lung"},
+    "lungs_one_code": {1: "lung"},
     "covid19_ct_seg": {1: "left lung", 2: "right lung"},
     "lobes_rul_first": {4: "RUL", 5: "RML", 6: "RLL", 7: "LUL", 8: "LLL"},
 }  # fmt: skip
