@@ -27,12 +27,20 @@ class ManifestError(M2NetError):
     """The table of studies is not usable; the message names the row."""
 
 
+class MissingFileError(ManifestError):
+    """A row names a file that is not there."""
+
+
 class StudyError(M2NetError):
     """An image or mask cannot be read or trusted."""
 
 
 class GeometryError(StudyError):
     """The place of the voxels in the patient is missing, contradictory or not supported."""
+
+
+class LateralityError(StudyError):
+    """Left and right of a mask are not the patient's."""
 
 
 class StoreError(M2NetError):

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from m2net.bags.cutting import join
 from m2net.bags.dataset import BagDataset, EpochSampler, severity_target
 from m2net.bags.inputs import InputSpec
-from m2net.bags.preparing import prepare_missing
+from m2net.bags.preparing import prepare_missing, refuse_rejected, rejected_verdicts
 from m2net.bags.store import Store
 from m2net.bags.transforms import Augmentation, add_coordinates, apply_window
 from m2net.batch import BagBatch
@@ -58,7 +59,7 @@ class BagDataModule(pl.LightningDataModule):
             workers: processes of the DataLoader.
             prepare_workers: processes that prepare studies.
             repair: resample irregular series (uneven, missing or sheared slices) instead of refusing them.
-            allow: study_ids to use although m2net verify rejects them.
+            allow: study_ids to train on although m2net verify rejects them.
             seed: seeds order, sampling and augmentation.
 
         Raises:
@@ -148,7 +149,22 @@ class BagDataModule(pl.LightningDataModule):
         Raises:
             StudyError: studies that could not be prepared, after all others were.
         """
-        prepare_missing(self.store, list(self.manifest), self.prepare_workers, self.allow)
+        prepare_missing(self.store, list(self.manifest), self.prepare_workers)
+
+    def setup(self, stage: str) -> None:
+        """Refuse rejected studies before training; elsewhere say which they are and judge them all the same.
+
+        Raises:
+            StudyError: rejected studies that are not allowed by name (fit only).
+        """
+        studies = list(self.manifest)
+        if stage == "fit":
+            refuse_rejected(self.store, studies, self.allow)
+            return
+        rejected = [v.study_id for v in rejected_verdicts(self.store, studies)]
+        if rejected:
+            named = f"{', '.join(rejected[:5])}{', ...' if len(rejected) > 5 else ''}"
+            rank_zero_warn(f"m2net verify rejects {len(rejected)} of these {len(studies)} studies ({named}); they are used all the same.")
 
     def _loader(self, studies: list[Study], *, training: bool) -> DataLoader[BagBatch]:
         data = BagDataset(

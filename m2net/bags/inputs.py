@@ -21,7 +21,7 @@ class InputSpec:
         slice_gap_mm: wanted distance between these slices, mm; the nearest whole number of slices, at least one, is taken.
         positions: whether coordinates (x, y, z) and their validity flags are channels.
         position_scale: factor on the coordinate channels; far below 1, since a first layer that sees coordinates as strong as the
-            picture learns places first and fissures late (measured: experiments/demo/README.md).
+            picture slow the learning of the lobes (measured: experiments/demo/README.md).
         window: lowest and highest HU that the network tells apart; [0, 32767] for relative intensity.
     """
 

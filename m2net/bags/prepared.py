@@ -164,6 +164,18 @@ def save(prepared: Prepared, folder: Path) -> None:
             raise
 
 
+def load_verdict(folder: Path) -> Verdict:
+    """What was judged of a prepared study.
+
+    Raises:
+        StoreError: not there, or damaged.
+    """
+    try:
+        return Verdict.of(json.loads((folder / "study.json").read_text(encoding="utf-8"))["verdict"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"the prepared study {folder} is damaged ({error})", remedy="Remove that folder and prepare again") from error
+
+
 def load(folder: Path) -> Prepared:
     """Open a prepared study without reading its voxels.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 
 from rich.console import Console
 from rich.progress import Progress
@@ -11,20 +12,19 @@ from rich.progress import Progress
 from m2net.bags.store import Store
 from m2net.errors import ConfigError, StudyError
 from m2net.studies import Study
-from m2net.studies.quality import Status, find_duplicates
+from m2net.studies.quality import Status, Verdict, find_duplicates
 
 
-def prepare_missing(store: Store, studies: list[Study], workers: int, allow: Collection[str] = ()) -> int:
-    """Prepare with a progress bar and let no rejected study through; returns how many were prepared.
+def prepare_missing(store: Store, studies: list[Study], workers: int) -> int:
+    """Prepare with a progress bar; returns how many were prepared.
 
     Args:
         store: where to.
         studies: all studies of the manifest.
         workers: processes.
-        allow: study_ids that may be used although ``m2net verify`` rejects them.
 
     Raises:
-        StudyError: naming the studies that could not be prepared, or are rejected and not allowed; all others are in the store.
+        StudyError: naming the studies that could not be prepared; all others are in the store by then.
     """
     todo = store.missing(studies)
     failures = []
@@ -42,17 +42,32 @@ def prepare_missing(store: Store, studies: list[Study], workers: int, allow: Col
             f"{first}{more}", expected="every study of the manifest to be readable",
             remedy=f"Mend or remove these rows; the other {len(todo) - len(failures)} studies are prepared",
         )  # fmt: skip
-    _refuse_rejected(store, studies, allow)
     return len(todo)
 
 
-def _refuse_rejected(store: Store, studies: list[Study], allow: Collection[str]) -> None:
+def rejected_verdicts(store: Store, studies: list[Study]) -> list[Verdict]:
+    """Verdicts of the prepared studies that ``m2net verify`` rejects, duplicates among them included."""
+    verdicts = [replace(store.verdict(study), study_id=study.study_id) for study in studies]  # rows of equal content share an entry
+    find_duplicates(studies, verdicts)
+    return [v for v in verdicts if v.status is Status.REJECT]
+
+
+def refuse_rejected(store: Store, studies: list[Study], allow: Collection[str]) -> None:
+    """Let no rejected study through to training.
+
+    Args:
+        store: where they are prepared.
+        studies: all studies of the manifest: a training image may have its double in the test part.
+        allow: study_ids that may be used all the same.
+
+    Raises:
+        StudyError: rejected studies that are not allowed.
+        ConfigError: an allowed study is not in the manifest.
+    """
     strange = set(allow) - {s.study_id for s in studies}
     if strange:
         raise ConfigError(f"{', '.join(sorted(strange))} is allowed but not in the manifest", expected="study_ids of the manifest")
-    verdicts = [store.open(study).verdict for study in studies]
-    find_duplicates(studies, verdicts)
-    rejected = [v for v in verdicts if v.status is Status.REJECT and v.study_id not in allow]
+    rejected = [v for v in rejected_verdicts(store, studies) if v.study_id not in allow]
     if rejected:
         reason = next(f.reason for f in rejected[0].findings if f.status is Status.REJECT)
         more = f" (and {len(rejected) - 1} more: {', '.join(v.study_id for v in rejected[1:6])})" if len(rejected) > 1 else ""

@@ -10,11 +10,12 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from m2net.bags.prepared import STORE_VERSION, Prepared, load, prepare_study, save
+from m2net.bags.prepared import STORE_VERSION, Prepared, load, load_verdict, prepare_study, save
 from m2net.errors import M2NetError, StoreError
 from m2net.machine import be_one_of_many
 from m2net.studies import Study
 from m2net.studies.fingerprint import content_hash, fingerprint
+from m2net.studies.quality import Verdict
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,23 @@ class Store:
         Raises:
             StoreError: it was not prepared, or its files changed since.
         """
+        return load(self._prepared(study))
+
+    def verdict(self, study: Study) -> Verdict:
+        """What was judged of a prepared study, without opening its voxels.
+
+        Raises:
+            StoreError: it was not prepared, or its files changed since.
+        """
+        return load_verdict(self._prepared(study))
+
+    def _prepared(self, study: Study) -> Path:
         if not self._is_there(study):
             raise StoreError(
                 f"study {study.study_id} is not in the store {self.root} at {self.spacing_mm} mm",
                 remedy="Run m2net prepare with this manifest",
             )
-        return load(self._folder(self._index[self._signature(study)]))
+        return self._folder(self._index[self._signature(study)])
 
     def hash(self, studies: Iterable[Study]) -> str:
         """One hash over the content of all these studies and the settings, for logs."""

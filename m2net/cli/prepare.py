@@ -21,11 +21,13 @@ def run(argv: list[str]) -> int:
     given = options.parse_args(argv[1:])
     if given.spacing <= 0:
         raise ConfigError(f"--spacing {given.spacing}", expected="more than 0 mm")
-    from m2net.bags.preparing import prepare_missing
+    from m2net.bags.preparing import prepare_missing, refuse_rejected
     from m2net.bags.store import Store
     from m2net.studies import read_manifest
 
     manifest = read_manifest(given.manifest)
-    done = prepare_missing(Store(given.store, given.spacing, repair=given.repair), list(manifest), given.workers, given.allow)
+    store = Store(given.store, given.spacing, repair=given.repair)
+    done = prepare_missing(store, list(manifest), given.workers)
+    refuse_rejected(store, list(manifest), given.allow)
     print(f"{given.store}: {len(manifest)} studies at {given.spacing} mm ({done} prepared now)")
     return 0

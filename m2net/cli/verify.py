@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -34,6 +33,7 @@ def run(argv: list[str]) -> int:
     given = options.parse_args(argv[1:])
     from m2net.errors import ConfigError
     from m2net.studies import ReadOptions, survey_manifest
+    from m2net.studies.manifest import write_clean
     from m2net.studies.quality import Status, Verdict, find_duplicates
     from m2net.studies.verifying import Journal, verify
 
@@ -52,10 +52,10 @@ def run(argv: list[str]) -> int:
     _show(verdicts)
     if given.json:
         given.json.write_text(json.dumps([v.plain() for v in verdicts], indent=1) + "\n", encoding="utf-8")
-    rejected = {v.study_id for v in verdicts if v.status is Status.REJECT}
     if given.clean:
-        _write_clean(given.manifest, given.clean, rejected)
-    return 1 if rejected else 0
+        bad = {s.row for s, v in zip(manifest, verdicts, strict=False) if v.status is Status.REJECT} | {fault.row for fault in faults}
+        write_clean(given.manifest, given.clean, bad)
+    return 1 if any(v.status is Status.REJECT for v in verdicts) else 0
 
 
 def _named(pairs: Iterable[tuple[Study, Verdict]]) -> Iterator[tuple[str, Verdict]]:
@@ -78,13 +78,3 @@ def _show(verdicts: list[Verdict]) -> None:
         console.print(table)
     counts = {name: sum(v.status == name for v in verdicts) for name in ("pass", "warn", "reject")}
     console.print(f"{len(verdicts)} studies: {counts['pass']} pass, {counts['warn']} warn, {counts['reject']} rejected")
-
-
-def _write_clean(manifest: Path, out: Path, rejected: set[str]) -> None:
-    with manifest.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        rows = [row for row in reader if (row.get("study_id") or "").strip() not in rejected]
-    with out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(reader.fieldnames or ()), extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)

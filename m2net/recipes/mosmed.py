@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
-import numpy as np
-import SimpleITK as sitk
-
 from m2net.errors import StudyError
-from m2net.studies import write_manifest
+from m2net.recipes.table import recoded, row, write
 from m2net.vocabulary import Column, Diagnosis, InfectionCode, Modality
 
 _STUDY = re.compile(r"(study_\d+)\.nii(\.gz)?$")
 _GRADES = 5
+_CODES = {1: int(InfectionCode.KIND_UNKNOWN)}
 
 
 def mosmed(raw: Path, manifest: Path) -> int:
@@ -31,38 +28,19 @@ def mosmed(raw: Path, manifest: Path) -> int:
         StudyError: no such layout.
     """
     found = [(p, m.group(1)) for p in sorted(raw.glob("studies/CT-*/*")) if (m := _STUDY.search(p.name))]
-    if not found:
-        raise StudyError(f"{raw} holds no studies/CT-*/study_*.nii.gz", expected="MosMedData's own folder", remedy="Check the path")
     rows = []
     for image, name in found:
         grade = image.parent.name.removeprefix("CT-")
         if grade not in map(str, range(_GRADES)):
             raise StudyError(f"{image.parent} is no grade", expected="CT-0 to CT-4")
-        masks = [p for p in (raw / "masks").glob(f"{name}_mask.nii*")]
-        mask = _recode(masks[0], manifest.parent / "m2net_masks" / f"{name}.nii.gz") if masks else None
-        rows.append(
-            {
-                str(Column.STUDY_ID): name,
-                str(Column.PATIENT_ID): name,
-                str(Column.MODALITY): str(Modality.CT),
-                str(Column.IMAGE): os.path.relpath(image, manifest.parent),
-                str(Column.INFECTION): os.path.relpath(mask, manifest.parent) if mask else "",
-                str(Column.DIAGNOSIS): str(Diagnosis.NON_PNEUMONIA if grade == "0" else Diagnosis.COVID19),
-                str(Column.INFECTED): str(int(grade != "0")),
-                str(Column.SEVERITY): grade,
-                str(Column.SEVERITY_SCHEME): f"ordinal:{_GRADES}",
-                str(Column.SITE): "mosmed",
-            }
-        )
-    write_manifest(manifest, list(rows[0]), rows)
-    return len(rows)
-
-
-def _recode(source: Path, target: Path) -> Path:
-    target.parent.mkdir(exist_ok=True)
-    mask = sitk.ReadImage(str(source))
-    coded = np.where(sitk.GetArrayFromImage(mask) > 0, InfectionCode.KIND_UNKNOWN, 0).astype(np.uint8)
-    out = sitk.GetImageFromArray(coded)
-    out.CopyInformation(mask)
-    sitk.WriteImage(out, str(target))
-    return target
+        masks = sorted((raw / "masks").glob(f"{name}_mask.nii*"))
+        more = {
+            str(Column.INFECTION): recoded(masks[0], manifest.parent / "m2net_masks" / f"{name}.nii.gz", _CODES) if masks else None,
+            str(Column.DIAGNOSIS): Diagnosis.NON_PNEUMONIA if grade == "0" else Diagnosis.COVID19,
+            str(Column.INFECTED): int(grade != "0"),
+            str(Column.SEVERITY): grade,
+            str(Column.SEVERITY_SCHEME): f"ordinal:{_GRADES}",
+            str(Column.SITE): "mosmed",
+        }
+        rows.append(row(manifest, name, name, Modality.CT, image, **more))
+    return write(manifest, rows, raw, "studies/CT-*/study_*.nii.gz")

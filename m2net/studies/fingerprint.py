@@ -6,16 +6,32 @@ import hashlib
 import json
 from pathlib import Path
 
+from m2net.studies.files import VOLUME_ENDINGS
 from m2net.studies.manifest import Study
+from m2net.studies.pictures import PICTURE_ENDINGS
+from m2net.vocabulary import Modality
+
+_DETACHED = (".mhd", ".nhdr", ".hdr")  # headers whose voxels lie in a file of their own
 
 
 def files_of(study: Study) -> list[tuple[str, Path]]:
     """Every file of a study with what it is for, folders opened."""
     files: list[tuple[str, Path]] = []
     for kind, path in [("image", study.image), *sorted(study.masks.items())]:
-        inner = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        files += [(str(kind), p) for p in inner]
+        files += [(str(kind), p) for p in _read_with(path, study.modality if kind == "image" else None)]
     return files
+
+
+def _read_with(path: Path, modality: Modality | None) -> list[Path]:
+    """All files that the readers open where this one is named."""
+    name = path.name.lower()
+    if path.is_dir() or name == "dicomdir":
+        return sorted(p for p in (path if path.is_dir() else path.parent).rglob("*") if p.is_file())
+    if name.endswith(_DETACHED):
+        return sorted(p for p in path.parent.iterdir() if p.is_file() and p.name.split(".")[0] == path.name.split(".")[0])
+    if modality is Modality.CT and not name.endswith((*VOLUME_ENDINGS, *PICTURE_ENDINGS, ".zip")):
+        return sorted(p for p in path.parent.iterdir() if p.is_file())  # one slice stands for its series
+    return [path]
 
 
 def reading(study: Study) -> str:

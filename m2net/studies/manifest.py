@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from m2net.errors import ManifestError
+from m2net.errors import ManifestError, MissingFileError
 from m2net.studies.labels import SCHEMES
 from m2net.vocabulary import MASK_COLUMNS, REQUIRED_COLUMNS, SCHEME_COLUMNS, Column, Diagnosis, Modality, SeverityScheme, Split
 
@@ -79,11 +79,13 @@ class Fault:
         study_id: its study_id, or ``row N`` without one.
         check: label, file or row.
         message: what is wrong, naming the row.
+        row: line in the file.
     """
 
     study_id: str
     check: str
     message: str
+    row: int
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -114,11 +116,10 @@ def survey_manifest(path: Path) -> tuple[Manifest, list[Fault]]:
         try:
             studies.append(row.study())
         except ManifestError as error:
-            faults.append(
-                Fault(row.text(Column.STUDY_ID) or f"row {row.number}", "file" if "does not exist" in str(error) else "label", str(error))
-            )
+            check = "file" if isinstance(error, MissingFileError) else "label"
+            faults.append(Fault(row.text(Column.STUDY_ID) or f"row {row.number}", check, str(error), row.number))
     wrong = dict(_check_together(path, tuple(studies)))
-    faults += [Fault(studies[k].study_id, "row", str(error)) for k, error in wrong.items()]
+    faults += [Fault(studies[k].study_id, "row", str(error), studies[k].row) for k, error in wrong.items()]
     return Manifest(path, tuple(s for k, s in enumerate(studies) if k not in wrong), columns), faults
 
 
@@ -153,8 +154,14 @@ class _Row:
     def text(self, column: str) -> str:
         return (self.cells.get(column) or "").strip()
 
-    def fail(self, found: str, expected: str, remedy: str = "Mend the row, or leave the cell empty for unknown") -> ManifestError:
-        return ManifestError(f"{self.manifest}, row {self.number}: {found}", expected=expected, remedy=remedy)
+    def fail(
+        self,
+        found: str,
+        expected: str,
+        remedy: str = "Mend the row, or leave the cell empty for unknown",
+        error: type[ManifestError] = ManifestError,
+    ) -> ManifestError:
+        return error(f"{self.manifest}, row {self.number}: {found}", expected=expected, remedy=remedy)
 
     def study(self) -> Study:
         known = {str(c) for c in Column}
@@ -193,7 +200,8 @@ class _Row:
     def file(self, column: Column, value: str) -> Path:
         path = (self.manifest.parent / value).absolute()
         if not path.exists():
-            raise self.fail(f"{column} {path} does not exist", "a file or folder, relative to the manifest", "Check the path")
+            expected = "a file or folder, relative to the manifest"
+            raise self.fail(f"{column} {path} does not exist", expected, "Check the path", MissingFileError)
         return path
 
     def diagnosis(self) -> frozenset[Diagnosis]:
@@ -275,3 +283,14 @@ def write_manifest(path: Path, columns: list[str], rows: list[dict[str, str]]) -
         writer.writeheader()
         writer.writerows(rows)
     temporary.replace(path)
+
+
+def write_clean(manifest: Path, out: Path, bad: set[int]) -> None:
+    """Copy a manifest without the rows that lie in these lines of the file.
+
+    Raises:
+        ManifestError: the manifest cannot be read.
+    """
+    rows, columns = _read_rows(manifest)
+    kept = [{c: row.cells.get(c) or "" for c in columns} for row in rows if row.number not in bad]
+    write_manifest(out, list(columns), kept)

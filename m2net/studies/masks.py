@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from m2net.errors import GeometryError, StudyError
+from m2net.errors import GeometryError, LateralityError, StudyError
 from m2net.studies.dicom.headers import read_header
 from m2net.studies.files import VOLUME_ENDINGS, read_volume_file
 from m2net.studies.geometry import Geometry, to_lps
@@ -183,7 +183,7 @@ def _check_sides(path: Path, kind: Column, array: NDArray[np.uint8]) -> None:
     else:
         return
     if min(int(left.sum()), int(right.sum())) >= _LEAST_VOXELS and _centre(left, 2) < _centre(right, 2):
-        raise StudyError(
+        raise LateralityError(
             f"the {kind} mask {path} has left and right swapped (its left lies on the patient's right)",
             expected="the patient's sides", remedy="Check the codes, and whether image or mask was flipped",
         )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from m2net.errors import GeometryError, M2NetError, StudyError
+from m2net.errors import GeometryError, LateralityError, M2NetError, StudyError
 from m2net.studies.lungs import Box, Thorax, find_thorax
 from m2net.studies.manifest import Study
 from m2net.studies.masks import Mask, read_mask
@@ -120,6 +120,7 @@ def judge_read(volume: Volume, masks: dict[Column, Mask], verdict: Verdict) -> N
     """Judge what was read already, into ``verdict``."""
     verdict.content = hashlib.sha256(repr(volume.array.shape).encode() + np.ascontiguousarray(volume.array).tobytes()).hexdigest()[:32]
     for remark in [*volume.remarks, *(r for mask in masks.values() for r in mask.remarks)]:
+        verdict.facts.setdefault("remarks", []).append(str(remark))
         if not remark.harmless:
             verdict.add(Status.WARN, remark.check, remark.text, remark.remedy)
     verdict.facts |= {"shape": list(volume.array.shape), "modality": str(volume.modality), "intensity": str(volume.intensity)}
@@ -137,7 +138,7 @@ def _read_masks(study: Study, volume: Volume, verdict: Verdict) -> dict[Column, 
         try:
             masks[kind] = read_mask(path, kind, volume, study.mask_schemes.get(kind, ""))
         except (StudyError, OSError) as error:
-            check = "laterality" if "swapped" in str(error) else "mask"
+            check = "laterality" if isinstance(error, LateralityError) else "mask"
             verdict.add(Status.REJECT, check, str(error), "Mend the mask, or leave its cell empty")
     return masks
 
@@ -149,7 +150,7 @@ def _judge_ct(volume: Volume, spacing: tuple[float, float, float], masks: dict[C
         return
     if spacing[0] > _THICK_MM:
         verdict.add(Status.WARN, "spacing", f"slices lie {spacing[0]:.1f} mm apart", "Prefer a thinner reconstruction")
-    elif slices < _FEW_SLICES:
+    if slices < _FEW_SLICES:
         verdict.add(Status.WARN, "slices", f"only {slices} slices", "Check that the series is whole")
     if volume.tags.get("contrast"):
         verdict.add(Status.WARN, "contrast", "the header names a contrast agent", "Vessels are brighter; keep such studies apart or say so")

@@ -24,8 +24,3 @@ class Remark:
     def __str__(self) -> str:
         """The sentence."""
         return self.text
-
-
-def texts(remarks: tuple[Remark, ...]) -> tuple[str, ...]:
-    """Sentences of remarks."""
-    return tuple(str(r) for r in remarks)

@@ -35,27 +35,28 @@ class Journal:
         """Changes with the study's files, the way they are read, and the rules."""
         return f"{study.study_id}/{fingerprint(study)}/{self.options}"
 
-    def add(self, study: Study, verdict: Verdict) -> None:
+    def add(self, key: str, verdict: Verdict) -> None:
         """Append one verdict."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": self.key(study), "verdict": verdict.plain()}) + "\n")
+            file.write(json.dumps({"key": key, "verdict": verdict.plain()}) + "\n")
 
 
 def verify(studies: Sequence[Study], options: ReadOptions, journal: Journal, workers: int) -> Iterator[tuple[Study, Verdict]]:
     """Verdict of every study as it is reached: those in the journal first."""
     todo = []
     for study in studies:
-        known = journal.known.get(journal.key(study))
+        key = journal.key(study)
+        known = journal.known.get(key)
         if known is None:
-            todo.append(study)
+            todo.append((study, key))
         else:
             yield study, known
     if not todo:
         return
     with ProcessPoolExecutor(max(1, workers), initializer=be_one_of_many) as pool:
-        waiting = {pool.submit(judge, study, _options(study, options)): study for study in todo}
+        waiting = {pool.submit(judge, study, _options(study, options)): (study, key) for study, key in todo}
         for done in as_completed(waiting):
-            study = waiting[done]
+            study, key = waiting[done]
             try:
                 verdict = done.result()
             except (ValueError, RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError) as error:
@@ -66,7 +67,7 @@ def verify(studies: Sequence[Study], options: ReadOptions, journal: Journal, wor
                     f"{study.image} broke the reader ({type(error).__name__}: {error})",
                     "Report this file's kind",
                 )
-            journal.add(study, verdict)
+            journal.add(key, verdict)
             yield study, verdict
 
 

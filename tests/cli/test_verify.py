@@ -159,3 +159,33 @@ def test_rejected_studies_never_reach_training_unless_allowed(clean: Path, tmp_p
     assert main(command) == 2  # also when nothing is left to prepare
     assert main([*command, "--allow", rows[1]["study_id"]]) == 0
     assert main([*command, "--allow", "nobody"]) == 2
+
+
+def test_rejected_studies_are_judged_in_a_test_but_said(
+    trained: Path, cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Metrics of a held-back set never stop at one odd study; fitting does, and names the row of two that are alike."""
+    with cohort.open(newline="") as file:
+        rows = [row | {"split": split} for row, split in zip(csv.DictReader(file), ("test", "train", "val"), strict=False)]
+    for row in rows:
+        for column in ("image", "lobes", "lungs", "infection"):
+            row[column] = str(cohort.parent / row[column]) if row[column] else ""
+    twin = rows[0] | {"study_id": "twin", "patient_id": "another"}
+    with (tmp_path / "twins.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows([*rows, twin])
+    command = ["--config", str(trained / "config.in.yaml"), "--data.manifest", str(tmp_path / "twins.csv")]
+    with pytest.warns(UserWarning, match=r"rejects 1 of these 4 studies \(twin\)"):
+        assert main(["test", *command, "--ckpt_path", str(trained / "best.ckpt"), "--trainer.default_root_dir", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert main(["fit", *command, "--trainer.default_root_dir", str(tmp_path)]) == 2
+    assert "study twin is rejected" in capsys.readouterr().err
+
+
+def test_clean_drops_a_row_without_a_study_id(clean: Path) -> None:
+    lines = (clean / "manifest.csv").read_text().splitlines()
+    broken = clean / "broken.csv"
+    broken.write_text("\n".join([*lines[:3], lines[3][lines[3].index(",") :]]) + "\n")
+    assert run(broken, "--clean", str(clean / "kept.csv"))[0] == 1
+    assert (clean / "kept.csv").read_text().splitlines() == lines[:3]

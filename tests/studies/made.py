@@ -119,8 +119,8 @@ def write_nifti(path: Path, array: np.ndarray, matrix: np.ndarray | None = None)
     return image
 
 
-def enhanced(path: Path, array: np.ndarray, order: Any, slopes: Any = None) -> None:
-    """An enhanced multi-frame CT whose frames are stored in ``order``."""
+def enhanced(path: Path, array: np.ndarray, order: Any, slopes: Any = None, first: int = 0) -> None:
+    """An enhanced multi-frame CT whose frames are stored in ``order``; plane 0 is the series' plane ``first``."""
     from pydicom.dataset import Dataset
 
     write_slice(path, array[0], ORIGIN, ImagePositionPatient=None, ImageOrientationPatient=None, PixelSpacing=None)
@@ -146,7 +146,7 @@ def enhanced(path: Path, array: np.ndarray, order: Any, slopes: Any = None) -> N
     ]
     data.PerFrameFunctionalGroupsSequence = [
         group(
-            PlanePositionSequence={"ImagePositionPatient": [float(v) for v in at(z=SPACING[0] * z)]},
+            PlanePositionSequence={"ImagePositionPatient": [float(v) for v in at(z=SPACING[0] * (first + z))]},
             PixelValueTransformationSequence={"RescaleSlope": slopes[z], "RescaleIntercept": -1024, "RescaleType": "HU"},
         )
         for z in order

@@ -83,7 +83,7 @@ def read_file(frames: list[Frame]) -> list[NDArray[Any]]:
     """
     path = frames[0].path
     try:
-        if len({f.rescale for f in frames}) > 1 or (frames[0].index is not None and len(frames) == 1):
+        if len({f.rescale for f in frames}) > 1:
             return _by_pydicom(path, frames)
         image = sitk.ReadImage(str(path), imageIO="GDCMImageIO")  # slope and intercept applied
         pixels = sitk.GetArrayViewFromImage(image)  # lives no longer than the image
