@@ -32,6 +32,7 @@ class BagBatch:
         uncovered: per task (B, classes) int64, labelled voxels of a study that no instance covers (evaluation only).
         study_ids: B study identifiers.
         draws: (B,) int64 keys from which every random draw for that bag is derived.
+        side: (ΣN,) int64, store pixels along each side of the instance (H where it is not resized).
         owned: (ΣN, H, W) bool or None; in full coverage, the pixels that this instance stands for (each voxel has one).
     """
 
@@ -41,6 +42,7 @@ class BagBatch:
     position_known: Tensor
     position_step: Tensor
     corner: Tensor
+    side: Tensor
     study_ids: list[str]
     draws: Tensor
     dense: dict[str, Tensor] = field(default_factory=dict)
@@ -87,7 +89,11 @@ class Output:
     Attributes:
         logits: (ΣN, K, H, W) for a dense head, (B, K) for a bag head, float32.
         instance_weight: (ΣN,) in [0, 1] or None; the share each instance had in its bag's answer, summing to 1 a bag.
+        deep: (D, B, K) logits at each depth of a head that is supervised at several, or None.
+        instance_logits: (ΣN, K), each instance judged by itself, or None.
     """
 
     logits: Tensor
     instance_weight: Tensor | None = None
+    deep: Tensor | None = None
+    instance_logits: Tensor | None = None

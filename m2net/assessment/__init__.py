@@ -1,9 +1,23 @@
 """A trained model on new studies."""
 
+from m2net.assessment.boxes import InfectionBox, find_boxes
+from m2net.assessment.explainer import Explainer, Explanation
 from m2net.assessment.measures import HU_BANDS, LobeMeasures, measure_lobes
 from m2net.assessment.predictor import Assessment, Assessor, Patch, SeverityFinding
-from m2net.assessment.stitching import stitch_labels
+from m2net.assessment.stitching import stitch_labels, stitch_values
 
 __all__ = [
-    "HU_BANDS", "Assessment", "Assessor", "LobeMeasures", "Patch", "SeverityFinding", "measure_lobes", "stitch_labels",
+    "HU_BANDS",
+    "Assessment",
+    "Assessor",
+    "Explainer",
+    "Explanation",
+    "InfectionBox",
+    "LobeMeasures",
+    "Patch",
+    "SeverityFinding",
+    "find_boxes",
+    "measure_lobes",
+    "stitch_labels",
+    "stitch_values",
 ]  # fmt: skip

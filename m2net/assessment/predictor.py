@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from m2net.assessment.measures import LobeMeasures, measure_lobes
 from m2net.assessment.stitching import stitch_labels
-from m2net.bags import InputSpec, Prepared, cut_bag, full_cut, prepare_volume, to_input, to_source_grid
+from m2net.bags import FULL_CUTS, InputSpec, Prepared, View, cut_bag, prepare_volume, to_input, to_source_grid
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.machine import fast_bfloat16
@@ -126,7 +126,7 @@ class Assessor:
                 remedy="Choose a model of the same kind; HU and pictures never share one",
             )  # fmt: skip
         prepared = prepare_volume(volume, {}, self.spec.spacing_mm)
-        batch = cut_bag(prepared, full_cut(prepared, self.spec.patch), self.spec, "study", 0)
+        batch = cut_bag(prepared, FULL_CUTS[View(self.spec.view)](prepared, self.spec.patch), self.spec, "study", 0)
         outputs = self._run(to_input(batch.to(self.device), self.spec))
         lobes = self._lobes(outputs, batch, prepared)
         measures = measure_lobes(lobes, volume) if lobes is not None else []
@@ -197,7 +197,8 @@ def _heaviest(outputs: dict[str, Output], batch: BagBatch, prepared: Prepared) -
         near = any(abs(p.slice_index - z) <= 2 and abs(p.box[0] - row) < size // 2 and abs(p.box[2] - column) < size // 2 for p in chosen)
         if not near:  # neighbours show the same thing
             pixels = batch.instances[index, middle].numpy().astype(np.int16)
-            chosen.append(Patch(float(weights[index]), z, (row, row + size, column, column + size), pixels))
+            side = int(batch.side[index])
+            chosen.append(Patch(float(weights[index]), z, (row, row + side, column, column + side), pixels))
         if len(chosen) == _TOP_PATCHES:
             break
     return chosen

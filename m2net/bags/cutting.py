@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from m2net.bags.inputs import InputSpec
+from m2net.bags.normalising import value_map
 from m2net.bags.prepared import Prepared
 from m2net.bags.sampling import Cut
 from m2net.batch import BagBatch
-from m2net.vocabulary import MASK_UNLABELLED, UNLABELLED
+from m2net.vocabulary import MASK_UNLABELLED, UNLABELLED, Column
+
+T = TypeVar("T", bound=np.generic)
 
 
 def cut_bag(study: Prepared, cut: Cut, spec: InputSpec, study_id: str, draw: int, masks: tuple[str, ...] = ()) -> BagBatch:
@@ -28,12 +34,15 @@ def cut_bag(study: Prepared, cut: Cut, spec: InputSpec, study_id: str, draw: int
         A batch of one bag; instances (N, slices, H, W) int16.
     """
     count, patch = len(cut.corner), spec.patch
+    side = cut.side or patch
     offsets = _slice_offsets(study, spec)
     slices = np.clip(cut.corner[:, :1] + offsets[None], 0, len(study.image) - 1)  # (N, slices)
     instances = np.empty((count, len(offsets), patch, patch), np.int16)
+    put = value_map(study, spec)
     for n, (_, row, column) in enumerate(cut.corner):
         for channel, z in enumerate(slices[n]):
-            instances[n, channel] = _window(study.image[z], row, column, patch, study.air)
+            plane = _window(_plane(study, z, spec), row, column, side, study.air)
+            instances[n, channel] = put(plane if side == patch else _resize(plane, patch))
     position, known, step = _positions(study, cut, patch)
     batch = BagBatch(
         instances=torch.from_numpy(instances),
@@ -42,6 +51,7 @@ def cut_bag(study: Prepared, cut: Cut, spec: InputSpec, study_id: str, draw: int
         position_known=torch.from_numpy(known),
         position_step=torch.from_numpy(step),
         corner=torch.from_numpy(cut.corner),
+        side=torch.full((count,), side, dtype=torch.int64),
         study_ids=[study_id],
         draws=torch.tensor([draw], dtype=torch.int64),
     )
@@ -58,7 +68,7 @@ def _slice_offsets(study: Prepared, spec: InputSpec) -> NDArray[np.int64]:
     return np.arange(-half, half + 1) * step
 
 
-def _window(plane: NDArray[np.generic], row: int, column: int, patch: int, fill: int) -> NDArray[np.generic]:
+def _window(plane: NDArray[T], row: int, column: int, patch: int, fill: int) -> NDArray[T]:
     """A patch x patch window of a plane, filled where it lies outside."""
     height, width = plane.shape
     row0, row1, column0, column1 = max(row, 0), min(row + patch, height), max(column, 0), min(column + patch, width)
@@ -70,9 +80,26 @@ def _window(plane: NDArray[np.generic], row: int, column: int, patch: int, fill:
     return out
 
 
+def _plane(study: Prepared, z: int, spec: InputSpec) -> NDArray[np.int16]:
+    plane = np.asarray(study.image[z])
+    if not spec.lungs_only:
+        return plane
+    lungs = np.asarray(study.masks.get(str(Column.LUNGS), study.masks["found_lungs"])[z])
+    masked = plane.copy()
+    masked[(lungs == 0) | (lungs == MASK_UNLABELLED)] = study.air
+    return masked
+
+
+def _resize(plane: NDArray[np.int16], patch: int) -> NDArray[np.int16]:
+    """With a triangle filter as wide as the step, so that reduction does not alias."""
+    resized = Image.fromarray(plane.astype(np.float32)).resize((patch, patch), Image.Resampling.BILINEAR)
+    return np.asarray(np.rint(np.asarray(resized)), dtype=np.int16)
+
+
 def _positions(study: Prepared, cut: Cut, patch: int) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
     body, lungs = study.body_box, study.lung_box
-    centre = cut.corner + np.array([0.5, patch / 2, patch / 2])  # edges of voxels, z y x
+    side = cut.side or patch
+    centre = cut.corner + np.array([0.5, side / 2, side / 2])  # edges of voxels, z y x
     width, depth, height = body.x1 - body.x0, body.y1 - body.y0, lungs.z1 - lungs.z0
     x = 2 * (centre[:, 2] - body.x0) / width - 1
     y = 2 * (centre[:, 1] - body.y0) / depth - 1
@@ -81,8 +108,8 @@ def _positions(study: Prepared, cut: Cut, patch: int) -> tuple[NDArray[np.float3
     position = np.column_stack([x, y, z if has_z else np.zeros_like(z)]).astype(np.float32)
     known = np.tile(np.array([True, True, has_z]), (len(position), 1))
     step = np.zeros((len(position), 2, 3), np.float32)
-    step[:, 0, 1] = 2 / depth
-    step[:, 1, 0] = 2 / width
+    step[:, 0, 1] = 2 / depth * side / patch
+    step[:, 1, 0] = 2 / width * side / patch
     return position, known, step
 
 
@@ -101,14 +128,17 @@ def _add_dense(batch: BagBatch, study: Prepared, cut: Cut, name: str, patch: int
         batch.uncovered[name] = torch.zeros((1, codes), dtype=torch.int64)
         return
     mask = study.masks[name]
-    windows = np.stack([_window(mask[z], row, column, patch, MASK_UNLABELLED) for z, row, column in cut.corner])
+    side = cut.side or patch
+    pick = ((np.arange(patch) + 0.5) * side / patch).astype(int)
+    windows = np.stack([_window(mask[z], row, column, side, MASK_UNLABELLED)[pick[:, None], pick] for z, row, column in cut.corner])
     target = windows.astype(np.int64)
     target[windows == MASK_UNLABELLED] = UNLABELLED
     uncovered = np.zeros(codes, np.int64)
     if batch.owned is not None:
         target[~batch.owned.numpy()] = UNLABELLED
         covered = np.bincount(target[target >= 0].ravel(), minlength=codes)
-        uncovered = np.bincount(np.asarray(mask).ravel(), minlength=codes) - covered
+        whole = np.bincount(np.asarray(mask).ravel(), minlength=codes) * (patch / side) ** 2  # in pixels of instances
+        uncovered = np.rint(whole - covered).astype(np.int64).clip(min=0)
         uncovered[[0, MASK_UNLABELLED]] = 0
     batch.dense[name] = torch.from_numpy(target)
     batch.uncovered[name] = torch.from_numpy(uncovered)[None]
@@ -134,6 +164,7 @@ def join(batches: list[BagBatch]) -> BagBatch:
         position_known=torch.cat([b.position_known for b in batches]),
         position_step=torch.cat([b.position_step for b in batches]),
         corner=torch.cat([b.corner for b in batches]),
+        side=torch.cat([b.side for b in batches]),
         study_ids=[name for b in batches for name in b.study_ids],
         draws=torch.cat([b.draws for b in batches]),
         dense=together("dense"),

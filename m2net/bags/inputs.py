@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
 from m2net.errors import ConfigError
 from m2net.vocabulary import Intensity
+
+
+class View(StrEnum):
+    """What an instance is: a patch of the prepared pixels, or a whole slice, its lungs' square resized to the patch size."""
+
+    PATCHES = "patches"
+    SLICES = "slices"
+
+
+class Normalise(StrEnum):
+    """What the window is laid on: stored values, or (relative intensity only) values on a scale of the study's own lungs."""
+
+    WINDOW = "window"
+    LUNGS = "lungs"
+    RANKS = "ranks"
 
 
 @dataclass(frozen=True)
@@ -23,6 +39,9 @@ class InputSpec:
         position_scale: factor on the coordinate channels; far below 1, since a first layer that sees coordinates as strong as the
             picture slow the learning of the lobes (measured: experiments/demo/README.md).
         window: lowest and highest HU that the network tells apart; [0, 32767] for relative intensity.
+        view: patches, or slices: the square around the study's lungs in each slice, resized to ``patch``.
+        lungs_only: whether everything outside the lungs (the manifest's mask, else those found) is made air.
+        normalise: window, lungs or ranks; see Normalise.
     """
 
     intensity: str = "hu"
@@ -33,6 +52,9 @@ class InputSpec:
     positions: bool = False
     position_scale: float = 0.1
     window: tuple[float, float] = (-1200.0, 700.0)
+    view: str = "patches"
+    lungs_only: bool = False
+    normalise: str = "window"
 
     @staticmethod
     def of(values: dict[str, Any] | None) -> InputSpec:
@@ -52,6 +74,11 @@ class InputSpec:
         spec = InputSpec(**values)
         if spec.intensity not in set(Intensity):
             raise ConfigError(f"intensity is {spec.intensity!r}", expected=f"one of {', '.join(Intensity)}")
+        for name, value, allowed in (("view", spec.view, View), ("normalise", spec.normalise, Normalise)):
+            if value not in set(allowed):
+                raise ConfigError(f"input.{name} is {value!r}", expected=f"one of {', '.join(allowed)}")
+        if spec.normalise != Normalise.WINDOW and spec.intensity == Intensity.HU:
+            raise ConfigError(f"normalise is {spec.normalise} for HU", expected="window: HU mean the same in every study")
         if spec.slices < 1 or spec.slices % 2 == 0:
             raise ConfigError(f"{spec.slices} slices a patch", expected="an odd number")
         if spec.patch < 16 or spec.patch % 16:

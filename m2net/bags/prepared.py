@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from m2net.studies import Box, ReadOptions, Study, Volume, find_thorax, read_ima
 from m2net.studies.quality import Verdict, judge_read
 from m2net.vocabulary import Intensity, Modality
 
-STORE_VERSION = 3
+STORE_VERSION = 4
 _AIR = {Intensity.HU: -1024, Intensity.RELATIVE: 0}
 
 
@@ -103,8 +103,11 @@ def _pick(mask: NDArray[np.uint8], shape: tuple[int, ...], factors: tuple[float,
     return mask[:, rows[:, None], columns[None, :]]
 
 
-def to_source_grid(labels: NDArray[np.uint8], prepared: Prepared) -> NDArray[np.uint8]:
-    """Labels (Z, Y, X) in store voxels on the study's LPS grid, nearest neighbours."""
+V = TypeVar("V", bound=np.generic)
+
+
+def to_source_grid(labels: NDArray[V], prepared: Prepared) -> NDArray[V]:
+    """Labels or values (Z, Y, X) in store voxels on the study's LPS grid, nearest neighbours."""
     _, rows, columns = prepared.source_shape
     y, x = (
         np.minimum(((np.arange(size) + 0.5) / step).astype(int), have - 1)

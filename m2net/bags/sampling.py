@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from m2net.bags.inputs import View
 from m2net.bags.prepared import Prepared
 
 _OVERLAP = 0.25  # least share of a patch that neighbours share in full coverage
 _TRIES = 6
+_MARGIN = 0.06  # around the lungs, as a share of their longer side
 _NEAR_SLICES = 2  # a slice within this many slices of lung is covered too
 
 
@@ -22,10 +24,12 @@ class Cut:
     Attributes:
         corner: (N, 3) int64, z, y, x of the first pixel; may lie outside the image.
         owned: (N, 4) int64 half-open pixel range (row0, row1, column0, column1) that an instance stands for, or None.
+        side: store pixels along each side of an instance where that is not the patch size; the instance is resized.
     """
 
     corner: NDArray[np.int64]
     owned: NDArray[np.int64] | None = None
+    side: int | None = None
 
 
 def random_cut(study: Prepared, patch: int, count: int, rng: np.random.Generator) -> Cut:
@@ -59,6 +63,28 @@ def _offset(low: int, high: int, patch: int, rng: np.random.Generator) -> int:
     return int(rng.integers(first, last + 1))
 
 
+def random_slices(study: Prepared, patch: int, count: int, rng: np.random.Generator) -> Cut:
+    """Whole slices spread evenly over the lungs' height, one drawn from each of ``count`` bands (fewer in a study of fewer slices)."""
+    box = study.lung_box
+    edges = np.linspace(box.z0, box.z1, min(count, box.z1 - box.z0) + 1)
+    slices = np.clip(np.floor(rng.uniform(edges[:-1], edges[1:])).astype(int), box.z0, box.z1 - 1)
+    return _whole(study, slices)
+
+
+def full_slices(study: Prepared, patch: int) -> Cut:
+    """Every slice of the lungs' height, whole."""
+    cut = _whole(study, np.arange(study.lung_box.z0, study.lung_box.z1))
+    return Cut(cut.corner, np.tile(np.array([[0, patch, 0, patch]]), (len(cut.corner), 1)), cut.side)
+
+
+def _whole(study: Prepared, slices: NDArray[np.int64]) -> Cut:
+    """The square around the study's lungs, with a margin, in these slices."""
+    box = study.lung_box
+    side = int(np.ceil(max(box.y1 - box.y0, box.x1 - box.x0) * (1 + _MARGIN)))
+    row, column = (box.y0 + box.y1 - side) // 2, (box.x0 + box.x1 - side) // 2
+    return Cut(np.column_stack([slices, np.full(len(slices), row), np.full(len(slices), column)]).astype(np.int64), side=side)
+
+
 def full_cut(study: Prepared, patch: int) -> Cut:
     """Every patch that touches the lungs, slice by slice, overlapping; each pixel is owned by the nearest patch."""
     box = study.lung_box
@@ -88,3 +114,10 @@ def _tiles(low: int, high: int, patch: int) -> list[tuple[int, int, int]]:
     first = [int(starts[0]), *borders]
     last = [*borders, int(starts[-1]) + patch]
     return [(int(s), f - int(s), e - int(s)) for s, f, e in zip(starts, first, last, strict=True)]
+
+
+RANDOM_CUTS = {View.PATCHES: random_cut, View.SLICES: random_slices}
+"""How training draws instances, by the input's view."""
+
+FULL_CUTS = {View.PATCHES: full_cut, View.SLICES: full_slices}
+"""How evaluation covers a study, by the input's view."""

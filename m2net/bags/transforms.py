@@ -54,6 +54,11 @@ class Augmentation:
         contrast: standard deviation of the logarithm of a factor.
         noise: largest standard deviation of added noise, in units of half the window.
         flip: mirror left and right; refused where lobes or positions are used.
+        shift: largest shift in-plane, as a share of the instance's side.
+        stretch: largest relative change of width against height.
+        gamma: standard deviation of the logarithm of an exponent on values scaled to 0..1.
+        blur: largest share of a 3x3 mean mixed in, for half of the bags.
+        erase: probability that a rectangle of each instance, up to a third of its sides, is filled with one value.
     """
 
     rotation_deg: float = 0.0
@@ -63,6 +68,11 @@ class Augmentation:
     contrast: float = 0.0
     noise: float = 0.0
     flip: bool = False
+    shift: float = 0.0
+    stretch: float = 0.0
+    gamma: float = 0.0
+    blur: float = 0.0
+    erase: float = 0.0
 
     @staticmethod
     def of(values: dict[str, Any] | None, spec: InputSpec, masks: tuple[str, ...]) -> Augmentation:
@@ -88,25 +98,61 @@ class Augmentation:
     def __call__(self, batch: BagBatch) -> BagBatch:
         """Augment windowed instances and everything that must follow them."""
         bags = [self._draw(int(key)) for key in batch.draws]
-        matrix = torch.stack([b[0] for b in bags])[batch.bag_index.cpu()].to(batch.instances.device)  # (ΣN, 2, 2)
-        shift, scale, jitter = (torch.stack([b[k] for b in bags]).to(batch.instances.device)[batch.bag_index] for k in (1, 2, 3))
-        batch = _turn(batch, matrix)
-        values = batch.instances * scale[:, None, None, None] + shift[:, None, None, None]
+        place = batch.bag_index.cpu()
+        matrix, move, tone, jitter = (torch.stack([b[k] for b in bags])[place].to(batch.instances.device) for k in range(4))
+        batch = _turn(batch, matrix, move)
+        bright, factor, exponent, softness = (column[:, None, None, None] for column in tone.unbind(1))
+        values = batch.instances
+        if self.gamma:
+            values = 2 * ((values + 1) / 2).clamp(0, 1) ** exponent - 1
+        values = values * factor + bright
+        if self.blur:
+            values = values * (1 - softness) + softness * F.avg_pool2d(values, 3, 1, 1, count_include_pad=False)
         if self.noise:
             values = values + self._noise(batch, values)
-        return replace(batch, instances=values.clamp(-1.0, 1.0), position=batch.position + jitter)
+        values = values.clamp(-1.0, 1.0)
+        if self.erase:
+            values = self._erased(batch, values)
+        return replace(batch, instances=values, position=batch.position + jitter)
 
     def _draw(self, key: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rotation-and-scale matrix (output pixel offset -> input pixel offset; row, column), shift, factor, jitter (3,)."""
+        """One bag's draw.
+
+        Returns:
+            Matrix (2, 2) from output to input pixel offset (row, column); shift (2,) in shares of the side; brightness, factor, exponent
+            and softness (4,); jitter of the coordinates (3,).
+        """
         generator = torch.Generator().manual_seed(key)
         uniform = torch.rand(3, generator=generator) * 2 - 1
         normal = torch.randn(5, generator=generator)
+        more = torch.rand(5, generator=generator) * 2 - 1
         angle = torch.deg2rad(uniform[0] * self.rotation_deg)
         size = 1 + uniform[1] * self.scale
         mirror = -1.0 if self.flip and uniform[2] > 0 else 1.0
         cos, sin = torch.cos(angle) * size, torch.sin(angle) * size
-        matrix = torch.stack([torch.stack([cos, -sin * mirror]), torch.stack([sin, cos * mirror])])
-        return matrix, normal[0] * self.brightness, torch.exp(normal[1] * self.contrast), normal[2:] * self.position_jitter
+        wide = (1 + more[0] * self.stretch) * mirror
+        matrix = torch.stack([torch.stack([cos, -sin * wide]), torch.stack([sin, cos * wide])])
+        tone = torch.stack(
+            [
+                normal[0] * self.brightness,
+                torch.exp(normal[1] * self.contrast),
+                torch.exp(torch.randn((), generator=generator) * self.gamma),
+                more[3].clamp(min=0) * self.blur,
+            ]
+        )
+        return matrix, more[1:3] * self.shift, tone, normal[2:] * self.position_jitter
+
+    def _erased(self, batch: BagBatch, values: Tensor) -> Tensor:
+        height, width = values.shape[2:]
+        for bag, key in enumerate(batch.draws.tolist()):
+            generator = torch.Generator().manual_seed(key ^ 0xE7A5)
+            for n in torch.nonzero(batch.bag_index == bag)[:, 0].tolist():
+                chance, tall, wide, top, left, value = torch.rand(6, generator=generator).tolist()
+                if chance < self.erase:
+                    h, w = round((0.05 + 0.3 * tall) * height), round((0.05 + 0.3 * wide) * width)
+                    y, x = round(top * (height - h)), round(left * (width - w))
+                    values[n, :, y : y + h, x : x + w] = 2 * value - 1
+        return values
 
     def _noise(self, batch: BagBatch, values: Tensor) -> Tensor:
         noise = torch.empty(values.shape, dtype=values.dtype)
@@ -118,16 +164,16 @@ class Augmentation:
         return noise.to(values.device)
 
 
-def _turn(batch: BagBatch, matrix: Tensor) -> BagBatch:
-    """Resample instances and dense targets by ``matrix`` about the patch centre; position steps follow."""
+def _turn(batch: BagBatch, matrix: Tensor, move: Tensor) -> BagBatch:
+    """Resample instances and dense targets by ``matrix`` (N, 2, 2) about the patch centre after a shift (N, 2); positions follow."""
     identity = torch.eye(2, device=matrix.device)
-    if torch.equal(matrix, identity.expand_as(matrix)):
+    if torch.equal(matrix, identity.expand_as(matrix)) and not bool(move.any()):
         return batch
     # affine_grid wants (x, y) order: columns first
     theta = torch.stack(
         [torch.stack([matrix[:, 1, 1], matrix[:, 1, 0]], dim=1), torch.stack([matrix[:, 0, 1], matrix[:, 0, 0]], dim=1)], dim=1
     )
-    theta = torch.cat([theta, torch.zeros(len(theta), 2, 1, device=theta.device)], dim=2)
+    theta = torch.cat([theta, 2 * move.flip(1)[:, :, None]], dim=2)
     grid = F.affine_grid(theta, list(batch.instances.shape), align_corners=False)
     values = F.grid_sample(batch.instances, grid, mode="bilinear", padding_mode="border", align_corners=False)
     dense = {}
@@ -136,4 +182,6 @@ def _turn(batch: BagBatch, matrix: Tensor) -> BagBatch:
         dense[name] = moved[:, 0].round().long() + UNLABELLED
     # position(out offset o) = centre + step^T (M o): the new row step is column 0 of M in the old steps
     step = torch.einsum("nij,nik->njk", matrix, batch.position_step)
-    return replace(batch, instances=values, dense=dense, position_step=step)
+    pixels = move * torch.tensor(batch.instances.shape[2:], device=move.device, dtype=move.dtype)
+    position = batch.position + torch.einsum("ni,nik->nk", pixels, batch.position_step)
+    return replace(batch, instances=values, dense=dense, position_step=step, position=position)

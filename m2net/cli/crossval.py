@@ -37,7 +37,8 @@ def run(argv: list[str]) -> int:
     tables = []
     for fold in range(given.folds):
         tables.append((fold, _fold(words, given.config, manifest, fold, out / f"fold_{fold}")))
-    _pool(out, cli.model, tables)
+    rows = _pool(out, cli.model, tables)
+    _audit(out, cli, rows)
     return 0
 
 
@@ -73,7 +74,18 @@ def _with_folds(source: Path, folds: int, seed: int) -> Path:
     return out
 
 
-def _pool(out: Path, module: Any, tables: list[tuple[int, list[dict[str, Any]]]]) -> None:
+def _audit(out: Path, cli: Any, rows: list[dict[str, Any]]) -> None:
+    """Which shortcuts tell each label that the tasks judge, and what is left of the model within their strata."""
+    from m2net.cli.audit import LABELS, judge
+
+    for task, objective in cli.model.objectives.items():
+        label = str(objective.target).partition(":")[0]
+        values = {row.get(task) for row in rows} - {"", None}
+        if label in LABELS and task == label and len(values) > 1:
+            judge(list(cli.datamodule.manifest), cli.datamodule.store, label, rows, out / f"audit_{label}.json")
+
+
+def _pool(out: Path, module: Any, tables: list[tuple[int, list[dict[str, Any]]]]) -> list[dict[str, Any]]:
     from rich.console import Console
     from rich.table import Table
 
@@ -92,3 +104,4 @@ def _pool(out: Path, module: Any, tables: list[tuple[int, list[dict[str, Any]]]]
         table.add_row(name, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}")
     Console().print(table)
     print(out / "crossval.json")
+    return rows

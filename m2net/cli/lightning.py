@@ -14,7 +14,8 @@ from m2net.bags.datamodule import BagDataModule
 from m2net.errors import ConfigError
 from m2net.machine import keep_big_blocks
 from m2net.reports.results import ResultsWriter
-from m2net.training.checkpoint import hyper_parameters, read_checkpoint
+from m2net.training.checkpoint import hyper_parameters
+from m2net.training.loading import read_checkpoint
 from m2net.training.module import M2NetModule
 
 

@@ -19,6 +19,9 @@ COMMANDS = {
     "test": ("lightning", "judge a model on the test part, or on any new manifest"),
     "predict": ("lightning", "predict every study of a manifest"),
     "crossval": ("crossval", "cross-validate a configuration, with intervals"),
+    "localise": ("localise", "hold a model's saliency against infection masks"),
+    "audit": ("audit", "see which shortcuts tell a label, and what is left of a model without them"),
+    "explain": ("explain", "diagnose new studies, with saliency and boxes"),
     "assess": ("assess", "assess new studies and write a page for each"),
 }
 

@@ -11,25 +11,26 @@ from m2net.machine import cpu_count
 
 def run(argv: list[str]) -> int:
     """Write files and manifest.csv."""
-    from m2net.phantoms import PHANTOM_VERSION, SCANNERS, SEVERITY_MODELS, CohortPlan, write_cohort
+    from m2net.phantoms import FORMATS, PHANTOM_VERSION, SCANNERS, SEVERITY_MODELS, CohortPlan, write_cohort
 
     options = parser(argv[0], f"Write a synthetic cohort (phantom version {PHANTOM_VERSION}) with its ground truth.")
     options.add_argument("--out", type=Path, required=True, help="folder for the files and manifest.csv")
     options.add_argument("--patients", type=int, required=True, help="number of patients, one study each")
     options.add_argument("--seed", type=int, required=True, help="seed of the cohort")
     options.add_argument("--site", default="home", help=f"scanner profile: {', '.join(SCANNERS)}")
-    options.add_argument("--format", default="nifti", choices=["nifti", "dicom"], help="format of the images; masks are NIfTI")
+    options.add_argument("--format", default="nifti", choices=FORMATS, help="of the images; png: pictures of slices")
+    options.add_argument("--pictures", type=int, default=16, help="slices of each patient, a study each (png)")
     options.add_argument("--matrix", type=int, default=192, help="pixels along each in-plane axis")
     options.add_argument("--slice-mm", type=float, help="slice thickness in mm; drawn from the site's by default")
     options.add_argument("--grades", type=int, default=2, help=f"severity grades: {', '.join(map(str, SEVERITY_MODELS))}")
     options.add_argument("--workers", type=int, default=cpu_count(), help="processes")
     given = options.parse_args(argv[1:])
-    plan = CohortPlan(given.patients, given.seed, given.site, given.format, given.matrix, given.slice_mm, given.grades)
+    plan = CohortPlan(given.patients, given.seed, given.site, given.format, given.matrix, given.slice_mm, given.grades, given.pictures)
     plan.check()
     for _ in progress(write_cohort(plan, given.out, given.workers), f"Making {plan.patients} patients", plan.patients):
         pass
+    print(f"{given.out / 'manifest.csv'}: {plan.patients} synthetic patients, phantom version {PHANTOM_VERSION}, seed {plan.seed}")
     best = json.loads((given.out / "cohort.json").read_text(encoding="utf-8"))["severity_auc_best"]
     reached = "undefined" if best is None else f"{best:.3f}"
-    print(f"{given.out / 'manifest.csv'}: {plan.patients} synthetic patients, phantom version {PHANTOM_VERSION}, seed {plan.seed}")
     print(f"best AUC for severity on these patients, from the probabilities it was drawn with: {reached}")
     return 0

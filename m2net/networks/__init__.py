@@ -5,8 +5,25 @@ from m2net.networks.m2net import DECODERS, ENCODERS, HEADS, M2Net
 from m2net.networks.m2unet import M2UNetDecoder, M2UNetEncoder
 from m2net.networks.pooling import ConceptPooling
 from m2net.networks.registry import build
+from m2net.networks.residual import GridDecoder, ResidualEncoder
+from m2net.networks.scoremaps import ScoreMapHead
+from m2net.networks.vgg import HuEncoder
 
 __all__ = [
-    "DECODERS", "ENCODERS", "HEADS", "ConceptPooling", "DenseHead", "Features", "Head", "HierarchicalHead", "M2Net",
-    "M2UNetDecoder", "M2UNetEncoder", "build",
+    "DECODERS",
+    "ENCODERS",
+    "HEADS",
+    "ConceptPooling",
+    "DenseHead",
+    "Features",
+    "GridDecoder",
+    "Head",
+    "HierarchicalHead",
+    "HuEncoder",
+    "M2Net",
+    "M2UNetDecoder",
+    "M2UNetEncoder",
+    "ResidualEncoder",
+    "ScoreMapHead",
+    "build",
 ]  # fmt: skip

@@ -13,11 +13,14 @@ from m2net.errors import ConfigError
 from m2net.networks.heads import DenseHead, Features, Head, HierarchicalHead
 from m2net.networks.m2unet import M2UNetDecoder, M2UNetEncoder
 from m2net.networks.registry import build
+from m2net.networks.residual import GridDecoder, ResidualEncoder
+from m2net.networks.scoremaps import ScoreMapHead
 from m2net.networks.smp import SmpEncoder, SmpUnetDecoder
+from m2net.networks.vgg import HuEncoder
 
-ENCODERS: dict[str, Callable[..., nn.Module]] = {"m2unet": M2UNetEncoder, "smp": SmpEncoder}
-DECODERS: dict[str, Callable[..., nn.Module]] = {"m2unet": M2UNetDecoder, "smp_unet": SmpUnetDecoder}
-HEADS: dict[str, Callable[..., Head]] = {"dense": DenseHead, "hierarchical": HierarchicalHead}
+ENCODERS: dict[str, Callable[..., nn.Module]] = {"m2unet": M2UNetEncoder, "smp": SmpEncoder, "hu": HuEncoder, "residual": ResidualEncoder}
+DECODERS: dict[str, Callable[..., nn.Module]] = {"m2unet": M2UNetDecoder, "smp_unet": SmpUnetDecoder, "grid": GridDecoder}
+HEADS: dict[str, Callable[..., Head]] = {"dense": DenseHead, "hierarchical": HierarchicalHead, "score_maps": ScoreMapHead}
 
 
 class M2Net(nn.Module):
@@ -78,8 +81,11 @@ class M2Net(nn.Module):
     def _heads(self) -> list[tuple[str, Head]]:
         return list(self.heads.items())  # type: ignore[arg-type]
 
-    def _answers(self, images: Tensor) -> dict[str, Tensor]:
+    def features(self, images: Tensor) -> Features:
+        """What encoder and decoder say of instances (N, C, H, W)."""
         maps = self.encoder(images)
-        decoded = None if self.decoder is None else self.decoder(maps)
-        features = Features(maps, decoded, (images.shape[2], images.shape[3]))
+        return Features(maps, None if self.decoder is None else self.decoder(maps), (images.shape[2], images.shape[3]))
+
+    def _answers(self, images: Tensor) -> dict[str, Tensor]:
+        features = self.features(images)
         return {task: head.instance(features) for task, head in self._heads()}

@@ -24,6 +24,30 @@ def segment_max(values: Tensor, index: Tensor, count: int) -> Tensor:
     return start.scatter_reduce(0, place, values, "amax", include_self=False)
 
 
+def segment_sum(values: Tensor, index: Tensor, count: int) -> Tensor:
+    """Sum of rows (ΣN, K) by bag index (ΣN,) -> (B, K)."""
+    return values.new_zeros((count, values.shape[1])).index_add(0, index, values)
+
+
+def segment_softmax(logits: Tensor, index: Tensor, count: int) -> Tensor:
+    """Softmax of logits (ΣN,) within each bag -> (ΣN,)."""
+    top = segment_max(logits.detach()[:, None], index, count)[:, 0]
+    weight = (logits - top[index]).exp()
+    return weight / segment_sum(weight[:, None], index, count)[index, 0]
+
+
+def segment_top(values: Tensor, index: Tensor, count: int, top: float) -> Tensor:
+    """Weights (ΣN, K) that average the highest share ``top`` of each bag's rows, at least one, column by column."""
+    weight = torch.zeros_like(values)
+    for bag in range(count):
+        rows = torch.nonzero(index == bag)[:, 0]
+        keep = min(max(1, round(top * len(rows))), len(rows))
+        if keep:
+            best = values[rows].topk(keep, dim=0).indices
+            weight[rows] = torch.zeros_like(values[rows]).scatter(0, best, 1.0 / keep)
+    return weight
+
+
 _POOLS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {"mean": segment_mean, "max": segment_max}
 
 

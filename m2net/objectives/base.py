@@ -33,6 +33,9 @@ class Objective(nn.Module):
     primary: str
     """The metric that speaks for the task when a checkpoint is chosen."""
 
+    def prepare(self, counts: dict[str, int]) -> None:
+        """Take note, before training, of how many training studies carry each target; nothing to note by default."""
+
     def labels(self, batch: BagBatch) -> int:
         """Number of labelled bags in the batch."""
         raise TypeError(f"{type(self).__name__} does not define labels()")

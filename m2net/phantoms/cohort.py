@@ -17,10 +17,13 @@ from m2net.errors import ConfigError
 from m2net.machine import be_one_of_many
 from m2net.phantoms.files import write_dicom_series, write_nifti
 from m2net.phantoms.outcome import SEVERITY_MODELS
-from m2net.phantoms.patient import PHANTOM_VERSION, make_phantom
+from m2net.phantoms.patient import PHANTOM_VERSION, Phantom, make_phantom
+from m2net.phantoms.pictures import write_pictures
 from m2net.phantoms.scanner import SCANNERS
 from m2net.studies import write_manifest
 from m2net.vocabulary import MASK_COLUMNS, TRUE_SEVERITY_PREFIX, Column, Diagnosis, Lobe, Modality
+
+FORMATS = ("nifti", "dicom", "png")
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,11 @@ class CohortPlan:
         patients: number of patients, one study each.
         seed: with the site and the phantom's version it fixes every voxel.
         site: name of a scanner profile.
-        file_format: nifti or dicom (masks are NIfTI in both).
+        file_format: nifti or dicom (masks are NIfTI in both), or png: pictures of single slices, a study each, their window lost.
         matrix: pixels along each in-plane axis.
         slice_mm: slice thickness in mm; drawn from the site's if None.
         grades: number of severity grades.
+        pictures: slices of each patient (png only).
     """
 
     patients: int
@@ -44,6 +48,7 @@ class CohortPlan:
     matrix: int = 192
     slice_mm: float | None = None
     grades: int = 2
+    pictures: int = 16
 
     def check(self) -> None:
         """Raise ConfigError for what cannot be made."""
@@ -51,8 +56,10 @@ class CohortPlan:
             raise ConfigError(f"the site {self.site!r} is unknown", expected=f"one of {', '.join(SCANNERS)}")
         if self.grades not in SEVERITY_MODELS:
             raise ConfigError(f"{self.grades} severity grades", expected=f"one of {', '.join(map(str, SEVERITY_MODELS))}")
-        if self.file_format not in ("nifti", "dicom"):
-            raise ConfigError(f"the format {self.file_format!r} is unknown", expected="nifti or dicom")
+        if self.file_format not in FORMATS:
+            raise ConfigError(f"the format {self.file_format!r} is unknown", expected=f"one of {', '.join(FORMATS)}")
+        if self.pictures < 1:
+            raise ConfigError(f"{self.pictures} pictures a patient", expected="at least 1")
         if self.patients < 1 or self.seed < 0:
             raise ConfigError(f"{self.patients} patients with seed {self.seed}", expected="at least one patient and a seed from 0")
         if not 48 <= self.matrix <= 1024:
@@ -80,10 +87,12 @@ def write_cohort(plan: CohortPlan, out: Path, workers: int = 1) -> Iterator[int]
         raise ConfigError(f"{manifest} exists", expected="a folder without a cohort", remedy="Choose another --out, or remove it")
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, str]] = []
+    done = 0
     with ProcessPoolExecutor(max(1, workers), initializer=be_one_of_many) as pool:
-        for row in pool.map(_write_patient, [plan] * plan.patients, range(plan.patients), [out] * plan.patients):
-            rows.append(row)
-            yield len(rows)
+        for made in pool.map(_write_patient, [plan] * plan.patients, range(plan.patients), [out] * plan.patients):
+            rows += made
+            done += 1
+            yield done
     facts = {**asdict(plan), "phantom_version": PHANTOM_VERSION, "severity_auc_best": best_auc(rows)}
     (out / "cohort.json").write_text(json.dumps(facts, indent=1).replace("NaN", "null"), encoding="utf-8")
     write_manifest(manifest, list(rows[0]), rows)
@@ -93,35 +102,51 @@ def best_auc(rows: list[dict[str, str]]) -> float:
     """AUC that the true probabilities reach on these patients, mean over the cuts; NaN where a cut has one class."""
     from sklearn.metrics import roc_auc_score
 
+    if Column.SEVERITY not in rows[0]:
+        return float("nan")
     grade = np.array([int(row[Column.SEVERITY]) for row in rows])
     cuts = [k for k in range(1, 9) if f"{TRUE_SEVERITY_PREFIX}{k}" in rows[0] and 0 < (grade >= k).mean() < 1]
     each = [roc_auc_score(grade >= k, [float(row[f"{TRUE_SEVERITY_PREFIX}{k}"]) for row in rows]) for k in cuts]
     return float(np.mean(each)) if each else float("nan")
 
 
-def _write_patient(plan: CohortPlan, index: int, out: Path) -> dict[str, str]:
+def _write_patient(plan: CohortPlan, index: int, out: Path) -> list[dict[str, str]]:
     scanner, model = SCANNERS[plan.site], SEVERITY_MODELS[plan.grades]
     seed = (int(PHANTOM_VERSION), zlib.crc32(plan.site.encode()), plan.seed, index)
     diagnosis = list(Diagnosis)[int(np.random.default_rng([*seed, 1]).integers(3))]
     phantom = make_phantom(seed, scanner, diagnosis, model, matrix=plan.matrix, slice_mm=plan.slice_mm)
     name = f"{plan.site}-{plan.seed}-{index:04d}"
-    image = "series" if plan.file_format == "dicom" else "image.nii.gz"
     temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
+    rows = _pictures(plan, phantom, temporary, seed) if plan.file_format == "png" else [_volume(plan, phantom, temporary, name)]
+    shutil.rmtree(out / name, ignore_errors=True)
+    temporary.chmod(0o755)
+    temporary.rename(out / name)
+    for row in rows:
+        row |= {str(c): f"{name}/{row[c]}" for c in (Column.IMAGE, *MASK_COLUMNS)}
+        row[Column.STUDY_ID] = f"{name}-{row[Column.STUDY_ID]}" if row[Column.STUDY_ID] else name
+        row |= {str(Column.PATIENT_ID): name, str(Column.SITE): plan.site, "phantom_version": PHANTOM_VERSION}
+    return [{str(key): str(value) for key, value in row.items()} for row in rows]
+
+
+def _pictures(plan: CohortPlan, phantom: Phantom, folder: Path, seed: tuple[int, ...]) -> list[dict[str, str]]:
+    return write_pictures(folder, phantom, plan.pictures, np.random.default_rng([*seed, 2]))
+
+
+def _volume(plan: CohortPlan, phantom: Phantom, temporary: Path, name: str) -> dict[str, str]:
+    scanner, diagnosis = SCANNERS[plan.site], phantom.diagnosis
+    image = "series" if plan.file_format == "dicom" else "image.nii.gz"
     if plan.file_format == "dicom":
         write_dicom_series(temporary / image, phantom, scanner, name)
     else:
         write_nifti(temporary / image, phantom.image, phantom.geometry)
     for column, mask in zip(MASK_COLUMNS, (phantom.lobes, phantom.lungs, phantom.infection), strict=True):
         write_nifti(temporary / f"{column}.nii.gz", mask, phantom.geometry)
-    shutil.rmtree(out / name, ignore_errors=True)
-    temporary.chmod(0o755)
-    temporary.rename(out / name)
     row: dict[str, str] = {
-        Column.STUDY_ID: name,
+        Column.STUDY_ID: "",
         Column.PATIENT_ID: name,
         Column.MODALITY: Modality.CT,
-        Column.IMAGE: f"{name}/{image}",
-        **{c: f"{name}/{c}.nii.gz" for c in MASK_COLUMNS},
+        Column.IMAGE: image,
+        **{c: f"{c}.nii.gz" for c in MASK_COLUMNS},
         Column.DIAGNOSIS: diagnosis,
         Column.SEVERITY: str(phantom.severity),
         Column.SEVERITY_SCHEME: "binary" if plan.grades == 2 else f"ordinal:{plan.grades}",

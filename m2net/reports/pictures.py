@@ -44,3 +44,12 @@ def data_url(picture: NDArray[np.uint8], size: tuple[int, int]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def heat(plane: NDArray[np.uint8], values: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
+    """Grey (Y, X) with values (Y, X) in [0, 1] laid over in the inferno colours -> (Y, X, 3); weak below ``threshold``."""
+    from matplotlib import colormaps
+
+    colours = np.asarray(colormaps["inferno"](values)[..., :3]) * 255
+    strength = (np.clip(values / max(threshold, 1e-6), 0, 1) ** 2 * 0.6)[..., None]
+    return np.asarray((1 - strength) * plane[..., None] + strength * colours, dtype=np.uint8)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from m2net.errors import StudyError
+from m2net.studies.picture_lungs import find_picture_lungs
 from m2net.studies.volume import Volume
 from m2net.vocabulary import Intensity, LungCode
 
@@ -180,21 +181,7 @@ def _body_box(body: Mask, strides: list[int], shape: tuple[int, ...], lung_box: 
 
 
 def _find_in_picture(volume: Volume) -> Thorax:
-    """Body: what differs from the border's dark; lungs: large dark pieces inside it; the whole body if there is none."""
-    plane = volume.array[0].astype(np.float32)
-    bright = plane > 0.08 * max(1.0, float(plane.max()))
-    labels, count = ndimage.label(ndimage.binary_opening(bright, iterations=2))
-    body = np.ones(plane.shape, bool)
-    if count:
-        largest = labels == (np.bincount(labels.ravel())[1:].argmax() + 1)
-        filled = ndimage.binary_fill_holes(largest)
-        body = filled if filled.mean() > 0.2 else body
-    threshold = 0.5 * (np.percentile(plane[body], 10) + np.percentile(plane[body], 90))
-    dark = ndimage.binary_opening(body & (plane < threshold), iterations=2)
-    labels, count = ndimage.label(dark)
-    sizes = np.bincount(labels.ravel())[1:] if count else np.zeros(0)
-    keep = np.isin(labels, [i + 1 for i, size in enumerate(sizes) if size > 0.03 * body.sum()])
-    lungs = np.where(ndimage.binary_closing(keep, iterations=3) & body if keep.any() else body, LungCode.SIDE_UNKNOWN, 0)
-    lungs = lungs.astype(np.uint8)[None]
-    box = Box.of(body[None])
-    return Thorax(lungs, Box.of(lungs > 0), box)
+    """Lungs by their darkness, sides unknown; the whole picture within its frame where none are found."""
+    lungs, body, _ = find_picture_lungs(volume.array[0].astype(np.float32))
+    coded = np.where(lungs, LungCode.SIDE_UNKNOWN, 0).astype(np.uint8)[None]
+    return Thorax(coded, Box.of(lungs[None]), Box.of(body[None]))

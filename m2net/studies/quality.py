@@ -124,6 +124,7 @@ def judge_read(volume: Volume, masks: dict[Column, Mask], verdict: Verdict) -> N
         if not remark.harmless:
             verdict.add(Status.WARN, remark.check, remark.text, remark.remedy)
     verdict.facts |= {"shape": list(volume.array.shape), "modality": str(volume.modality), "intensity": str(volume.intensity)}
+    verdict.facts["acquisition"] = {k: v for k, v in volume.tags.items() if isinstance(v, (str, int, float, bool))}
     if volume.geometry is not None:
         verdict.facts["spacing_mm"] = [round(mm, 4) for mm in volume.geometry.spacing_mm]
     if volume.modality is Modality.CT and volume.intensity is Intensity.HU and volume.geometry is not None:

@@ -13,7 +13,7 @@ from m2net.studies.manifest import Study
 from m2net.studies.options import ReadOptions
 from m2net.studies.quality import Status, Verdict, judge
 
-_RULES = "1"  # raised with every change of the checks, so that earlier verdicts are not taken up again
+_RULES = "2"  # raised with every change of the checks, so that earlier verdicts are not taken up again
 
 
 class Journal:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -16,14 +18,15 @@ from m2net.batch import BagBatch, Output
 from m2net.errors import CheckpointError, ConfigError
 from m2net.networks import M2Net, build
 from m2net.objectives import OBJECTIVES, Objective
+from m2net.training.loading import CHECKPOINT_MARK, read_checkpoint
 from m2net.training.schedules import factor, run_length
+from m2net.training.transfer import take_over
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "adam": torch.optim.Adam,
     "sgd": torch.optim.SGD,
 }
-CHECKPOINT_MARK = "m2net"
 
 
 class M2NetModule(pl.LightningModule):
@@ -41,6 +44,7 @@ class M2NetModule(pl.LightningModule):
         optimizer: dict[str, Any] | None = None,
         schedule: str = "cosine",
         warmup: float = 0.05,
+        start_from: str | None = None,
     ) -> None:
         """Build from plain values, which are saved in every checkpoint.
 
@@ -51,6 +55,7 @@ class M2NetModule(pl.LightningModule):
             optimizer: name (adamw, adam, sgd) and its arguments; AdamW with lr 1e-3 by default.
             schedule: cosine, polynomial or constant.
             warmup: share of the run with a rising learning rate.
+            start_from: checkpoint whose encoder weights a fit starts from; what was taken over is said and kept with the model.
 
         Raises:
             ConfigError: a part or value is not usable.
@@ -66,6 +71,7 @@ class M2NetModule(pl.LightningModule):
                 "schedule": schedule, "warmup": warmup,
             }
         )  # fmt: skip
+        self.start_from = start_from
         factor(schedule, 0.0, warmup)
         objectives: dict[str, Objective] = {}
         heads: dict[str, dict[str, Any]] = {}
@@ -82,6 +88,7 @@ class M2NetModule(pl.LightningModule):
         self.network = build({"m2net": M2Net}, {"name": "m2net", **network}, "network", self.spec.channels, heads=heads)
         self.network = self.network.to(memory_format=torch.channels_last)
         self.about: dict[str, Any] = {"version": __version__, "trained_on": {}}
+        self._started: dict[str, Any] = {}
         self.results: dict[str, float] = {}
         self.predictions: list[dict[str, Any]] = []
 
@@ -178,12 +185,23 @@ class M2NetModule(pl.LightningModule):
         if data.spec != self.spec:
             raise ConfigError(f"data.input is {data.spec.plain()}", expected=f"the model's {self.spec.plain()}")
         if stage == "fit":
-            self._check_labels(data.label_counts())
+            counts = data.label_counts()
+            self._check_labels(counts)
+            for _, objective in self._objectives():
+                objective.prepare(counts)
+            if self.start_from and not self.trainer.ckpt_path:
+                self._start(Path(self.start_from))
+
+    def _start(self, path: Path) -> None:
+        transfer = take_over(self.network, path)
+        rank_zero_info(f"{path}: {transfer}")
+        before = read_checkpoint(path)[CHECKPOINT_MARK].get("trained_on", {})
+        self._started = {"started_from": {"trained_on": before, "loaded": len(transfer.loaded), "fresh": len(transfer.fresh)}}
 
     def on_fit_start(self) -> None:
         """Remember what the model is trained on (after a checkpoint was restored, which says what it had seen before)."""
         data = getattr(self.trainer, "datamodule", None)
-        self.about = {"version": __version__, "trained_on": {} if data is None else data.describe()}
+        self.about = {"version": __version__, "trained_on": {} if data is None else data.describe(), **self._started}
 
     def _check_labels(self, counts: dict[str, int]) -> None:
         for task, objective in self._objectives():

@@ -21,6 +21,7 @@ def bag(sizes: list[int], channels: int = 1, size: int = 32, seed: int = 0) -> B
         position_known=torch.ones(total, 3, dtype=torch.bool),
         position_step=torch.zeros(total, 2, 3),
         corner=torch.zeros(total, 3, dtype=torch.int64),
+        side=torch.full((total,), 32),
         study_ids=[f"s{i}" for i in range(len(sizes))],
         draws=torch.arange(len(sizes)),
     )

@@ -23,6 +23,7 @@ def batch(bags: int, per_bag: int = 2, size: int = 8) -> BagBatch:
         position_known=torch.ones(total, 3, dtype=torch.bool),
         position_step=torch.zeros(total, 2, 3),
         corner=torch.zeros(total, 3, dtype=torch.int64),
+        side=torch.full((total,), 32),
         study_ids=[f"s{i}" for i in range(bags)],
         draws=torch.arange(bags),
         uncovered={"lobes": torch.zeros(bags, 256, dtype=torch.int64)},

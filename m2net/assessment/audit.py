@@ -1,0 +1,191 @@
+"""Whether a label, and a model's success at it, can be had from shortcuts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from m2net.assessment.shortcuts import Facts
+from m2net.errors import ConfigError
+from m2net.objectives import Interval, auc, intervals
+
+Scores = NDArray[np.float64]
+ALL = "all together"
+_FOLDS = 5
+_STRATA = 3
+
+
+@dataclass(frozen=True)
+class Strongest:
+    """The single fact that tells the label best, and its AUC (direction chosen in hindsight)."""
+
+    name: str
+    auc: float
+
+
+@dataclass(frozen=True)
+class ClassAudit:
+    """What shortcuts tell of one class against the rest.
+
+    Attributes:
+        name: the class, as the manifest spells it.
+        positives: studies of the class.
+        families: AUC of each family of facts, by a random forest, out of fold by patient.
+        strongest: the single strongest fact.
+        model: the model's AUC, None without predictions.
+        within: its AUC within strata of the strongest fact (tertiles, or categories), pairs within a stratum pooled.
+        lost: overall minus within.
+        strata: the fact that the strata were made from.
+    """
+
+    name: str
+    positives: int
+    families: dict[str, Interval]
+    strongest: Strongest
+    model: Interval | None = None
+    within: Interval | None = None
+    lost: Interval | None = None
+    strata: str = ""
+
+
+def audit(
+    labels: Sequence[str],
+    patients: Sequence[str],
+    facts: Sequence[Facts],
+    scores: dict[str, Scores] | None = None,
+    strata: str = "",
+    seed: int = 0,
+) -> list[ClassAudit]:
+    """Audit every class of a label against the rest; two classes are audited once.
+
+    Args:
+        labels: the label's text of each study; "" is left out.
+        patients: patient of each study.
+        facts: trivial facts of each study.
+        scores: per class the model's score of each study, NaN where it has none.
+        strata: the fact to stratify by, as ``saturation/white_share``; the strongest by default.
+        seed: seeds folds and forests.
+
+    Raises:
+        ConfigError: fewer than two classes, or an unknown fact.
+    """
+    known = [k for k, label in enumerate(labels) if label]
+    classes = sorted({labels[k] for k in known})
+    if len(classes) < 2:
+        raise ConfigError(f"the label has {len(classes)} classes ({', '.join(classes)})", expected="at least two")
+    who = [patients[k] for k in known]
+    tables = _tables([facts[k] for k in known])
+    singles = _single_facts([facts[k] for k in known])
+    if strata and strata not in singles:
+        raise ConfigError(f"the fact {strata!r} is unknown", expected=f"one of {', '.join(singles)}")
+    done = []
+    for name in classes[:1] if len(classes) == 2 else classes:
+        positive = np.array([labels[k] == name for k in known])
+        strongest = _strongest(singles, positive)
+        entry: dict[str, Any] = {}
+        if scores is not None and name in scores:
+            by = strata or strongest.name
+            entry = _stratified(scores[name][known], positive, _strata(singles[by]), who) | {"strata": by}
+        families = {family: _forest(table, positive, who, seed) for family, table in tables.items()}
+        done.append(ClassAudit(name, int(positive.sum()), families, strongest, **entry))
+    return done
+
+
+def pooled_auc(score: Scores, positive: NDArray[np.bool_], stratum: NDArray[np.int64]) -> float:
+    """AUC over the pairs of a positive and a negative that lie in one stratum; NaN without such pairs."""
+    won = pairs = 0.0
+    for k in np.unique(stratum):
+        here = stratum == k
+        count = float(positive[here].sum() * (~positive[here]).sum())
+        if count:
+            won += _auc(score[here], positive[here]) * count
+            pairs += count
+    return won / pairs if pairs else float("nan")
+
+
+def _auc(score: Scores, positive: NDArray[np.bool_]) -> float:
+    return auc(torch.from_numpy(np.ascontiguousarray(score)), torch.from_numpy(np.ascontiguousarray(positive)))
+
+
+def _stratified(score: Scores, positive: NDArray[np.bool_], stratum: NDArray[np.int64], patients: list[str]) -> dict[str, Any]:
+    have = np.flatnonzero(np.isfinite(score))
+    score, positive, stratum = score[have], positive[have], stratum[have]
+    found = intervals(
+        {
+            "model": lambda c: _auc(score[c], positive[c]),
+            "within": lambda c: pooled_auc(score[c], positive[c], stratum[c]),
+            "lost": lambda c: _auc(score[c], positive[c]) - pooled_auc(score[c], positive[c], stratum[c]),
+        },
+        [patients[k] for k in have],
+    )
+    return dict(found)
+
+
+def _single_facts(facts: Sequence[Facts]) -> dict[str, list[float | str]]:
+    """Every fact as a column, by ``family/name``."""
+    names = dict.fromkeys(f"{family}/{name}" for one in facts for family, values in one.items() for name in values)
+    return {name: [one.get(name.partition("/")[0], {}).get(name.partition("/")[2], "") for one in facts] for name in names}
+
+
+def _numbers(column: list[float | str]) -> NDArray[np.float64]:
+    """(n, k) numbers of a column: itself, or one column a category; what is unknown is put below everything."""
+    if any(isinstance(v, str) and v for v in column):
+        texts = np.array([str(v) for v in column])
+        return np.stack([texts == v for v in np.unique(texts)], axis=1).astype(np.float64)
+    values = np.array([float("nan") if isinstance(v, str) else v for v in column])
+    lowest = np.nanmin(values) if np.isfinite(values).any() else 0.0
+    return np.where(np.isfinite(values), values, lowest - 1)[:, None]
+
+
+def _tables(facts: Sequence[Facts]) -> dict[str, NDArray[np.float64]]:
+    """Per family, and of all together, the facts as numbers; families that are the same in every study are left out."""
+    families: dict[str, list[NDArray[np.float64]]] = {}
+    for name, column in _single_facts(facts).items():
+        numbers = _numbers(column)
+        if np.ptp(numbers, axis=0).any():
+            families.setdefault(name.partition("/")[0], []).append(numbers)
+    tables = {family: np.concatenate(parts, axis=1) for family, parts in families.items()}
+    return {**tables, ALL: np.concatenate(list(tables.values()), axis=1)} if tables else {}
+
+
+def _strongest(singles: dict[str, list[float | str]], positive: NDArray[np.bool_]) -> Strongest:
+    best = Strongest("", 0.5)
+    for name, column in singles.items():
+        for numbers in _numbers(column).T:
+            value = _auc(numbers, positive)
+            if max(value, 1 - value) > best.auc:
+                best = Strongest(name, max(value, 1 - value))
+    return best
+
+
+def _strata(column: list[float | str]) -> NDArray[np.int64]:
+    """Tertiles of a number, or its values where these are few; categories as they are."""
+    if any(isinstance(v, str) and v for v in column):
+        return np.unique([str(v) for v in column], return_inverse=True)[1]
+    values = _numbers(column)[:, 0]
+    if len(np.unique(values)) <= _STRATA:
+        return np.unique(values, return_inverse=True)[1]
+    return np.digitize(values, np.quantile(values, [k / _STRATA for k in range(1, _STRATA)]))
+
+
+def _forest(table: NDArray[np.float64], positive: NDArray[np.bool_], patients: list[str], seed: int) -> Interval:
+    """Out-of-fold AUC of a random forest on these facts, folds by patient, with its patient-bootstrap interval."""
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    folds = min(_FOLDS, len(set(patients)), int(min(positive.sum(), (~positive).sum())))
+    if folds < 2:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    score = np.full(len(positive), np.nan)
+    for train, held in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(table, positive, patients):
+        if len(set(positive[train])) == 2:
+            forest = RandomForestClassifier(200, min_samples_leaf=5, class_weight="balanced", random_state=seed)
+            score[held] = forest.fit(table[train], positive[train]).predict_proba(table[held])[:, 1]
+    have = np.flatnonzero(np.isfinite(score))
+    figure = {"auc": lambda chosen: _auc(score[have][chosen], positive[have][chosen])}
+    return intervals(figure, [patients[k] for k in have])["auc"]

@@ -1,0 +1,204 @@
+"""A trained model's diagnosis of one study, with where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from m2net.assessment.boxes import InfectionBox, find_boxes
+from m2net.assessment.saliency import SALIENCY, DepthScores
+from m2net.assessment.stitching import stitch_values
+from m2net.bags import FULL_CUTS, InputSpec, Prepared, View, cut_bag, prepare_volume, to_input, to_source_grid
+from m2net.batch import BagBatch
+from m2net.errors import ConfigError
+from m2net.networks import ScoreMapHead
+from m2net.objectives import DiagnosisObjective
+from m2net.studies import Volume
+from m2net.training import file_hash, load_model
+from m2net.vocabulary import Diagnosis, Modality
+
+_LEAST_SHARE = 0.002  # of a slice's lungs square; smaller components are no box
+
+
+@dataclass(frozen=True)
+class SliceFinding:
+    """What a slice says by itself: its index in the LPS volume, its weight in the study, and the probability of each group."""
+
+    slice_index: int
+    weight: float
+    probabilities: dict[str, float]
+
+
+@dataclass
+class Explanation:
+    """A diagnosis and its grounds.
+
+    Attributes:
+        volume: the study as read.
+        probabilities: of each group of classes, uncalibrated.
+        predicted: name of the most probable group; its most probable class is the one explained.
+        explained: that class.
+        infected: whether the predicted group excludes non-pneumonia.
+        saliency: (Z, Y, X) float32 in [0, 1] on the study's LPS grid.
+        boxes: around the infection, highest score first; none where no pneumonia is predicted.
+        slices: every slice read, from the lowest.
+        method: name of the saliency.
+        threshold: saliency from which a pixel is in a box.
+        model: facts of the model.
+    """
+
+    volume: Volume
+    probabilities: dict[str, float]
+    predicted: str
+    explained: str
+    infected: bool
+    saliency: NDArray[np.float32]
+    boxes: list[InfectionBox]
+    slices: list[SliceFinding]
+    method: str
+    threshold: float
+    model: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """As Explanation, on the grid of the prepared study; ``side`` is that of the lungs' square in its pixels."""
+
+    probabilities: dict[str, float]
+    predicted: str
+    explained: str
+    infected: bool
+    slices: list[SliceFinding]
+    saliency: dict[str, NDArray[np.float32]]
+    side: int
+
+
+class Explainer:
+    """Applies one checkpoint with score maps to studies."""
+
+    def __init__(self, checkpoint: Path, method: str = "joint", threshold: float = 0.5, device: str | None = None) -> None:
+        """Load the model.
+
+        Args:
+            checkpoint: file written by m2net fit.
+            method: joint, score_maps or grad_cam.
+            threshold: saliency from which a pixel is in a box.
+            device: torch device; the accelerator if there is one.
+
+        Raises:
+            CheckpointError: not one of m2net's.
+            ConfigError: no task of the model has score maps and a diagnosis, or an unknown method.
+        """
+        if method not in SALIENCY:
+            raise ConfigError(f"the saliency {method!r} is unknown", expected=f"one of {', '.join(SALIENCY)}")
+        if not 0 < threshold < 1:
+            raise ConfigError(f"a threshold of {threshold}", expected="between 0 and 1")
+        self.module = load_model(checkpoint)
+        self.method, self.threshold = method, threshold
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.module.to(self.device)
+        self.spec: InputSpec = self.module.spec
+        self.task = self._find_task()
+        self.module.requires_grad_(False)
+        self.model = {
+            "checkpoint_sha256": file_hash(checkpoint),
+            "m2net_version": self.module.about.get("version", ""),
+            "trained_on": self.module.about.get("trained_on", {}),
+        }
+
+    def _find_task(self) -> str:
+        for task, head in self.module.network.heads.items():
+            if isinstance(head, ScoreMapHead) and isinstance(self.module.objectives[task], DiagnosisObjective):
+                return str(task)
+        raise ConfigError(
+            "the model has no task with a score_maps head and a diagnosis objective", expected="a weakly supervised model",
+            remedy="Train one, as experiments/weakly_supervised/phantom.yaml does",
+        )  # fmt: skip
+
+    @property
+    def objective(self) -> DiagnosisObjective:
+        """The diagnosis objective of the explained task."""
+        objective = self.module.objectives[self.task]
+        assert isinstance(objective, DiagnosisObjective)
+        return objective
+
+    def explain(self, volume: Volume) -> Explanation:
+        """Diagnose a study and say where the predicted class comes from.
+
+        Raises:
+            StudyError: no lung found.
+            ConfigError: the model reads another modality or intensity.
+        """
+        if volume.modality is not Modality.CT or str(volume.intensity) != self.spec.intensity:
+            raise ConfigError(
+                f"the study is {volume.modality} with {volume.intensity} intensity",
+                expected=f"ct with {self.spec.intensity}, as the model", remedy="Choose a model of the same kind",
+            )  # fmt: skip
+        prepared = prepare_volume(volume, {}, self.spec.spacing_mm)
+        judgement = self.judge(prepared, [self.method])
+        saliency = to_source_grid(judgement.saliency[self.method], prepared)
+        least = least_box(judgement.side * prepared.step[0] * judgement.side * prepared.step[1])
+        return Explanation(
+            volume=volume,
+            probabilities=judgement.probabilities,
+            predicted=judgement.predicted,
+            explained=judgement.explained,
+            infected=judgement.infected,
+            saliency=saliency,
+            boxes=find_boxes(saliency, self.threshold, least) if judgement.infected else [],
+            slices=judgement.slices,
+            method=self.method,
+            threshold=self.threshold,
+            model=self.model,
+        )
+
+    def judge(self, prepared: Prepared, methods: Sequence[str]) -> Judgement:
+        """Diagnosis of a prepared study, and the saliency of the predicted class by each of these methods on the store's grid."""
+        cut = FULL_CUTS[View(self.spec.view)](prepared, self.spec.patch)
+        batch = cut_bag(prepared, cut, self.spec, "study", 0)
+        given = to_input(batch.to(self.device), self.spec)
+        with torch.no_grad():
+            output = self.module(given)[self.task]
+        names = self.objective.names
+        probability = self.objective.probabilities(output)[0].tolist()
+        predicted = int(np.argmax(probability))
+        explained = self._class_of(output.logits[0], predicted)
+        assert output.instance_weight is not None
+        assert output.instance_logits is not None
+        by_slice = self.objective.grouped(output.instance_logits).tolist()
+        scores = DepthScores(self.module.network, self.task)
+        maps = {name: SALIENCY[name](scores, given.instances, explained, self.spec.slices) for name in methods}
+        return Judgement(
+            probabilities=dict(zip(names, probability, strict=True)),
+            predicted=names[predicted],
+            explained=str(list(Diagnosis)[explained]),
+            infected=str(Diagnosis.NON_PNEUMONIA) not in self.objective.groups[predicted],
+            slices=[
+                SliceFinding(int(z), weight, dict(zip(names, row, strict=True)))
+                for z, weight, row in zip(batch.corner[:, 0].tolist(), output.instance_weight.tolist(), by_slice, strict=True)
+            ],
+            saliency={name: _stitched(found, batch, prepared) for name, found in maps.items()},
+            side=int(batch.side[0]),
+        )
+
+    def _class_of(self, logits: Tensor, group: int) -> int:
+        """The most probable class of the group."""
+        inside = logits.masked_fill(~self.objective.membership[group], -torch.inf)
+        return int(inside.argmax())
+
+
+def least_box(square: float) -> int:
+    """Fewest pixels of a box in a study whose lungs' square has this many pixels."""
+    return max(1, round(_LEAST_SHARE * square))
+
+
+def _stitched(maps: Tensor, batch: BagBatch, prepared: Prepared) -> NDArray[np.float32]:
+    z, y, x = prepared.image.shape
+    return stitch_values(maps, batch, (z, y, x))

@@ -1,0 +1,163 @@
+"""How well a model that never saw a mask points at the infection, against masks that are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from m2net.assessment.boxes import find_boxes, match
+from m2net.assessment.explainer import Explainer, Judgement, least_box
+from m2net.bags import Prepared
+from m2net.objectives import Interval, intervals
+from m2net.studies import Study
+from m2net.vocabulary import MASK_UNLABELLED, Column, Diagnosis
+
+POINTING_MM = 10.0
+"""How far beside the infection the highest saliency may lie to count as a hit; the usual 15 pixels of 224 are about as much."""
+
+OVERLAPS = (0.3, 0.5)
+"""Intersections over union at which boxes count as met."""
+
+THRESHOLDS = tuple(round(0.1 + 0.05 * k, 2) for k in range(17))
+"""Saliencies that validation chooses from."""
+
+
+@dataclass(frozen=True)
+class Localised:
+    """One study's figures.
+
+    Attributes:
+        row: who, label, prediction, and per saliency the pointing hit, AUPRC and share of infection among the lungs' pixels.
+        boxes: per saliency and threshold (true boxes, found boxes, then per overlap the true ones met and the found ones that meet).
+        slices: per slice read, (group probabilities, whether the mask shows infection in it).
+    """
+
+    row: dict[str, Any]
+    boxes: dict[tuple[str, float], tuple[int, ...]]
+    slices: list[tuple[dict[str, float], bool]]
+
+
+def localise(explainer: Explainer, study: Study, prepared: Prepared, methods: Sequence[str], thresholds: Sequence[float]) -> Localised:
+    """Judge one study whose diagnosis is known, and its infection mask where it has an infection."""
+    judgement = explainer.judge(prepared, methods)
+    infection = _infection(prepared)
+    sick = bool(infection.any())
+    row: dict[str, Any] = {
+        "study_id": study.study_id,
+        "patient_id": study.patient_id,
+        "diagnosis": "|".join(d for d in Diagnosis if d in study.diagnosis),
+        "predicted": judgement.predicted,
+        "infection": int(sick),
+        "called_infected": int(judgement.infected),
+    }
+    row |= {f"p_{name}": p for name, p in judgement.probabilities.items()}
+    boxes: dict[tuple[str, float], tuple[int, ...]] = {}
+    least = least_box(judgement.side**2)
+    true = find_boxes(infection.astype(np.float32), 0.5, least)
+    for name, saliency in judgement.saliency.items():
+        if sick and judgement.infected:
+            row |= _pointing(name, saliency, infection, prepared)
+        for threshold in thresholds:
+            found = find_boxes(saliency, threshold, least) if judgement.infected else []
+            met = [count for overlap in OVERLAPS for count in match(found, true, overlap)]
+            boxes[name, threshold] = (len(true), len(found), *met)
+    return Localised(row, boxes, _slices(judgement, infection))
+
+
+def _infection(prepared: Prepared) -> NDArray[np.bool_]:
+    mask = prepared.masks.get(str(Column.INFECTION))
+    if mask is None:
+        return np.zeros(prepared.image.shape, bool)
+    codes = np.asarray(mask)
+    return np.asarray((codes > 0) & (codes != MASK_UNLABELLED))
+
+
+def _pointing(name: str, saliency: NDArray[np.float32], infection: NDArray[np.bool_], prepared: Prepared) -> dict[str, float]:
+    from sklearn.metrics import average_precision_score
+
+    sampling = prepared.spacing_mm or (1.0, 224 / 15 * POINTING_MM / max(saliency.shape), 224 / 15 * POINTING_MM / max(saliency.shape))
+    away = ndimage.distance_transform_edt(~infection, sampling=sampling)
+    hit = float(away[np.unravel_index(int(saliency.argmax()), saliency.shape)] <= POINTING_MM)
+    lungs = (np.asarray(prepared.masks["found_lungs"]) > 0) | infection
+    looked = lungs & np.asarray(saliency.any(axis=(1, 2)))[:, None, None]
+    precision = float(average_precision_score(infection[looked], saliency[looked]))
+    return {f"{name}_pointing": hit, f"{name}_auprc": precision, f"{name}_auprc_chance": float(infection[looked].mean())}
+
+
+def _slices(judgement: Judgement, infection: NDArray[np.bool_]) -> list[tuple[dict[str, float], bool]]:
+    return [(one.probabilities, bool(infection[one.slice_index].any())) for one in judgement.slices]
+
+
+def choose_threshold(studies: Sequence[Localised], method: str, thresholds: Sequence[float]) -> float:
+    """The threshold with the highest F1 of boxes at the lower overlap, over validation studies."""
+
+    def f1(threshold: float) -> float:
+        true, found, met, meeting = np.sum([s.boxes[method, threshold] for s in studies], axis=0)[:4]
+        recall, precision = met / max(1, true), meeting / max(1, found)
+        return float(2 * recall * precision / max(1e-9, recall + precision))
+
+    return max(thresholds, key=f1)
+
+
+def figures(studies: Sequence[Localised], method: str, threshold: float) -> dict[str, Interval]:
+    """Pointing game, AUPRC, boxes and false boxes of one saliency, with patient-bootstrap intervals.
+
+    Pointing and AUPRC are means over the infected studies that were called infected: of the others no saliency of an infection is shown.
+    """
+    counts = np.array([s.boxes[method, threshold] for s in studies], dtype=np.float64)
+    healthy = np.array([not s.row["infection"] for s in studies])
+
+    def mean(key: str) -> Any:
+        values = np.array([float(s.row.get(f"{method}_{key}", "nan")) for s in studies])
+        return lambda chosen: float(np.nanmean(values[chosen])) if np.isfinite(values[chosen]).any() else float("nan")
+
+    def share(part: int, whole: int) -> Any:
+        def of(chosen: NDArray[np.int64]) -> float:
+            total = counts[chosen, whole].sum()
+            return float(counts[chosen, part].sum() / total) if total else float("nan")
+
+        return of
+
+    wanted: dict[str, Any] = {key: mean(key) for key in ("pointing", "auprc", "auprc_chance")}
+    for k, overlap in enumerate(OVERLAPS):
+        wanted[f"box_recall_{overlap}"] = share(2 + 2 * k, 0)
+        wanted[f"box_precision_{overlap}"] = share(3 + 2 * k, 1)
+    wanted["false_boxes_per_healthy_patient"] = lambda chosen: (
+        float(counts[chosen][healthy[chosen], 1].mean()) if healthy[chosen].any() else float("nan")
+    )
+    return intervals(wanted, [str(s.row["patient_id"]) for s in studies])
+
+
+def compare(studies: Sequence[Localised], first: str, second: str) -> Interval:
+    """Mean difference of AUPRC between two saliencies on the same studies, with its patient-bootstrap interval."""
+    values = np.array([float(s.row.get(f"{first}_auprc", "nan")) - float(s.row.get(f"{second}_auprc", "nan")) for s in studies])
+    chosen = [int(k) for k in np.flatnonzero(np.isfinite(values))]
+    patients = [str(studies[k].row["patient_id"]) for k in chosen]
+    return intervals({"difference": lambda index: float(values[chosen][index].mean())}, patients)["difference"]
+
+
+def slice_figures(studies: Sequence[Localised], names: Sequence[str]) -> dict[str, Interval]:
+    """Diagnosis of single slices: a slice whose mask shows infection has its patient's label, any other is non-pneumonia."""
+    import torch
+
+    from m2net.objectives import group_metrics
+
+    probability, possible, patients = [], [], []
+    for study in studies:
+        for row, infected in study.slices:
+            label = study.row["diagnosis"] if infected else str(Diagnosis.NON_PNEUMONIA)
+            probability.append([row[name] for name in names])
+            possible.append([label in name.split("+") for name in names])
+            patients.append(str(study.row["patient_id"]))
+    p, t = torch.tensor(probability, dtype=torch.float64), torch.tensor(possible)
+
+    def figure(name: str) -> Any:
+        return lambda chosen: group_metrics(p[torch.from_numpy(chosen)], t[torch.from_numpy(chosen)], names)[name]
+
+    wanted = ["accuracy", "auc", *(f"auc_{name}" for name in names)]
+    return intervals({name: figure(name) for name in wanted}, patients, draws=200)

@@ -1,0 +1,39 @@
+"""Values of a picture whose window was lost, put on a scale of its own lungs; the same for every study, whatever its label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2net.bags.inputs import InputSpec, Normalise
+from m2net.bags.prepared import Prepared
+
+Plane = NDArray[np.int16]
+_TOP = 32767
+_RANKS = 65
+_LEAST_PIXELS = 50
+
+
+def value_map(study: Prepared, spec: InputSpec) -> Callable[[Plane], Plane]:
+    """How stored values of this study become the values that the window is laid on.
+
+    ``window`` leaves them; ``lungs`` stretches the 2nd to 98th percentile of the pixels in the found lungs to 0..32767; ``ranks`` maps
+    values to their rank among these pixels, so that neither window nor contrast is left as a cue.
+    """
+    if spec.normalise == Normalise.WINDOW:
+        return lambda plane: plane
+    lungs = np.asarray(study.masks["found_lungs"]) > 0
+    values = np.asarray(study.image)[lungs if lungs.sum() >= _LEAST_PIXELS else np.ones_like(lungs)].astype(np.float32)
+    if spec.normalise == Normalise.LUNGS:
+        low, high = np.quantile(values, [0.02, 0.98])
+        knots, ranks = np.array([low, max(high, low + 1)]), np.array([0.0, 1.0])
+    else:
+        ranks = np.linspace(0, 1, _RANKS)
+        knots = np.quantile(values, ranks) + np.arange(_RANKS) * 1e-3  # rising, also where many pixels share a value
+
+    def put(plane: Plane) -> Plane:
+        return np.asarray(np.rint(np.interp(plane, knots, ranks) * _TOP), dtype=np.int16)
+
+    return put

@@ -1,0 +1,100 @@
+"""``m2net audit``: how well trivial facts of the images tell the label."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from m2net.cli.options import parser, progress
+from m2net.errors import ConfigError
+
+if TYPE_CHECKING:
+    from m2net.bags.store import Store
+    from m2net.studies import Study
+
+LABELS = ("diagnosis", "infected", "severity")
+
+
+def run(argv: list[str]) -> int:
+    """Audit a label, and a model's predictions of it."""
+    options = parser(
+        argv[0],
+        "How well do trivial facts alone (image size, spacing, saturation, histogram, border, marks, kernel, site) tell a label? "
+        "With --predictions also: what is left of a model's AUC within strata of the strongest of them?",
+    )
+    options.add_argument("manifest", type=Path)
+    options.add_argument("--store", type=Path, required=True, help="folder of prepared studies; what is missing is prepared")
+    options.add_argument("--spacing", type=float, default=1.5, help="pixel size of that store in mm (data.input.spacing_mm)")
+    options.add_argument("--label", choices=LABELS, default="diagnosis")
+    options.add_argument("--predictions", type=Path, help="predictions.csv of m2net test or crossval")
+    options.add_argument("--strata", default="", metavar="FACT", help="stratify by this fact, as saturation/white_share")
+    options.add_argument("--columns", nargs="+", default=[], help="further columns of the manifest to count as facts, as a date")
+    options.add_argument("--out", type=Path, help="also write audit.json here")
+    options.add_argument("--seed", type=int, default=0, help="seed of folds and forests")
+    given = options.parse_args(argv[1:])
+    from m2net.bags.preparing import prepare_missing
+    from m2net.bags.store import Store
+    from m2net.studies import read_manifest
+
+    manifest = read_manifest(given.manifest)
+    strange = set(given.columns) - set(manifest.columns)
+    if strange:
+        raise ConfigError(f"--columns {', '.join(sorted(strange))} are not in the manifest", expected=f"some of {manifest.columns}")
+    rows = None
+    if given.predictions:
+        with given.predictions.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    store = Store(given.store, given.spacing)
+    prepare_missing(store, list(manifest), 2)
+    judge(list(manifest), store, given.label, rows, given.out, strata=given.strata, columns=tuple(given.columns), seed=given.seed)
+    return 0
+
+
+def judge(
+    studies: list[Study], store: Store, label: str, rows: list[dict[str, Any]] | None, out: Path | None, *,
+    strata: str = "", columns: tuple[str, ...] = (), seed: int = 0,
+) -> None:  # fmt: skip
+    """Audit, print and (with ``out``) write; with predictions only the studies that they hold are looked at."""
+    from m2net.assessment.audit import audit
+    from m2net.assessment.shortcuts import trivial_facts
+    from m2net.reports.audit import show_audit, write_audit
+
+    if rows is not None:
+        held = {row["study_id"]: row for row in rows}
+        studies = [s for s in studies if s.study_id in held]
+    labels = [_text(study, label) for study in studies]
+    facts = [trivial_facts(s, store.open(s), columns) for s in progress(studies, "Looking at the images", len(studies))]
+    scores = None if rows is None else _scores([held[s.study_id] for s in studies], label, sorted(set(labels) - {""}))
+    audits = audit(labels, [s.patient_id for s in studies], facts, scores, strata, seed)
+    show_audit(label, audits)
+    if out is not None:
+        write_audit(out, label, audits)
+        print(out)
+
+
+def _text(study: Study, label: str) -> str:
+    from m2net.vocabulary import Diagnosis
+
+    if label == "diagnosis":
+        return "|".join(d for d in Diagnosis if d in study.diagnosis)
+    value = study.infected if label == "infected" else study.severity
+    return "" if value is None else str(int(value) if float(value).is_integer() else value)
+
+
+def _scores(rows: list[dict[str, Any]], label: str, classes: list[str]) -> dict[str, Any]:
+    """Per class the column of predictions that speaks for it; classes without one are left out.
+
+    Raises:
+        ConfigError: no class has a column.
+    """
+    import numpy as np
+
+    names = {c: f"{label}_p_{c.replace('|', '+')}" for c in classes}
+    if label == "severity" and classes[-1:] == ["1"]:
+        names = {"0": "severity_ge1", "1": "severity_ge1"}
+    sign = {c: -1.0 if label == "severity" and c == "0" else 1.0 for c in classes}
+    found = {c: n for c, n in names.items() if rows and n in rows[0]}
+    if not found:
+        raise ConfigError(f"the predictions have no column {', '.join(names.values())}", expected="predictions of that label")
+    return {c: np.array([sign[c] * float(row[n] or "nan") for row in rows]) for c, n in found.items()}

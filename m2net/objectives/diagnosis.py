@@ -1,0 +1,224 @@
+"""Diagnosis from labels that are classes, or sets of classes where the class is only partly known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+from m2net.batch import BagBatch, Output
+from m2net.errors import ConfigError
+from m2net.objectives.base import Objective, Statistic, nan_mean, nothing, number
+from m2net.objectives.severity import auc
+from m2net.vocabulary import Column, Diagnosis
+
+_CLASSES = list(Diagnosis)
+
+
+class DiagnosisObjective(Objective):
+    """Non-pneumonia, COVID-19, community-acquired pneumonia: class-weighted focal cross-entropy at every depth of the head.
+
+    loss = mean over depths and bags of w (1 - p)^gamma (-log p), p being the summed probability of the label's set. With single classes,
+    gamma 1 and w_c = N / N_c that is the published loss (Hu et al. 2020); w is scaled to average 1 over the training studies,
+    and N_c counts label sets, as the training part has them.
+    """
+
+    primary = "auc"
+
+    def __init__(self, gamma: float = 1.0, balanced: bool = True, smoothing: float = 0.0, groups: Sequence[Sequence[str]] = ()) -> None:
+        """Choose the loss and between which groups of classes is decided.
+
+        Args:
+            gamma: exponent of the focal factor; 0 is cross-entropy.
+            balanced: weight label sets by the inverse of their frequency in training.
+            smoothing: share of the target moved to the complement of the label's set.
+            groups: classes that are told from each other, each a list of names; the three classes one by one by default. A data set that
+                knows COVID-19 or not has [[covid19], [non_pneumonia, cap]].
+
+        Raises:
+            ConfigError: impossible values, or groups that do not hold each class once.
+        """
+        super().__init__()
+        if gamma < 0 or not 0 <= smoothing < 0.5:
+            raise ConfigError(f"gamma {gamma} and smoothing {smoothing}", expected="gamma from 0, smoothing from 0 to below 0.5")
+        self.gamma, self.balanced, self.smoothing = gamma, balanced, smoothing
+        self.groups = [list(group) for group in groups] or [[str(d)] for d in _CLASSES]
+        named = sorted(name for group in self.groups for name in group)
+        if named != sorted(map(str, _CLASSES)) or len(self.groups) < 2:
+            raise ConfigError(f"the groups are {self.groups}", expected=f"each of {', '.join(_CLASSES)} in one of two groups or more")
+        self.target = self.task = str(Column.DIAGNOSIS)
+        self.classes = len(_CLASSES)
+        membership = torch.tensor([[str(d) in group for d in _CLASSES] for group in self.groups])
+        self.register_buffer("membership", membership, persistent=False)  # (groups, classes)
+        self.register_buffer("set_weight", torch.ones(2 ** len(_CLASSES)))  # by bit mask of the label's set
+        self.membership: Tensor
+        self.set_weight: Tensor
+        self.diagnosed = Diagnosed(len(self.groups))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the groups: ``non_pneumonia+cap``."""
+        return ["+".join(group) for group in self.groups]
+
+    def prepare(self, counts: dict[str, int]) -> None:
+        """Weigh label sets by their counts in training, so that each set weighs alike in sum."""
+        if not self.balanced:
+            return
+        sets = {k.partition(":")[2]: n for k, n in counts.items() if k.startswith(f"{self.target}:") and n}
+        for name, count in sets.items():
+            code = sum(1 << _CLASSES.index(Diagnosis(d)) for d in name.split("|"))
+            self.set_weight[code] = sum(sets.values()) / (len(sets) * count)
+
+    def _truth(self, batch: BagBatch) -> Tensor:
+        empty = torch.zeros((batch.num_bags, self.classes), dtype=torch.bool, device=batch.instances.device)
+        return batch.bag_targets.get(self.target, empty)
+
+    def labels(self, batch: BagBatch) -> int:
+        """Bags of which something is known."""
+        return int(self._truth(batch).any(1).sum())
+
+    def loss(self, output: Output, batch: BagBatch) -> Tensor:
+        """Mean over depths and labelled bags; bags that may have every class teach nothing."""
+        truth = self._truth(batch)
+        known = truth.any(1) & ~truth.all(1)
+        if not bool(known.any()):
+            return nothing(output)
+        truth = truth[known]
+        code = (truth.long() * (2 ** torch.arange(self.classes, device=truth.device))).sum(1)
+        deep = output.logits[None] if output.deep is None else output.deep
+        log_p = F.log_softmax(deep.float()[:, known], dim=2)  # (depths, n, classes)
+        inside = log_p.masked_fill(~truth, -torch.inf).logsumexp(2)
+        outside = log_p.masked_fill(truth, -torch.inf).logsumexp(2)
+        entropy = -(1 - self.smoothing) * inside - self.smoothing * outside
+        focus = (1 - inside.exp()).clamp(0, 1) ** self.gamma if self.gamma else torch.ones_like(inside)
+        return (self.set_weight[code] * focus * entropy).mean()
+
+    def probabilities(self, output: Output) -> Tensor:
+        """Group probabilities (B, groups) of the depths' mean logits."""
+        return self.grouped(output.logits)
+
+    def grouped(self, logits: Tensor) -> Tensor:
+        """Group probabilities (n, groups) of class logits (n, classes)."""
+        return logits.float().softmax(1) @ self.membership.float().T
+
+    def _possible(self, batch: BagBatch) -> Tensor:
+        """(B, groups) whether the label allows the group."""
+        return (self._truth(batch)[:, None] & self.membership[None]).any(2)
+
+    def update(self, output: Output, batch: BagBatch) -> None:
+        """Keep the labelled bags."""
+        possible = self._possible(batch)
+        known = possible.any(1)
+        if bool(known.any()):
+            self.diagnosed.update(self.probabilities(output)[known], possible[known])
+
+    def compute(self) -> dict[str, float]:
+        """Metrics of the bags whose label settles one group, with their n."""
+        probability, possible = self.diagnosed.compute()
+        groups = len(self.groups)
+        return group_metrics(probability.reshape(-1, groups), possible.reshape(-1, groups), self.names)
+
+    def reset(self) -> None:
+        """Forget the bags kept."""
+        self.diagnosed.reset()
+
+    def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
+        """The label's possible groups, the predicted one, and the probability of each."""
+        rows = []
+        for possible, row in zip(self._possible(batch).tolist(), self.probabilities(output).tolist(), strict=True):
+            columns: dict[str, Any] = {self.task: "|".join(name for name, may in zip(self.names, possible, strict=True) if may)}
+            columns[f"{self.task}_predicted"] = self.names[int(np.argmax(row))]
+            rows.append(columns | {f"{self.task}_p_{name}": p for name, p in zip(self.names, row, strict=True)})
+        return rows
+
+    def statistics(self, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
+        """Accuracy, weighted precision, recall and F1, and per group AUC, sensitivity and specificity."""
+        names = self.names
+        probability = torch.tensor([[number(r.get(f"{self.task}_p_{n}")) for n in names] for r in rows], dtype=torch.float64)
+        possible = torch.tensor([[n in str(r.get(self.task) or "").split("|") for n in names] for r in rows])
+        probability, possible = probability.reshape(-1, len(names)), possible.reshape(-1, len(names))
+        memory: dict[bytes, dict[str, float]] = {}
+
+        def figure(name: str) -> Statistic:
+            def of(chosen: NDArray[np.int64]) -> float:
+                key = chosen.tobytes()
+                if key not in memory:  # the same resamples are asked for every figure
+                    memory[key] = group_metrics(probability[torch.from_numpy(chosen)], possible[torch.from_numpy(chosen)], names)
+                return memory[key][name]
+
+            return of
+
+        wanted = ["accuracy", "precision", "recall", "f1", "auc"]
+        wanted += [f"{what}_{name}" for what in ("auc", "sensitivity", "specificity") for name in names]
+        return {name: figure(name) for name in wanted}
+
+
+class Diagnosed(Metric):
+    """Group probabilities and possible groups of every bag seen."""
+
+    full_state_update = False
+
+    def __init__(self, groups: int) -> None:
+        """Keep bags of ``groups`` groups."""
+        super().__init__()
+        self.groups = groups
+        for name in ("probability", "possible"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+        self.probability: list[Tensor]
+        self.possible: list[Tensor]
+
+    def update(self, probability: Tensor, possible: Tensor) -> None:
+        """Add (n, groups) probabilities and (n, groups) whether the label allows a group."""
+        self.probability.append(probability.detach().double())
+        self.possible.append(possible)
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Everything kept."""
+        if isinstance(self.probability, Tensor):
+            return self.probability, self.possible  # type: ignore[return-value]
+        if not self.probability:
+            return torch.zeros((0, self.groups), dtype=torch.float64), torch.zeros((0, self.groups), dtype=torch.bool)
+        return torch.cat(self.probability), torch.cat(self.possible)
+
+
+def group_metrics(probability: Tensor, possible: Tensor, names: Sequence[str]) -> dict[str, float]:
+    """Metrics of group probabilities (n, G) against the groups that labels allow (n, G).
+
+    Accuracy and the weighted figures are of the labels that settle one group. One group against the rest: positive is a label that allows
+    it alone, negative one that excludes it; what may be either is left out. ``precision``, ``recall`` and ``f1`` are means over the groups
+    weighted by their size (as scikit-learn's ``weighted``), ``auc`` is the plain mean over the groups.
+    """
+    settled = possible.sum(1) == 1
+    truth, said = possible[settled].long().argmax(1), probability[settled].argmax(1)
+    metrics = {"n": float(len(truth)), "accuracy": float((truth == said).double().mean()) if len(truth) else float("nan")}
+    precision, recall, f1, size = [], [], [], []
+    aucs = []
+    for k, name in enumerate(names):
+        positive, negative = settled & possible[:, k], ~possible[:, k] & possible.any(1)
+        claimed = probability.argmax(1) == k
+        hit, false = float((positive & claimed).sum()), float((negative & claimed).sum())
+        present, absent = float(positive.sum()), float(negative.sum())
+        of_settled = float((said == k).sum())
+        precision.append(hit / of_settled if of_settled else 0.0)
+        recall.append(hit / present if present else 0.0)
+        f1.append(2 * hit / (of_settled + present) if of_settled + present else 0.0)
+        size.append(present)
+        either = positive | negative
+        aucs.append(auc(probability[either, k], positive[either]))
+        metrics |= {
+            f"auc_{name}": aucs[-1],
+            f"sensitivity_{name}": hit / present if present else float("nan"),
+            f"specificity_{name}": 1 - false / absent if absent else float("nan"),
+            f"n_{name}": present,
+        }
+    weight = np.array(size) / sum(size) if sum(size) else np.full(len(size), np.nan)
+    for what, values in (("precision", precision), ("recall", recall), ("f1", f1)):
+        metrics[what] = float(np.dot(weight, values))
+    metrics["auc"] = nan_mean(torch.tensor(aucs, dtype=torch.float64))
+    return metrics

@@ -1,0 +1,110 @@
+"""What leaves for one explained study: explanation.json, the saliency on its own grid, and overlays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from m2net import __version__
+from m2net.assessment import Explanation, InfectionBox
+from m2net.reports.pictures import grey, heat
+from m2net.reports.results import write_json
+from m2net.studies import write_on_own_grid
+
+SCHEMA_VERSION = 1
+_BOX_COLOUR = (0, 255, 255)
+_LEAST_SIDE = 384
+
+
+def write_explanation(folder: Path, explanation: Explanation, name: str, overlays: int) -> Path:
+    """Write all files of one study; returns the path of the JSON.
+
+    ``overlays`` slices are drawn: those with the strongest saliency where an infection is predicted, else those that weighed most.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if explanation.volume.geometry is None:
+        write_on_own_grid(folder / "saliency.png", np.rint(explanation.saliency * 255).astype(np.uint8), explanation.volume)
+    else:
+        write_on_own_grid(folder / "saliency.nii.gz", explanation.saliency, explanation.volume)
+    for z in _slices_to_draw(explanation, overlays):
+        draw_slice(explanation, z).save(folder / f"slice_{z + 1:03d}.png")
+    path = folder / "explanation.json"
+    write_json(path, as_json(explanation, name))
+    return path
+
+
+def _slices_to_draw(explanation: Explanation, count: int) -> list[int]:
+    if explanation.infected:
+        order = sorted(explanation.slices, key=lambda s: -float(explanation.saliency[s.slice_index].max()))
+    else:
+        order = sorted(explanation.slices, key=lambda s: -s.weight)
+    return [s.slice_index for s in order[:count]]
+
+
+def draw_slice(explanation: Explanation, z: int) -> Image.Image:
+    """A slice with its saliency in colour and its boxes; the patient's right is image left, anterior is up."""
+    volume = explanation.volume
+    picture = Image.fromarray(heat(grey(volume.array[z], volume.intensity), explanation.saliency[z], explanation.threshold))
+    dy, dx = volume.geometry.spacing_mm[1:] if volume.geometry else (1.0, 1.0)
+    scale = max(1.0, _LEAST_SIDE / max(picture.size))
+    size = (round(picture.width * scale), round(picture.height * scale * dy / dx))
+    picture = picture.resize(size, Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(picture)
+    for box in explanation.boxes:
+        if box.slice_index == z:
+            across, down = size[0] / volume.array.shape[2], size[1] / volume.array.shape[1]
+            draw.rectangle((box.column0 * across, box.row0 * down, box.column1 * across - 1, box.row1 * down - 1), outline=_BOX_COLOUR)
+    return picture
+
+
+def as_json(explanation: Explanation, name: str) -> dict[str, Any]:
+    """The content of explanation.json."""
+    volume = explanation.volume
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "research_use_only": True,
+        "study": name,
+        "software": {"name": "m2net", "version": __version__},
+        "model": explanation.model,
+        "image": {
+            "modality": str(volume.modality),
+            "intensity": str(volume.intensity),
+            "shape_zyx": list(volume.array.shape),
+            "spacing_mm_zyx": list(volume.geometry.spacing_mm) if volume.geometry else None,
+        },
+        "diagnosis": {"probabilities": explanation.probabilities, "predicted": explanation.predicted, "calibrated": False},
+        "explained_class": explanation.explained,
+        "saliency": {"method": explanation.method, "box_threshold": explanation.threshold},
+        "axes": "LPS: slices from the lowest, rows from the front, columns from the patient's right",
+        "boxes": [_box(box, explanation) for box in explanation.boxes],
+        "slices": [{"slice_index": s.slice_index, "weight": s.weight, "probabilities": s.probabilities} for s in explanation.slices],
+        "warnings": _warnings(explanation),
+    }
+
+
+def _box(box: InfectionBox, explanation: Explanation) -> dict[str, Any]:
+    geometry = explanation.volume.geometry
+    plain: dict[str, Any] = {
+        "slice_index": box.slice_index, "rows": [box.row0, box.row1], "columns": [box.column0, box.column1], "score": box.score,
+    }  # fmt: skip
+    if geometry is None:
+        return plain | {"size_mm": None, "centre_mm_lps": None}
+    middle = [(box.column0 + box.column1 - 1) / 2, (box.row0 + box.row1 - 1) / 2, float(box.slice_index)]  # x y z
+    spacing = geometry.spacing_mm[::-1]
+    centre: NDArray[np.float64] = np.asarray(geometry.origin_mm) + geometry.axes @ (np.array(middle) * spacing)
+    size = [(box.row1 - box.row0) * geometry.spacing_mm[1], (box.column1 - box.column0) * geometry.spacing_mm[2]]
+    return plain | {"size_mm": size, "centre_mm_lps": [float(v) for v in centre]}
+
+
+def _warnings(explanation: Explanation) -> list[str]:
+    said = [str(r) for r in explanation.volume.remarks]
+    phantoms = (explanation.model.get("trained_on") or {}).get("phantom_versions")
+    if phantoms:
+        said.append(f"The model was trained on synthetic phantoms (version {', '.join(phantoms)}), not on patients.")
+    if not explanation.infected:
+        said.append(f"No pneumonia is predicted: there are no boxes, and the saliency is that of {explanation.explained}.")
+    return said

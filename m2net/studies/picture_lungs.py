@@ -1,0 +1,121 @@
+"""Lungs in a picture of one CT slice: no HU and no millimetres, perhaps a frame, letters and a tight crop."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy import ndimage
+from scipy.spatial import ConvexHull, QhullError
+
+Mask = NDArray[np.bool_]
+_COARSE = 256  # longest side on which pieces are looked for
+_FRAME_SHARE = 0.95  # a margin row or column this uniform, white or black, is paper and not a patient
+_CORNER = 0.04
+_LEAST_LUNG = 0.015  # of the picture; smaller dark pieces are airways, bowel or letters
+
+
+def find_picture_lungs(plane: NDArray[np.float32]) -> tuple[Mask, Mask, bool]:
+    """Lungs and body of a grey picture (rows, columns).
+
+    The dark pieces that do not reach a corner are taken for lung; each side is then filled to its convex hull, so that consolidated
+    lung at the pleura is in. This cuts out; it is not a segmentation to measure on.
+
+    Returns:
+        Lungs, body, and whether lungs were found; where they were not, both are the picture within its frame.
+    """
+    stride = max(1, round(max(plane.shape) / _COARSE))
+    coarse = ndimage.uniform_filter(plane, stride)[::stride, ::stride] if stride > 1 else plane
+    frame = _inside_frame(coarse)
+    dark = ndimage.binary_opening((coarse < _otsu(coarse[frame])) & frame, iterations=2)
+    labels, count = ndimage.label(dark)
+    outside = _reaching_corners(labels, frame)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1) / frame.sum()
+    inside = [k for k in range(1, count + 1) if k not in outside and not _is_rim(labels == k, frame)]
+    largest = max((sizes[k] for k in inside), default=0.0)
+    pieces = [k for k in inside if sizes[k] > max(_LEAST_LUNG, 0.12 * largest)]
+    body = ndimage.binary_fill_holes(frame & ~np.isin(labels, list(outside)))
+    if not pieces:
+        return _fine(frame, plane.shape, stride), _fine(frame, plane.shape, stride), False
+    lungs = _fill_sides(np.isin(labels, pieces)) & frame
+    return _fine(lungs, plane.shape, stride), _fine(body | lungs, plane.shape, stride), True
+
+
+def _inside_frame(plane: NDArray[np.float32]) -> Mask:
+    """Without margins that are white or black nearly from end to end, as printed frames are."""
+    top = max(float(plane.max()), 1e-6)
+    blank = (plane >= 0.98 * top) | (plane <= 0.02 * top)
+    out = np.ones(plane.shape, bool)
+    for axis in (0, 1):
+        share = blank.mean(axis=1 - axis)
+        inner = np.flatnonzero(share < _FRAME_SHARE)
+        if len(inner):
+            keep = np.zeros(len(share), bool)
+            keep[inner[0] : inner[-1] + 1] = True
+            out &= keep[:, None] if axis == 0 else keep[None, :]
+    return out
+
+
+def _otsu(values: NDArray[np.float32]) -> float:
+    """Threshold with the largest variance between the two classes (Otsu 1979), on 128 bins."""
+    counts, edges = np.histogram(values, 128)
+    centres = (edges[1:] + edges[:-1]) / 2
+    below = np.cumsum(counts)[:-1].astype(np.float64)
+    above = values.size - below
+    mass = np.cumsum(counts * centres)
+    means = mass[:-1] / np.maximum(below, 1), (mass[-1] - mass[:-1]) / np.maximum(above, 1)
+    return float(edges[1:-1][np.argmax(below * above * (means[1] - means[0]) ** 2)])
+
+
+def _reaching_corners(labels: NDArray[np.int32], frame: Mask) -> set[int]:
+    """Dark pieces in a corner of the frame, along most of an edge, or from side to side below: air around the patient."""
+    rows, columns = np.flatnonzero(frame.any(1)), np.flatnonzero(frame.any(0))
+    inner = labels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    height, width = max(1, round(inner.shape[0] * _CORNER)), max(1, round(inner.shape[1] * _CORNER))
+    found: set[int] = set()
+    for vertical in (slice(None, height), slice(-height, None)):
+        for horizontal in (slice(None, width), slice(-width, None)):
+            found |= set(np.unique(inner[vertical, horizontal]).tolist())
+    for edge in (inner[0], inner[-1], inner[:, 0], inner[:, -1]):
+        found |= {int(k) for k in np.unique(edge) if (edge == k).mean() > 0.6}
+    below = set(np.unique(inner[-1]).tolist()) & set(np.unique(inner[:, 0]).tolist()) & set(np.unique(inner[:, -1]).tolist())
+    return (found | below) - {0}
+
+
+def _is_rim(piece: Mask, frame: Mask) -> bool:
+    """A thin arc across the picture: the gap between patient and table."""
+    rows, columns = np.flatnonzero(piece.any(1)), np.flatnonzero(piece.any(0))
+    height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+    return bool(width > 0.5 * frame.any(0).sum() and piece.sum() < 0.35 * height * width)
+
+
+def _fill_sides(lungs: Mask) -> Mask:
+    """Convex hull of the lung on each side of the middle."""
+    columns = np.flatnonzero(lungs.any(0))
+    middle = (columns[0] + columns[-1] + 1) // 2
+    labels, count = ndimage.label(lungs)
+    sides = np.zeros((2, *lungs.shape), bool)
+    for piece in range(1, count + 1):
+        here = labels == piece
+        share = float(here[:, :middle].sum() / here.sum())
+        if 0.15 < share < 0.85:  # the lungs touch, or one picture shows one lung
+            sides[0, :, :middle] |= here[:, :middle]
+            sides[1, :, middle:] |= here[:, middle:]
+        else:
+            sides[int(share <= 0.5)] |= here
+    return np.logical_or(_hull(sides[0]), _hull(sides[1]))
+
+
+def _hull(mask: Mask) -> Mask:
+    points = np.argwhere(mask & ~ndimage.binary_erosion(mask))
+    try:
+        corners = points[ConvexHull(points).vertices]
+    except (QhullError, ValueError):
+        return mask
+    canvas = Image.new("1", (mask.shape[1], mask.shape[0]))
+    ImageDraw.Draw(canvas).polygon([(int(x), int(y)) for y, x in corners], fill=1, outline=1)
+    return np.asarray(canvas, dtype=bool) | mask
+
+
+def _fine(mask: Mask, shape: tuple[int, ...], stride: int) -> Mask:
+    return np.repeat(np.repeat(mask, stride, 0), stride, 1)[: shape[0], : shape[1]]

@@ -1,0 +1,49 @@
+"""Weights of an earlier run as the start of a new one, always told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from m2net.errors import CheckpointError
+from m2net.training.loading import read_checkpoint
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What became of the weights: names taken over, names the new model lacks or has in another shape, names that start anew."""
+
+    loaded: list[str]
+    skipped: list[str]
+    fresh: list[str]
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{len(self.loaded)} tensors taken over, {len(self.skipped)} of the checkpoint left, {len(self.fresh)} start anew"
+
+
+def take_over(network: nn.Module, path: Path, parts: tuple[str, ...] = ("encoder",)) -> Transfer:
+    """Copy the weights of these parts of a checkpoint's network wherever name and shape agree.
+
+    Args:
+        network: the new network.
+        path: checkpoint written by m2net fit.
+        parts: encoder, decoder, heads.
+
+    Raises:
+        CheckpointError: not one of m2net's, or nothing fits.
+    """
+    saved = {k.removeprefix("network."): v for k, v in read_checkpoint(path)["state_dict"].items() if k.startswith("network.")}
+    own = network.state_dict()
+    wanted = {k: v for k, v in saved.items() if k.split(".")[0] in parts}
+    fits = {k: v for k, v in wanted.items() if k in own and own[k].shape == v.shape}
+    if not fits:
+        raise CheckpointError(
+            f"no weight of {path} fits the new model's {', '.join(parts)}", expected="a checkpoint with the same encoder",
+            remedy="Check network.encoder, or leave model.start_from out",
+        )  # fmt: skip
+    network.load_state_dict({**own, **fits})
+    fresh = [k for k in own if k not in fits and not k.endswith("num_batches_tracked")]
+    return Transfer(sorted(fits), sorted(set(saved) - set(fits)), fresh)

@@ -1,0 +1,91 @@
+"""A planted shortcut is found and takes its model's success away; a model of the disease keeps it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from m2net.assessment.audit import ALL, audit, pooled_auc
+from m2net.cli.main import main
+from m2net.errors import ConfigError
+
+
+def test_pooled_auc_is_the_share_of_pairs_won_within_strata(rng: np.random.Generator) -> None:
+    score, positive, stratum = rng.normal(size=60).round(1), rng.random(60) < 0.4, rng.integers(0, 3, 60)
+    won = pairs = 0.0
+    for i in np.flatnonzero(positive):
+        for j in np.flatnonzero(~positive):
+            if stratum[i] == stratum[j]:
+                pairs += 1
+                won += float(score[i] > score[j]) + 0.5 * float(score[i] == score[j])
+    assert pooled_auc(score, positive, stratum) == pytest.approx(won / pairs)
+
+
+def test_a_model_of_the_shortcut_loses_and_a_model_of_the_disease_does_not(rng: np.random.Generator) -> None:
+    label = rng.random(300) < 0.5
+    white = label + rng.normal(0, 0.7, 300)
+    sites = rng.choice(["a", "b"], 300)
+    facts = [{"saturation": {"white_share": float(w)}, "site": {"site": str(n)}} for w, n in zip(white, sites, strict=True)]
+    disease = label + rng.normal(0, 0.7, 300)
+    names, patients = ["sick" if v else "well" for v in label], [str(k // 2) for k in range(300)]
+    for score, kept in ((white, False), (disease, True)):
+        (found,) = audit(names, patients, facts, {"sick": score, "well": -score})
+        assert found.strongest.name == "saturation/white_share"
+        assert found.families["saturation"].value > 0.75
+        assert abs(found.families["site"].value - 0.5) < 0.12
+        assert found.families[ALL].value > 0.75
+        assert found.model.value > 0.8
+        assert (found.lost.value < 0.06) if kept else (found.lost.value > 0.12)
+        assert found.lost.low <= found.lost.value <= found.lost.high
+
+
+def test_folds_of_the_forest_keep_patients_together(rng: np.random.Generator) -> None:
+    """Facts that only identify the patient tell nothing, once patients are not in two folds."""
+    patients = [str(k // 5) for k in range(300)]
+    label = rng.choice(["a", "b"], 60)
+    facts = [{"border": {"mean": float(number), "spread": 0.0}} for number in np.repeat(rng.permutation(60), 5)]
+    (found,) = audit([str(label[k // 5]) for k in range(300)], patients, facts)
+    assert abs(found.families["border"].value - 0.5) < 0.2  # with a patient in two folds it is 1.0
+    assert found.model is None
+
+
+def test_one_class_is_refused() -> None:
+    with pytest.raises(ConfigError, match="1 classes"):
+        audit(["a", "a", ""], ["1", "2", "3"], [{}, {}, {}])
+
+
+def test_the_command_finds_a_printed_letter(tmp_path: Path, rng: np.random.Generator) -> None:
+    rows = []
+    for k in range(60):
+        plane = np.full((90, 110), 20.0)
+        y, x = np.mgrid[:90, :110]
+        plane[((y - 45) / 38) ** 2 + ((x - 55) / 48) ** 2 < 1] = 170
+        for side in (-22, 22):
+            plane[((y - 45) / 24) ** 2 + ((x - 55 - side) / 15) ** 2 < 1] = 60
+        plane += rng.normal(0, 4, plane.shape)
+        sick = k % 2 == 0
+        plane = plane.clip(0, 254)
+        if sick:
+            plane[4:10, 4:7] = 255
+        Image.fromarray(plane.astype(np.uint8)).save(tmp_path / f"{k}.png")
+        rows.append({"study_id": f"s{k}", "patient_id": f"p{k}", "modality": "ct", "image": f"{k}.png",
+                     "diagnosis": "covid19" if sick else "non_pneumonia|cap"})  # fmt: skip
+    with (tmp_path / "m.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    with (tmp_path / "p.csv").open("w") as file:
+        file.write("study_id,diagnosis_p_covid19\n" + "".join(f"s{k},{rng.random():.3f}\n" for k in range(60)))
+    words = ["audit", str(tmp_path / "m.csv"), "--store", str(tmp_path / "store"), "--out", str(tmp_path / "a.json")]
+    assert main([*words, "--predictions", str(tmp_path / "p.csv")]) == 0
+    (found,) = json.loads((tmp_path / "a.json").read_text())["classes"]
+    assert found["name"] == "covid19"
+    assert found["families"]["marks"]["value"] > 0.95
+    assert found["families"]["image size"]["value"] if "image size" in found["families"] else True
+    assert abs(found["model"]["value"] - 0.5) < 0.25
+    assert main([*words, "--strata", "marks/nothing"]) == 2

@@ -1,0 +1,156 @@
+"""Whole slices as instances: what they show, what they leave out, and that no label decides it."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from m2net.assessment import stitch_labels, stitch_values
+from m2net.bags import (
+    Augmentation,
+    BagDataset,
+    InputSpec,
+    Prepared,
+    Store,
+    apply_window,
+    cut_bag,
+    full_slices,
+    prepare_volume,
+    random_slices,
+)
+from m2net.cli.main import main
+from m2net.errors import ConfigError
+from m2net.phantoms import Phantom
+from m2net.studies import Volume, read_manifest
+from m2net.vocabulary import Intensity
+
+SPEC = InputSpec(spacing_mm=4.0, patch=48, view="slices", window=(-1000.0, 100.0))
+PICTURE = InputSpec(intensity="relative", spacing_mm=0.0, patch=48, view="slices", window=(0.0, 32767.0), normalise="lungs")
+
+
+@pytest.fixture(scope="module")
+def study(phantom: Phantom) -> Prepared:
+    volume = Volume.from_own(phantom.image, phantom.geometry)
+    return prepare_volume(volume, {"lobes": phantom.lobes, "lungs": phantom.lungs}, 4.0)
+
+
+@pytest.fixture(scope="module")
+def picture(phantom: Phantom) -> Prepared:
+    return prepare_volume(as_picture(phantom, -1200, 100), {}, 0.0)
+
+
+def as_picture(phantom: Phantom, low: float, high: float) -> Volume:
+    plane = phantom.image[len(phantom.image) // 2].astype(np.float32)
+    return Volume(np.rint(np.clip((plane - low) / (high - low), 0, 1) * 32767).astype(np.int16)[None], None, Intensity.RELATIVE)
+
+
+def test_every_slice_of_the_lungs_once_and_all_of_the_lungs(study: Prepared) -> None:
+    cut = full_slices(study, 48)
+    assert cut.corner[:, 0].tolist() == list(range(study.lung_box.z0, study.lung_box.z1))
+    batch = cut_bag(study, cut, SPEC, "s", 0, ("lobes",))
+    assert batch.instances.shape[1:] == (1, 48, 48)
+    inside = study.masks["found_lungs"][study.lung_box.z0 : study.lung_box.z1] > 0
+    _, row, column = cut.corner[0]
+    seen = inside[:, row : row + cut.side, column : column + cut.side]
+    assert seen.sum() == inside.sum()
+
+
+def test_what_was_resized_comes_back(study: Prepared) -> None:
+    batch = cut_bag(study, full_slices(study, 48), SPEC, "s", 0, ("lobes",))
+    shape = study.image.shape
+    back = stitch_labels(batch.dense["lobes"].clamp(min=0), batch, shape)
+    here = slice(study.lung_box.z0, study.lung_box.z1)
+    lobes = study.masks["lobes"][here]
+    assert (back[here][lobes > 0] == lobes[lobes > 0]).mean() > 0.93
+    values = stitch_values(batch.instances[:, 0].float(), batch, shape)[here]
+    inner = study.masks["found_lungs"][here] > 0
+    assert np.corrcoef(values[inner], study.image[here][inner])[0, 1] > 0.88
+
+
+def test_positions_follow_the_resizing(study: Prepared) -> None:
+    batch = cut_bag(study, full_slices(study, 48), SPEC, "s", 0)
+    large = cut_bag(study, full_slices(study, 96), replace(SPEC, patch=96), "s", 0)
+    torch.testing.assert_close(batch.position, large.position)
+    torch.testing.assert_close(batch.position_step, 2 * large.position_step)
+
+
+def test_random_slices_spread_over_the_lungs(study: Prepared, rng: np.random.Generator) -> None:
+    z = random_slices(study, 48, 6, rng).corner[:, 0]
+    assert len(set(z.tolist())) == 6
+    assert z.min() < study.lung_box.z0 + (study.lung_box.z1 - study.lung_box.z0) / 5
+    assert len(random_slices(study, 48, 500, rng).corner) == study.lung_box.z1 - study.lung_box.z0
+
+
+def test_lungs_only_leaves_nothing_else(study: Prepared) -> None:
+    batch = cut_bag(study, full_slices(study, 48), replace(SPEC, lungs_only=True), "s", 0)
+    outside = cut_bag(study, full_slices(study, 48), SPEC, "s", 0, ("lungs",)).dense["lungs"] == 0
+    inner = torch.nn.functional.max_pool2d((~outside).float()[:, None], 5, 1, 2)[:, 0] == 0  # two pixels off the border: resizing mixes
+    assert (batch.instances[:, 0][inner] == study.air).float().mean() > 0.999  # the mask is picked, the picture averaged
+
+
+@pytest.mark.parametrize("normalise", ["lungs", "ranks"])
+def test_the_window_of_a_picture_is_no_cue(phantom: Phantom, normalise: str) -> None:
+    """The same slice printed with another window gives the network nearly the same values inside the lungs, where nothing was clipped."""
+    spec = replace(PICTURE, normalise=normalise)
+    one, other = (prepare_volume(as_picture(phantom, low, high), {}, 0.0) for low, high in ((-1200, 100), (-1400, 500)))
+    other = replace(other, masks=one.masks, lung_box=one.lung_box, body_box=one.body_box)
+    a, b = (apply_window(cut_bag(s, full_slices(s, 48), spec, "s", 0), spec).instances for s in (one, other))
+    plain = replace(spec, normalise="window")
+    c, d = (apply_window(cut_bag(s, full_slices(s, 48), plain, "s", 0), plain).instances for s in (one, other))
+    lungs = a < 0.9
+    assert float((a - b)[lungs].abs().mean()) < 0.06
+    assert float((c - d)[lungs].abs().mean()) > 0.12
+
+
+def test_labels_decide_nothing_about_the_input(cohort: Path, store: Path, tmp_path: Path) -> None:
+    """The same images under other labels give the same instances, in training (augmented) and in evaluation."""
+    with cohort.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        for column in ("image", "lobes", "lungs", "infection"):
+            row[column] = str(cohort.parent / row[column])
+    swapped = [row | {"diagnosis": "cap" if row["diagnosis"] == "covid19" else "covid19", "infected": "", "severity": ""} for row in rows]
+    batches = []
+    for name, table in (("a", rows), ("b", swapped)):
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(table)
+        manifest = tmp_path / f"{name}.csv"
+        spec = replace(SPEC, spacing_mm=6.0)
+        assert main(["prepare", str(manifest), "--store", str(store), "--spacing", "6"]) == 0
+        studies = list(read_manifest(manifest))
+        for cap in (3, None):
+            data = BagDataset(studies, Store(store, 6.0), spec, (), schemes=(), cap=cap, seed=1)
+            augment = Augmentation(rotation_deg=10, scale=0.1, shift=0.1, stretch=0.1, gamma=0.3, blur=0.5, noise=0.1, erase=0.5)
+            batches.append([augment(apply_window(data[k, 5], spec)) for k in range(4)])
+    for one, other in ((0, 2), (1, 3)):
+        for a, b in zip(batches[one], batches[other], strict=True):
+            torch.testing.assert_close(a.instances, b.instances, rtol=0, atol=0)
+            assert not torch.equal(a.bag_targets["diagnosis"], b.bag_targets["diagnosis"])
+
+
+def test_shift_moves_picture_target_and_position_together(study: Prepared) -> None:
+    batch = apply_window(cut_bag(study, full_slices(study, 48), SPEC, "s", 3, ("lobes",)), SPEC)
+    moved = Augmentation(shift=0.2)(batch)
+    pixels = ((moved.position - batch.position) @ torch.linalg.pinv(batch.position_step[0].double()).float()).round(decimals=3)[0]
+    dy, dx = round(float(pixels[0])), round(float(pixels[1]))
+    assert abs(dy) + abs(dx) > 0
+    out = slice(12, 36)
+    there = (slice(12 + dy, 36 + dy), slice(12 + dx, 36 + dx))
+    agree = moved.dense["lobes"][:, out, out] == batch.dense["lobes"][(slice(None), *there)]
+    assert agree.float().mean() > 0.93
+    a, b = moved.instances[:, 0, out, out], batch.instances[(slice(None), 0, *there)]
+    assert float(np.corrcoef(a.flatten(), b.flatten())[0, 1]) > 0.95
+
+
+def test_wrong_views_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"input\.view"):
+        InputSpec.of({"view": "cubes"})
+    with pytest.raises(ConfigError, match="normalise is lungs for HU"):
+        InputSpec.of({"normalise": "lungs"})

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
+
+from m2net.batch import Output
+from m2net.errors import ConfigError
+from m2net.objectives import DiagnosisObjective, group_metrics
+from tests.networks.test_scoremaps import batch_of
+
+SETS = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0], [1, 1, 1]]
+
+
+def labelled(sets: list[list[int]]):
+    batch = batch_of([1] * len(sets), side=16)
+    batch.bag_targets["diagnosis"] = torch.tensor(sets, dtype=torch.bool)
+    return batch
+
+
+def test_the_loss_is_the_published_formula_over_sets() -> None:
+    """Mean over depths and labelled bags of w (1-p)^gamma (-log p), p the summed probability of the set; written out with loops."""
+    objective = DiagnosisObjective(gamma=1.0)
+    counts = {"diagnosis": 40, "diagnosis:covid19": 10, "diagnosis:non_pneumonia": 20, "diagnosis:cap": 5, "diagnosis:non_pneumonia|cap": 5}
+    objective.prepare(counts)
+    weight = {(0, 1, 0): 40 / (4 * 10), (1, 0, 0): 40 / (4 * 20), (0, 0, 1): 40 / (4 * 5), (1, 0, 1): 40 / (4 * 5)}
+    deep = torch.randn(3, len(SETS), 3, generator=torch.Generator().manual_seed(0))
+    terms = []
+    for depth in deep.double().numpy():
+        for row, label in zip(depth, SETS, strict=True):
+            if 0 < sum(label) < 3:
+                p = float((np.exp(row) / np.exp(row).sum())[np.array(label, bool)].sum())
+                terms.append(weight[tuple(label)] * (1 - p) * -np.log(p))
+    loss = objective.loss(Output(deep.mean(0), deep=deep), labelled(SETS))
+    assert float(loss) == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def test_without_a_label_a_connected_zero() -> None:
+    logits = torch.randn(2, 3, requires_grad=True)
+    loss = DiagnosisObjective().loss(Output(logits), labelled([[0, 0, 0], [1, 1, 1]]))
+    loss.backward()
+    assert float(loss) == 0
+    assert logits.grad is not None
+
+
+def test_metrics_are_those_of_scikit_learn(rng: np.random.Generator) -> None:
+    truth = rng.integers(0, 3, 60)
+    probability = rng.dirichlet([1, 1, 1], 60)
+    probability[np.arange(60), truth] += 0.3
+    probability /= probability.sum(1, keepdims=True)
+    possible = torch.nn.functional.one_hot(torch.tensor(truth), 3).bool()
+    found = group_metrics(torch.tensor(probability), possible, ["a", "b", "c"])
+    said = probability.argmax(1)
+    precision, recall, f1, _ = precision_recall_fscore_support(truth, said, average="weighted")
+    assert found["accuracy"] == pytest.approx(accuracy_score(truth, said))
+    assert (found["precision"], found["recall"], found["f1"]) == pytest.approx((precision, recall, f1))
+    for k, name in enumerate("abc"):
+        assert found[f"auc_{name}"] == pytest.approx(roc_auc_score(truth == k, probability[:, k]))
+        assert found[f"sensitivity_{name}"] == pytest.approx(float((said[truth == k] == k).mean()))
+        assert found[f"specificity_{name}"] == pytest.approx(float((said[truth != k] != k).mean()))
+
+
+def test_covid_or_not_is_decided_between_the_groups() -> None:
+    """0.4 COVID-19 against 0.3 + 0.3 is not COVID-19, although it is the most probable class."""
+    objective = DiagnosisObjective(groups=[["covid19"], ["non_pneumonia", "cap"]])
+    logits = torch.log(torch.tensor([[0.3, 0.4, 0.3], [0.2, 0.7, 0.1]]))
+    batch = labelled([[1, 0, 1], [0, 1, 0]])
+    objective.update(Output(logits), batch)
+    assert objective.compute()["accuracy"] == 1
+    rows = objective.rows(Output(logits), batch)
+    assert [r["diagnosis_predicted"] for r in rows] == ["non_pneumonia+cap", "covid19"]
+    assert rows[0]["diagnosis_p_covid19"] == pytest.approx(0.4)
+    statistics = objective.statistics(rows)
+    assert statistics["auc"](np.array([0, 1])) == 1
+
+
+@pytest.mark.parametrize("groups", [[["covid19"]], [["covid19"], ["cap"]], [["covid19", "cap"], ["cap", "non_pneumonia"]]])
+def test_groups_hold_each_class_once(groups: list[list[str]]) -> None:
+    with pytest.raises(ConfigError, match="groups"):
+        DiagnosisObjective(groups=groups)
+
+
+def test_weights_travel_with_the_checkpoint() -> None:
+    objective = DiagnosisObjective()
+    objective.prepare({"diagnosis:covid19": 1, "diagnosis:cap": 3})
+    again = DiagnosisObjective()
+    again.load_state_dict(objective.state_dict())
+    torch.testing.assert_close(again.set_weight, objective.set_weight)
+    assert float(again.set_weight[2]) == pytest.approx(2.0)
