@@ -97,3 +97,16 @@ class Output:
     instance_weight: Tensor | None = None
     deep: Tensor | None = None
     instance_logits: Tensor | None = None
+
+    def mean_with(self, other: Output) -> Output:
+        """Mean of two answers about the same bags, field by field."""
+
+        def mean(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+            return None if a is None or b is None else (a + b) / 2
+
+        return Output(
+            (self.logits + other.logits) / 2,
+            mean(self.instance_weight, other.instance_weight),
+            mean(self.deep, other.deep),
+            mean(self.instance_logits, other.instance_logits),
+        )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from m2net.assessment.boxes import InfectionBox, find_boxes
@@ -24,6 +25,8 @@ from m2net.studies import Volume
 from m2net.training import file_hash, load_model
 from m2net.vocabulary import Diagnosis, Modality
 
+_RIM_MM = 6.0  # consolidated lung at the pleura is easily missed by the finder
+_PICTURE_MM = 400.0  # taken for the longer side of a picture, whose millimetres are not known, when the rim is laid
 _LEAST_SHARE = 0.002  # of a slice's lungs square; smaller components are no box
 
 
@@ -175,6 +178,7 @@ class Explainer:
         by_slice = self.objective.grouped(output.instance_logits).tolist()
         scores = DepthScores(self.module.network, self.task)
         maps = {name: SALIENCY[name](scores, given.instances, explained, self.spec.slices) for name in methods}
+        near = _near_lungs(prepared)
         return Judgement(
             probabilities=dict(zip(names, probability, strict=True)),
             predicted=names[predicted],
@@ -184,7 +188,7 @@ class Explainer:
                 SliceFinding(int(z), weight, dict(zip(names, row, strict=True)))
                 for z, weight, row in zip(batch.corner[:, 0].tolist(), output.instance_weight.tolist(), by_slice, strict=True)
             ],
-            saliency={name: _stitched(found, batch, prepared) for name, found in maps.items()},
+            saliency={name: _stitched(found, batch, prepared) * near for name, found in maps.items()},
             side=int(batch.side[0]),
         )
 
@@ -197,6 +201,14 @@ class Explainer:
 def least_box(square: float) -> int:
     """Fewest pixels of a box in a study whose lungs' square has this many pixels."""
     return max(1, round(_LEAST_SHARE * square))
+
+
+def _near_lungs(prepared: Prepared) -> NDArray[np.bool_]:
+    """The lungs that were found and a rim: an infection lies nowhere else, and score maps are coarse."""
+    lungs = np.asarray(prepared.masks["found_lungs"]) > 0
+    pixel = prepared.spacing_mm[1] if prepared.spacing_mm else _PICTURE_MM / max(lungs.shape)
+    rim = max(1, round(_RIM_MM / pixel))
+    return np.asarray(ndimage.binary_dilation(lungs, np.ones((1, 3, 3), bool), iterations=rim))
 
 
 def _stitched(maps: Tensor, batch: BagBatch, prepared: Prepared) -> NDArray[np.float32]:

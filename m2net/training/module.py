@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class M2NetModule(pl.LightningModule):
         schedule: str = "cosine",
         warmup: float = 0.05,
         start_from: str | None = None,
+        mirror: bool = False,
     ) -> None:
         """Build from plain values, which are saved in every checkpoint.
 
@@ -55,6 +57,7 @@ class M2NetModule(pl.LightningModule):
             optimizer: name (adamw, adam, sgd) and its arguments; AdamW with lr 1e-3 by default.
             schedule: cosine, polynomial or constant.
             warmup: share of the run with a rising learning rate.
+            mirror: in evaluation, average bag answers over the study and its mirror image; refused where sides matter.
             start_from: checkpoint whose encoder weights a fit starts from; what was taken over is said and kept with the model.
 
         Raises:
@@ -68,10 +71,10 @@ class M2NetModule(pl.LightningModule):
         self.save_hyperparameters(
             {
                 "network": network, "tasks": tasks, "input": self.spec.plain(), "optimizer": optimizer,
-                "schedule": schedule, "warmup": warmup,
+                "schedule": schedule, "warmup": warmup, "mirror": mirror,
             }
         )  # fmt: skip
-        self.start_from = start_from
+        self.start_from, self.mirror = start_from, mirror
         factor(schedule, 0.0, warmup)
         objectives: dict[str, Objective] = {}
         heads: dict[str, dict[str, Any]] = {}
@@ -87,6 +90,8 @@ class M2NetModule(pl.LightningModule):
         self.objectives = nn.ModuleDict(objectives)
         self.network = build({"m2net": M2Net}, {"name": "m2net", **network}, "network", self.spec.channels, heads=heads)
         self.network = self.network.to(memory_format=torch.channels_last)
+        if mirror and (self.spec.positions or any(head.needs_decoder for head in self.network.heads.values())):
+            raise ConfigError("model.mirror is on where lobes, sides or positions are used", remedy="Set mirror: false")
         self.about: dict[str, Any] = {"version": __version__, "trained_on": {}}
         self._started: dict[str, Any] = {}
         self.results: dict[str, float] = {}
@@ -95,7 +100,10 @@ class M2NetModule(pl.LightningModule):
     def forward(self, batch: BagBatch) -> dict[str, Output]:
         """Per task the head's output."""
         outputs: dict[str, Output] = self.network(batch)
-        return outputs
+        if not self.mirror or self.training:
+            return outputs
+        mirrored: dict[str, Output] = self.network(replace(batch, instances=batch.instances.flip(3)))
+        return {task: outputs[task].mean_with(mirrored[task]) for task in outputs}
 
     def _objectives(self) -> list[tuple[str, Objective]]:
         return list(self.objectives.items())  # type: ignore[arg-type]

@@ -37,9 +37,9 @@ def take_over(network: nn.Module, path: Path, parts: tuple[str, ...] = ("encoder
     """
     saved = {k.removeprefix("network."): v for k, v in read_checkpoint(path)["state_dict"].items() if k.startswith("network.")}
     own = network.state_dict()
-    wanted = {k: v for k, v in saved.items() if k.split(".")[0] in parts}
+    wanted = {k: v for k, v in saved.items() if k.split(".")[0] in parts and not k.endswith("num_batches_tracked")}
     fits = {k: v for k, v in wanted.items() if k in own and own[k].shape == v.shape}
-    if not fits:
+    if not any(v.dim() > 1 for v in fits.values()):
         raise CheckpointError(
             f"no weight of {path} fits the new model's {', '.join(parts)}", expected="a checkpoint with the same encoder",
             remedy="Check network.encoder, or leave model.start_from out",

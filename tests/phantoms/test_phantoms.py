@@ -107,3 +107,21 @@ def test_lungs_of_every_site_are_found() -> None:
         found = find_thorax(Volume.from_own(phantom.image, phantom.geometry), phantom.geometry.spacing_mm).lungs > 0
         true = phantom.lungs > 0
         assert 2 * (found & true).sum() / (found.sum() + true.sum()) > 0.85, site
+
+
+def test_pictures_of_slices_are_studies_with_their_own_label(tmp_path: Path) -> None:
+    """A slice is sick where its mask shows infection; masks and picture have one size; a patient's slices share the patient."""
+    from PIL import Image
+
+    words = ["--patients", "6", "--seed", "9", "--matrix", "64", "--slice-mm", "8", "--format", "png", "--pictures", "4"]
+    assert main(["phantom", "--out", str(tmp_path), *words]) == 0
+    with (tmp_path / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 24
+    assert len({r["patient_id"] for r in rows}) == 6
+    for row in rows:
+        infection = np.asarray(Image.open(tmp_path / row["infection"]))
+        assert Image.open(tmp_path / row["image"]).size == Image.open(tmp_path / row["lobes"]).size == infection.shape[::-1]
+        assert (row["infected"] == "1") == ((infection > 0).sum() >= 12) == (row["diagnosis"] != "non_pneumonia")
+    assert {"0", "1"} == {r["infected"] for r in rows}
+    assert main(["verify", str(tmp_path / "manifest.csv")]) == 0

@@ -1,0 +1,80 @@
+"""Slice-level and lobe-level infection on three real CT series, by models that were trained on SYNTHETIC patients only.
+
+    python experiments/weakly_supervised/real_volumes.py ../shared/data/ct_volumes runs/weak_phantom/best.ckpt \
+        runs/demo/joint/best.ckpt runs/weak_phantom/real
+
+Writes slices.csv and lobes.csv into the last folder, explanations beside them, and prints the figures.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from m2net.assessment import Assessor, Explainer, Explanation
+from m2net.machine import keep_big_blocks
+from m2net.reports.explanation import write_explanation
+from m2net.reports.results import write_table
+from m2net.studies import read_image
+from m2net.vocabulary import Lobe
+
+METHOD, THRESHOLD = "score_maps", 0.5
+CODES = {"LUL": Lobe.LEFT_UPPER, "LLL": Lobe.LEFT_LOWER, "RUL": Lobe.RIGHT_UPPER, "RML": Lobe.RIGHT_MIDDLE, "RLL": Lobe.RIGHT_LOWER}
+CALLED_SHARE = 0.02  # of a lobe's voxels in boxes' saliency from which it is called
+
+
+def slice_scores(explanation: Explanation) -> dict[int, float]:
+    """P(pneumonia) of each slice that was read, by its index from the lowest."""
+    return {s.slice_index: 1.0 - s.probabilities["non_pneumonia"] for s in explanation.slices}
+
+
+def _auc(rows: list[dict[str, Any]]) -> str:
+    infected = [row["infected"] for row in rows]
+    value = f"{roc_auc_score(infected, [row['score'] for row in rows]):.3f}" if len(set(infected)) == 2 else "undefined"
+    return f"slice AUC {value}, {sum(infected)} of {len(rows)} slices infected"
+
+
+def main(data: Path, model: Path, lobes_model: Path, out: Path) -> None:
+    """Judge every series of the folder."""
+    keep_big_blocks()
+    with (data / "slice_labels.csv").open(newline="", encoding="utf-8") as file:
+        labels = list(csv.DictReader(file))
+    explainer, assessor = Explainer(model, METHOD, THRESHOLD), Assessor(lobes_model)
+    slices: list[dict[str, Any]] = []
+    called: list[dict[str, Any]] = []
+    for study in dict.fromkeys(row["study_id"] for row in labels):
+        volume = read_image(data / study)
+        explanation = explainer.explain(volume)
+        write_explanation(out / study, explanation, study, 6)
+        lobes = assessor.assess(volume).lobes
+        assert lobes is not None
+        scores = slice_scores(explanation)
+        mine = [row for row in labels if row["study_id"] == study]
+        for row in mine:
+            index = len(mine) - 1 - int(row["z_index_superior_first"])  # labels count from the top, volumes from below
+            slices.append({"study": study, "slice": index, "infected": int(row["infected"]), "score": scores.get(index, 0.0)})
+        marked = explanation.saliency >= THRESHOLD if explanation.infected else np.zeros(lobes.shape, bool)
+        for name, lobe in CODES.items():
+            inside = lobes == lobe
+            share = float(marked[inside].mean()) if inside.any() else float("nan")
+            true = sum(int(row[name]) for row in mine)
+            called.append(
+                {"study": study, "lobe": name, "marked_slices": true, "salient_share": share, "called": int(share > CALLED_SHARE)}
+            )
+        print(study, "predicted", explanation.predicted, {k: round(v, 3) for k, v in explanation.probabilities.items()})
+    write_table(out / "slices.csv", slices)
+    write_table(out / "lobes.csv", called)
+    for study in dict.fromkeys(row["study"] for row in slices):
+        print(study, _auc([row for row in slices if row["study"] == study]))
+    print("all series", _auc(slices))
+    for row in called:
+        print(row)
+
+
+if __name__ == "__main__":
+    main(*(Path(word) for word in sys.argv[1:5]))
