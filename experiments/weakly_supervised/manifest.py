@@ -1,7 +1,9 @@
 """Manifest of the folder of single COVID-CT slices (``labels.csv`` beside ``covid/`` and ``noncovid/``).
 
     python experiments/weakly_supervised/manifest.py ../shared/data/ct_slices runs/covid_ct/manifest.csv
+    python experiments/weakly_supervised/manifest.py ../shared/data/ct_slices runs/covid_ct/train.csv train
 
+The second form keeps one part only, for cross-validation inside train.
 Images with a ``caution`` are left out: they show a patient of the held-back part under another number, or another label.
 Sizes, file names and free text are not carried along.
 """
@@ -17,10 +19,10 @@ LABELS = {"covid": "covid19", "noncovid": "non_pneumonia|cap"}
 COLUMNS = ["study_id", "patient_id", "modality", "image", "diagnosis", "site", "split"]
 
 
-def write(source: Path, out: Path) -> int:
-    """Write the manifest; returns the number of studies."""
+def write(source: Path, out: Path, part: str = "") -> int:
+    """Write the manifest of all parts, or of one; returns the number of studies."""
     with (source / "labels.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if not row.get("caution")]
+        rows = [row for row in csv.DictReader(file) if not row.get("caution") and part in ("", row["split"])]
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
@@ -42,4 +44,4 @@ def write(source: Path, out: Path) -> int:
 
 if __name__ == "__main__":
     target = Path(sys.argv[2])
-    print(f"{target}: {write(Path(sys.argv[1]), target)} slices")
+    print(f"{target}: {write(Path(sys.argv[1]), target, *sys.argv[3:4])} slices")

@@ -63,6 +63,8 @@ def audit(
 ) -> list[ClassAudit]:
     """Audit every class of a label against the rest; two classes are audited once.
 
+    A label may be a set (``non_pneumonia|cap``); studies whose set overlaps the audited one without being it are left out.
+
     Args:
         labels: the label's text of each study; "" is left out.
         patients: patient of each study.
@@ -78,22 +80,28 @@ def audit(
     classes = sorted({labels[k] for k in known})
     if len(classes) < 2:
         raise ConfigError(f"the label has {len(classes)} classes ({', '.join(classes)})", expected="at least two")
-    who = [patients[k] for k in known]
-    tables = _tables([facts[k] for k in known])
-    singles = _single_facts([facts[k] for k in known])
-    if strata and strata not in singles:
-        raise ConfigError(f"the fact {strata!r} is unknown", expected=f"one of {', '.join(singles)}")
+    if strata and strata not in _single_facts(facts):
+        raise ConfigError(f"the fact {strata!r} is unknown", expected=f"one of {', '.join(_single_facts(facts))}")
     done = []
     for name in classes[:1] if len(classes) == 2 else classes:
-        positive = np.array([labels[k] == name for k in known])
-        strongest = _strongest(singles, positive)
-        entry: dict[str, Any] = {}
-        if scores is not None and name in scores:
-            by = strata or strongest.name
-            entry = _stratified(scores[name][known], positive, _strata(singles[by]), who) | {"strata": by}
-        families = {family: _forest(table, positive, who, seed) for family, table in tables.items()}
-        done.append(ClassAudit(name, int(positive.sum()), families, strongest, **entry))
+        clear = [k for k in known if labels[k] == name or not set(labels[k].split("|")) & set(name.split("|"))]
+        score = None if scores is None or name not in scores else scores[name][clear]
+        one = [facts[k] for k in clear], [patients[k] for k in clear], np.array([labels[k] == name for k in clear])
+        done.append(_audit_class(name, *one, score, strata, seed))
     return done
+
+
+def _audit_class(
+    name: str, facts: list[Facts], patients: list[str], positive: NDArray[np.bool_], score: Scores | None, strata: str, seed: int
+) -> ClassAudit:
+    singles = _single_facts(facts)
+    strongest = _strongest(singles, positive)
+    by = strata or strongest.name
+    entry: dict[str, Any] = {}
+    if score is not None and by:
+        entry = _stratified(score, positive, _strata(singles[by]), patients) | {"strata": by}
+    families = {family: _forest(table, positive, patients, seed) for family, table in _tables(facts).items()}
+    return ClassAudit(name, int(positive.sum()), families, strongest, **entry)
 
 
 def pooled_auc(score: Scores, positive: NDArray[np.bool_], stratum: NDArray[np.int64]) -> float:

@@ -52,6 +52,7 @@ class Explanation:
         saliency: (Z, Y, X) float32 in [0, 1] on the study's LPS grid.
         boxes: around the infection, highest score first; none where no pneumonia is predicted.
         slices: every slice read, from the lowest.
+        notes: what the reader and the lung finder remarked.
         method: name of the saliency.
         threshold: saliency from which a pixel is in a box.
         model: facts of the model.
@@ -65,6 +66,7 @@ class Explanation:
     saliency: NDArray[np.float32]
     boxes: list[InfectionBox]
     slices: list[SliceFinding]
+    notes: tuple[str, ...]
     method: str
     threshold: float
     model: dict[str, Any] = field(default_factory=dict)
@@ -117,6 +119,8 @@ class Explainer:
         }
 
     def _find_task(self) -> str:
+        if self.spec.view != View.SLICES:
+            raise ConfigError(f"the model reads {self.spec.view}", expected="slices (data.input.view), so that each is judged once")
         for task, head in self.module.network.heads.items():
             if isinstance(head, ScoreMapHead) and isinstance(self.module.objectives[task], DiagnosisObjective):
                 return str(task)
@@ -157,13 +161,22 @@ class Explainer:
             saliency=saliency,
             boxes=find_boxes(saliency, self.threshold, least) if judgement.infected else [],
             slices=judgement.slices,
+            notes=prepared.notes,
             method=self.method,
             threshold=self.threshold,
             model=self.model,
         )
 
-    def judge(self, prepared: Prepared, methods: Sequence[str]) -> Judgement:
-        """Diagnosis of a prepared study, and the saliency of the predicted class by each of these methods on the store's grid."""
+    def judge(self, prepared: Prepared, methods: Sequence[str], *, only_infected: bool = False) -> Judgement:
+        """Diagnosis of a prepared study, and the saliency of the predicted class by each of these methods on the store's grid.
+
+        With ``only_infected`` the saliency of a study that is called free of pneumonia is left out: it costs more than the diagnosis.
+
+        Raises:
+            ConfigError: the model reads another intensity, or the manifest's lung masks, which a new study has not.
+        """
+        if str(prepared.intensity) != self.spec.intensity:
+            raise ConfigError(f"the study has {prepared.intensity} intensity", expected=f"{self.spec.intensity}, as the model")
         cut = FULL_CUTS[View(self.spec.view)](prepared, self.spec.patch)
         batch = cut_bag(prepared, cut, self.spec, "study", 0)
         given = to_input(batch.to(self.device), self.spec)
@@ -177,13 +190,15 @@ class Explainer:
         assert output.instance_logits is not None
         by_slice = self.objective.grouped(output.instance_logits).tolist()
         scores = DepthScores(self.module.network, self.task)
-        maps = {name: SALIENCY[name](scores, given.instances, explained, self.spec.slices) for name in methods}
+        infected = str(Diagnosis.NON_PNEUMONIA) not in self.objective.groups[predicted]
+        wanted = methods if infected or not only_infected else ()
+        maps = {name: SALIENCY[name](scores, given.instances, explained, self.spec.slices) for name in wanted}
         near = _near_lungs(prepared)
         return Judgement(
             probabilities=dict(zip(names, probability, strict=True)),
             predicted=names[predicted],
             explained=str(list(Diagnosis)[explained]),
-            infected=str(Diagnosis.NON_PNEUMONIA) not in self.objective.groups[predicted],
+            infected=infected,
             slices=[
                 SliceFinding(int(z), weight, dict(zip(names, row, strict=True)))
                 for z, weight, row in zip(batch.corner[:, 0].tolist(), output.instance_weight.tolist(), by_slice, strict=True)

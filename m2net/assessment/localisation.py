@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from m2net.assessment.boxes import find_boxes, match
 from m2net.assessment.explainer import Explainer, Judgement, least_box
-from m2net.bags import Prepared
+from m2net.bags import Prepared, diagnoses
 from m2net.objectives import Interval, intervals
 from m2net.studies import Study
 from m2net.vocabulary import MASK_UNLABELLED, Column, Diagnosis
@@ -44,13 +44,14 @@ class Localised:
 
 def localise(explainer: Explainer, study: Study, prepared: Prepared, methods: Sequence[str], thresholds: Sequence[float]) -> Localised:
     """Judge one study whose diagnosis is known, and its infection mask where it has an infection."""
-    judgement = explainer.judge(prepared, methods)
-    infection = _infection(prepared)
+    judgement = explainer.judge(prepared, methods, only_infected=True)
+    infection, unlabelled = _infection(prepared)
     sick = bool(infection.any())
+    possible = diagnoses(study)
     row: dict[str, Any] = {
         "study_id": study.study_id,
         "patient_id": study.patient_id,
-        "diagnosis": "|".join(d for d in Diagnosis if d in study.diagnosis),
+        "diagnosis": "|".join(d for d in Diagnosis if d in possible),
         "predicted": judgement.predicted,
         "infection": int(sick),
         "called_infected": int(judgement.infected),
@@ -59,34 +60,49 @@ def localise(explainer: Explainer, study: Study, prepared: Prepared, methods: Se
     boxes: dict[tuple[str, float], tuple[int, ...]] = {}
     least = least_box(judgement.side**2)
     true = find_boxes(infection.astype(np.float32), 0.5, least)
-    for name, saliency in judgement.saliency.items():
-        if sick and judgement.infected:
-            row |= _pointing(name, saliency, infection, prepared)
+    for name in methods:
+        saliency = judgement.saliency.get(name)
+        if sick and saliency is not None:
+            read = {one.slice_index for one in judgement.slices}
+            row |= _pointing(name, saliency, infection, unlabelled, prepared, read)
         for threshold in thresholds:
-            found = find_boxes(saliency, threshold, least) if judgement.infected else []
+            found = [] if saliency is None else find_boxes(saliency, threshold, least)
             met = [count for overlap in OVERLAPS for count in match(found, true, overlap)]
             boxes[name, threshold] = (len(true), len(found), *met)
     return Localised(row, boxes, _slices(judgement, infection))
 
 
-def _infection(prepared: Prepared) -> NDArray[np.bool_]:
+def _infection(prepared: Prepared) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Infected, and unlabelled."""
     mask = prepared.masks.get(str(Column.INFECTION))
     if mask is None:
-        return np.zeros(prepared.image.shape, bool)
+        return np.zeros(prepared.image.shape, bool), np.zeros(prepared.image.shape, bool)
     codes = np.asarray(mask)
-    return np.asarray((codes > 0) & (codes != MASK_UNLABELLED))
+    return np.asarray((codes > 0) & (codes != MASK_UNLABELLED)), np.asarray(codes == MASK_UNLABELLED)
 
 
-def _pointing(name: str, saliency: NDArray[np.float32], infection: NDArray[np.bool_], prepared: Prepared) -> dict[str, float]:
+def _pointing(
+    name: str,
+    saliency: NDArray[np.float32],
+    infection: NDArray[np.bool_],
+    unlabelled: NDArray[np.bool_],
+    prepared: Prepared,
+    read: set[int],
+) -> dict[str, float]:
+    """Pointing hit and AUPRC over the lungs' pixels of the slices read or infected, alike for every method."""
     from sklearn.metrics import average_precision_score
 
     sampling = prepared.spacing_mm or (1.0, 224 / 15 * POINTING_MM / max(saliency.shape), 224 / 15 * POINTING_MM / max(saliency.shape))
     away = ndimage.distance_transform_edt(~infection, sampling=sampling)
     hit = float(away[np.unravel_index(int(saliency.argmax()), saliency.shape)] <= POINTING_MM)
-    lungs = (np.asarray(prepared.masks["found_lungs"]) > 0) | infection
-    looked = lungs & np.asarray(saliency.any(axis=(1, 2)))[:, None, None]
+    slices: NDArray[np.bool_] = np.asarray(infection.any(axis=(1, 2)))
+    slices[sorted(read)] = True
+    looked = ((np.asarray(prepared.masks["found_lungs"]) > 0) | infection) & ~unlabelled & slices[:, None, None]
+    chance = float(infection[looked].mean())
+    if not np.ptp(saliency):  # a map that says nothing points nowhere
+        return {f"{name}_pointing": 0.0, f"{name}_auprc": chance, f"{name}_auprc_chance": chance}
     precision = float(average_precision_score(infection[looked], saliency[looked]))
-    return {f"{name}_pointing": hit, f"{name}_auprc": precision, f"{name}_auprc_chance": float(infection[looked].mean())}
+    return {f"{name}_pointing": hit, f"{name}_auprc": precision, f"{name}_auprc_chance": chance}
 
 
 def _slices(judgement: Judgement, infection: NDArray[np.bool_]) -> list[tuple[dict[str, float], bool]]:
@@ -110,7 +126,9 @@ def figures(studies: Sequence[Localised], method: str, threshold: float) -> dict
     Pointing and AUPRC are means over the infected studies that were called infected: of the others no saliency of an infection is shown.
     """
     counts = np.array([s.boxes[method, threshold] for s in studies], dtype=np.float64)
-    healthy = np.array([not s.row["infection"] for s in studies])
+    sick = {s.row["patient_id"] for s in studies if s.row["infection"]}
+    healthy = np.array([s.row["patient_id"] not in sick for s in studies])
+    share_of_patient = np.array([1 / sum(o.row["patient_id"] == s.row["patient_id"] for o in studies) for s in studies])
 
     def mean(key: str) -> Any:
         values = np.array([float(s.row.get(f"{method}_{key}", "nan")) for s in studies])
@@ -128,7 +146,9 @@ def figures(studies: Sequence[Localised], method: str, threshold: float) -> dict
         wanted[f"box_recall_{overlap}"] = share(2 + 2 * k, 0)
         wanted[f"box_precision_{overlap}"] = share(3 + 2 * k, 1)
     wanted["false_boxes_per_healthy_patient"] = lambda chosen: (
-        float(counts[chosen][healthy[chosen], 1].mean()) if healthy[chosen].any() else float("nan")
+        float(counts[chosen][healthy[chosen], 1].sum() / share_of_patient[chosen][healthy[chosen]].sum())
+        if healthy[chosen].any()
+        else float("nan")
     )
     return intervals(wanted, [str(s.row["patient_id"]) for s in studies])
 
@@ -138,7 +158,11 @@ def compare(studies: Sequence[Localised], first: str, second: str) -> Interval:
     values = np.array([float(s.row.get(f"{first}_auprc", "nan")) - float(s.row.get(f"{second}_auprc", "nan")) for s in studies])
     chosen = [int(k) for k in np.flatnonzero(np.isfinite(values))]
     patients = [str(studies[k].row["patient_id"]) for k in chosen]
-    return intervals({"difference": lambda index: float(values[chosen][index].mean())}, patients)["difference"]
+
+    def mean(index: NDArray[np.int64]) -> float:
+        return float(values[chosen][index].mean()) if len(index) else float("nan")
+
+    return intervals({"difference": mean}, patients)["difference"]
 
 
 def slice_figures(studies: Sequence[Localised], names: Sequence[str]) -> dict[str, Interval]:
@@ -152,7 +176,7 @@ def slice_figures(studies: Sequence[Localised], names: Sequence[str]) -> dict[st
         for row, infected in study.slices:
             label = study.row["diagnosis"] if infected else str(Diagnosis.NON_PNEUMONIA)
             probability.append([row[name] for name in names])
-            possible.append([label in name.split("+") for name in names])
+            possible.append([bool(set(label.split("|")) & set(name.split("+"))) for name in names])
             patients.append(str(study.row["patient_id"]))
     p, t = torch.tensor(probability, dtype=torch.float64), torch.tensor(possible)
 

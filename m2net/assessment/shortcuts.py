@@ -25,8 +25,8 @@ def trivial_facts(study: Study, prepared: Prepared, columns: tuple[str, ...] = (
 
     Numbers are floats (NaN where unknown), categories are text ("" where unknown).
     """
-    step = max(1, len(prepared.image) // _SLICES)
-    image = np.asarray(prepared.image[::step])[:_SLICES]
+    count = len(prepared.image)
+    image = np.asarray(prepared.image[np.linspace(0, count - 1, min(count, _SLICES)).round().astype(int)])
     slices, rows, across = prepared.source_shape
     spacing = prepared.spacing_mm or (float("nan"),) * 3
     acquisition = prepared.verdict.facts.get("acquisition") or {}
@@ -69,8 +69,14 @@ def _border(image: NDArray[np.int16]) -> dict[str, float | str]:
     frame = np.ones((height, width), bool)
     frame[reach:-reach, reach:-reach] = False
     values = image[:, frame].astype(np.float64)
-    blank = [float((np.ptp(image, axis=axis) == 0).mean()) for axis in (1, 2)]
+    blank = [float(np.mean([_margin(np.ptp(plane, axis=axis) == 0) for plane in image])) for axis in (0, 1)]
     return {"mean": float(values.mean()), "spread": float(values.std()), "blank_columns": blank[0], "blank_rows": blank[1]}
+
+
+def _margin(blank: NDArray[np.bool_]) -> float:
+    """Share of a row of flags that is true from either end without a break."""
+    kept = np.flatnonzero(~blank)
+    return 1.0 - (kept[-1] - kept[0] + 1) / len(blank) if len(kept) else 1.0
 
 
 def _marks(image: NDArray[np.int16], intensity: Intensity) -> dict[str, float | str]:

@@ -1,7 +1,7 @@
 """A study as the network wants it: prepared store, instances, transforms, collation, LightningDataModule."""
 
 from m2net.bags.cutting import cut_bag, join
-from m2net.bags.dataset import BagDataset, EpochSampler, bag_targets, severity_target
+from m2net.bags.dataset import BagDataset, EpochSampler, bag_targets, diagnoses, severity_target
 from m2net.bags.inputs import InputSpec, Normalise, View
 from m2net.bags.prepared import Prepared, prepare_volume, to_source_grid
 from m2net.bags.sampling import FULL_CUTS, RANDOM_CUTS, Cut, full_cut, full_slices, random_cut, random_slices
@@ -24,6 +24,7 @@ __all__ = [
     "apply_window",
     "bag_targets",
     "cut_bag",
+    "diagnoses",
     "full_cut",
     "full_slices",
     "join",

@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from m2net.bags.inputs import InputSpec
+from m2net.bags.inputs import InputSpec, LungsFrom
 from m2net.bags.normalising import value_map
 from m2net.bags.prepared import Prepared
 from m2net.bags.sampling import Cut
 from m2net.batch import BagBatch
+from m2net.errors import StudyError
 from m2net.vocabulary import MASK_UNLABELLED, UNLABELLED, Column
 
 T = TypeVar("T", bound=np.generic)
@@ -84,7 +85,13 @@ def _plane(study: Prepared, z: int, spec: InputSpec) -> NDArray[np.int16]:
     plane = np.asarray(study.image[z])
     if not spec.lungs_only:
         return plane
-    lungs = np.asarray(study.masks.get(str(Column.LUNGS), study.masks["found_lungs"])[z])
+    name = "found_lungs" if spec.lungs_from == LungsFrom.FOUND else str(Column.LUNGS)
+    if name not in study.masks:
+        raise StudyError(
+            "the model keeps the manifest's lungs only, and the study has no lung mask", expected="a mask in the lungs column",
+            remedy="Give one, or train with data.input.lungs_from: found",
+        )  # fmt: skip
+    lungs = np.asarray(study.masks[name][z])
     masked = plane.copy()
     masked[(lungs == 0) | (lungs == MASK_UNLABELLED)] = study.air
     return masked

@@ -25,6 +25,13 @@ class Normalise(StrEnum):
     RANKS = "ranks"
 
 
+class LungsFrom(StrEnum):
+    """Which lungs ``lungs_only`` keeps."""
+
+    FOUND = "found"
+    MANIFEST = "manifest"
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """How studies become instances.
@@ -40,7 +47,9 @@ class InputSpec:
             picture slow the learning of the lobes (measured: experiments/demo/README.md).
         window: lowest and highest HU that the network tells apart; [0, 32767] for relative intensity.
         view: patches, or slices: the square around the study's lungs in each slice, resized to ``patch``.
-        lungs_only: whether everything outside the lungs (the manifest's mask, else those found) is made air.
+        lungs_only: whether everything outside the lungs is made air.
+        lungs_from: found (by m2net, in every study), or manifest: the mask of its ``lungs`` column, a model's for instance, which then
+            every study must have; new studies are assessed only with found lungs.
         normalise: window, lungs or ranks; see Normalise.
     """
 
@@ -55,6 +64,7 @@ class InputSpec:
     view: str = "patches"
     lungs_only: bool = False
     normalise: str = "window"
+    lungs_from: str = "found"
 
     @staticmethod
     def of(values: dict[str, Any] | None) -> InputSpec:
@@ -74,7 +84,8 @@ class InputSpec:
         spec = InputSpec(**values)
         if spec.intensity not in set(Intensity):
             raise ConfigError(f"intensity is {spec.intensity!r}", expected=f"one of {', '.join(Intensity)}")
-        for name, value, allowed in (("view", spec.view, View), ("normalise", spec.normalise, Normalise)):
+        words = (("view", spec.view, View), ("normalise", spec.normalise, Normalise), ("lungs_from", spec.lungs_from, LungsFrom))
+        for name, value, allowed in words:
             if value not in set(allowed):
                 raise ConfigError(f"input.{name} is {value!r}", expected=f"one of {', '.join(allowed)}")
         if spec.normalise != Normalise.WINDOW and spec.intensity == Intensity.HU:

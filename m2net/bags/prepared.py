@@ -79,9 +79,10 @@ def prepare_volume(volume: Volume, masks: dict[str, NDArray[np.uint8]], spacing_
         own = (own_mm[0], spacing_mm, spacing_mm)
     resampled = Volume(image, volume.geometry, volume.intensity, volume.modality)
     thorax = find_thorax(resampled, own)
+    notes = volume.notes if thorax.found else (*volume.notes, "No lungs were found in the picture; all of it is taken.")
     return Prepared(
         image, {**new_masks, "found_lungs": thorax.lungs}, own, volume.array.shape, factors,  # type: ignore[arg-type]
-        thorax.lung_box, thorax.body_box, volume.intensity, volume.notes,
+        thorax.lung_box, thorax.body_box, volume.intensity, notes,
     )  # fmt: skip
 
 

@@ -30,13 +30,16 @@ def run(argv: list[str]) -> int:
     options.add_argument("--predictions", type=Path, help="predictions.csv of m2net test or crossval")
     options.add_argument("--strata", default="", metavar="FACT", help="stratify by this fact, as saturation/white_share")
     options.add_argument("--columns", nargs="+", default=[], help="further columns of the manifest to count as facts, as a date")
-    options.add_argument("--out", type=Path, help="also write audit.json here")
+    options.add_argument("--out", type=Path, help="also write the table as JSON to this file")
+    options.add_argument("--repair", action="store_true", help="the store's irregular series are resampled (data.repair)")
     options.add_argument("--seed", type=int, default=0, help="seed of folds and forests")
     given = options.parse_args(argv[1:])
     from m2net.bags.preparing import prepare_missing
     from m2net.bags.store import Store
     from m2net.studies import read_manifest
 
+    if given.out and (given.out.is_dir() or not given.out.absolute().parent.is_dir()):
+        raise ConfigError(f"--out {given.out} is a folder, or lies in none", expected="a file to write, as audit.json")
     manifest = read_manifest(given.manifest)
     strange = set(given.columns) - set(manifest.columns)
     if strange:
@@ -45,7 +48,11 @@ def run(argv: list[str]) -> int:
     if given.predictions:
         with given.predictions.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-    store = Store(given.store, given.spacing)
+        if not rows or "study_id" not in rows[0]:
+            raise ConfigError(
+                f"{given.predictions} has no column study_id, or no row", expected="predictions.csv of m2net test or crossval"
+            )
+    store = Store(given.store, given.spacing, repair=given.repair)
     prepare_missing(store, list(manifest), 2)
     judge(list(manifest), store, given.label, rows, given.out, strata=given.strata, columns=tuple(given.columns), seed=given.seed)
     return 0
@@ -63,6 +70,9 @@ def judge(
     if rows is not None:
         held = {row["study_id"]: row for row in rows}
         studies = [s for s in studies if s.study_id in held]
+    schemes = {s.severity_scheme for s in studies if s.severity is not None} if label == "severity" else set()
+    if len(schemes) > 1:
+        raise ConfigError(f"severity is given in {', '.join(sorted(map(str, schemes)))}", expected="one scheme", remedy="Audit them apart")
     labels = [_text(study, label) for study in studies]
     facts = [trivial_facts(s, store.open(s), columns) for s in progress(studies, "Looking at the images", len(studies))]
     scores = None if rows is None else _scores([held[s.study_id] for s in studies], label, sorted(set(labels) - {""}))
@@ -74,27 +84,40 @@ def judge(
 
 
 def _text(study: Study, label: str) -> str:
+    from m2net.bags import diagnoses
     from m2net.vocabulary import Diagnosis
 
     if label == "diagnosis":
-        return "|".join(d for d in Diagnosis if d in study.diagnosis)
+        possible = diagnoses(study)
+        return "|".join(d for d in Diagnosis if d in possible)
     value = study.infected if label == "infected" else study.severity
     return "" if value is None else str(int(value) if float(value).is_integer() else value)
 
 
 def _scores(rows: list[dict[str, Any]], label: str, classes: list[str]) -> dict[str, Any]:
-    """Per class the column of predictions that speaks for it; classes without one are left out.
+    """Per class what the predictions say of it: a probability; classes that they do not speak of are left out.
 
     Raises:
-        ConfigError: no class has a column.
+        ConfigError: they speak of no class.
     """
     import numpy as np
 
-    names = {c: f"{label}_p_{c.replace('|', '+')}" for c in classes}
-    if label == "severity" and classes[-1:] == ["1"]:
-        names = {"0": "severity_ge1", "1": "severity_ge1"}
-    sign = {c: -1.0 if label == "severity" and c == "0" else 1.0 for c in classes}
-    found = {c: n for c, n in names.items() if rows and n in rows[0]}
+    have = set(rows[0])
+
+    def column(name: str) -> Any:
+        return np.array([float(row.get(name) or "nan") for row in rows])
+
+    found: dict[str, Any] = {}
+    for name in classes:
+        if label == "diagnosis" and f"diagnosis_p_{name.replace('|', '+')}" in have:
+            found[name] = column(f"diagnosis_p_{name.replace('|', '+')}")
+        elif label == "infected" and "diagnosis_p_non_pneumonia" in have:
+            healthy = column("diagnosis_p_non_pneumonia")
+            found[name] = healthy if name == "0" else 1 - healthy
+        elif label == "severity" and name.isdigit() and "severity_ge1" in have:
+            above = column(f"severity_ge{name}") if name != "0" else np.ones(len(rows))
+            after = f"severity_ge{int(name) + 1}"
+            found[name] = above - (column(after) if after in have else 0.0)
     if not found:
-        raise ConfigError(f"the predictions have no column {', '.join(names.values())}", expected="predictions of that label")
-    return {c: np.array([sign[c] * float(row[n] or "nan") for row in rows]) for c, n in found.items()}
+        raise ConfigError(f"the predictions say nothing of {', '.join(classes)}", expected=f"predictions of the label {label}")
+    return found

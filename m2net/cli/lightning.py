@@ -80,8 +80,11 @@ class M2NetCLI(LightningCLI):
                     remedy="Leave --ckpt_path out to train anew",
                 )  # fmt: skip
             return
+        chosen = config["model"].get("mirror")
         for key, value in saved.items():
             config["model"][key] = value
+        if chosen is not None:
+            config["model"]["mirror"] = chosen
         config["data"]["input"] = saved["input"]
 
 

@@ -23,6 +23,7 @@ def run(argv: list[str]) -> int:
     options.add_argument("--out", type=Path, required=True, help="folder for localisation.json and localisation.csv")
     options.add_argument("--methods", nargs="+", default=["joint", "score_maps", "grad_cam"], help="saliencies to compare")
     options.add_argument("--most", type=int, default=0, help="judge at most this many studies of each part (0: all)")
+    options.add_argument("--repair", action="store_true", help="the store's irregular series are resampled (data.repair)")
     given = options.parse_args(argv[1:])
     from m2net.assessment.explainer import Explainer
     from m2net.assessment.localisation import THRESHOLDS, choose_threshold, compare, figures, localise, slice_figures
@@ -36,7 +37,7 @@ def run(argv: list[str]) -> int:
     keep_big_blocks()
     for method in given.methods:
         explainer = Explainer(given.model, method)
-    store = Store(given.store, explainer.spec.spacing_mm)
+    store = Store(given.store, explainer.spec.spacing_mm, repair=given.repair)
 
     def usable(split: Split) -> list[Any]:
         chosen = [s for s in manifest if s.split is split and (Column.INFECTION in s.masks or s.diagnosis == {Diagnosis.NON_PNEUMONIA})]

@@ -61,10 +61,10 @@ class ScoreMapHead(Head):
             raise ConfigError(f"score maps at depths {list(depths)}", expected=f"stages from 1 to {len(encoder_channels)}")
         if not 0 < top <= 1:
             raise ConfigError(f"the mean of the top {top} of the slices", expected="a share above 0, at most 1")
-        self.depths, self.classes, self.top = tuple(depths), classes, top
+        self.depths, self.classes, self.top = tuple(sorted(depths)), classes, top
         self.place_pool, self.bag_pool, self.activation = place_pool, bag_pool, activation
         self.score = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(encoder_channels[d - 1], classes, 1), nn.BatchNorm2d(classes), nn.Dropout(dropout)) for d in depths
+            nn.Sequential(nn.Conv2d(encoder_channels[d - 1], classes, 1), nn.BatchNorm2d(classes), nn.Dropout(dropout)) for d in self.depths
         )
         self.attention = _Attention(encoder_channels[max(depths) - 1]) if bag_pool == "attention" else None
 

@@ -24,6 +24,8 @@ def patient_bootstrap(
     Returns:
         Lower and upper bound; NaN where no resample is defined.
     """
+    if not len(patients):
+        return float("nan"), float("nan")
     names, codes = np.unique(np.asarray(patients), return_inverse=True)
     members = [np.flatnonzero(codes == k) for k in range(len(names))]
     rng = np.random.default_rng(seed)
@@ -52,6 +54,8 @@ def intervals(
 ) -> dict[str, Interval]:
     """Each figure over all studies with its patient-bootstrap interval."""
     everyone = np.arange(len(patients))
+    if not len(everyone):
+        return {name: Interval(float("nan"), float("nan"), float("nan")) for name in statistics}
     return {
         name: Interval(statistic(everyone), *patient_bootstrap(statistic, patients, draws=draws, seed=seed))
         for name, statistic in statistics.items()

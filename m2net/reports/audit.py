@@ -25,7 +25,7 @@ def show_audit(label: str, audits: list[ClassAudit]) -> None:
     for family in audits[0].families:
         table.add_row(family, *(_text(a.families[family]) for a in audits))
     table.add_row("strongest single fact", *(f"{a.strongest.name}: {a.strongest.auc:.3f}" for a in audits))
-    if all(a.model is not None for a in audits):
+    if any(a.model is not None for a in audits):
         table.add_section()
         table.add_row("the model", *(_text(a.model) for a in audits))
         table.add_row("the model within strata of", *(a.strata for a in audits))

@@ -101,10 +101,11 @@ def _box(box: InfectionBox, explanation: Explanation) -> dict[str, Any]:
 
 
 def _warnings(explanation: Explanation) -> list[str]:
-    said = [str(r) for r in explanation.volume.remarks]
+    said = list(explanation.notes)
     phantoms = (explanation.model.get("trained_on") or {}).get("phantom_versions")
     if phantoms:
         said.append(f"The model was trained on synthetic phantoms (version {', '.join(phantoms)}), not on patients.")
     if not explanation.infected:
-        said.append(f"No pneumonia is predicted: there are no boxes, and the saliency is that of {explanation.explained}.")
+        group = explanation.predicted.replace("+", " or ")
+        said.append(f"Predicted is {group}, which may be free of pneumonia: no boxes; the saliency is that of {explanation.explained}.")
     return said

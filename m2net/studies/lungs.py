@@ -51,11 +51,13 @@ class Thorax:
         lungs: (Z, Y, X) uint8, 1 right, 2 left, 3 side unknown.
         lung_box: box of the lungs.
         body_box: box of the body over the lungs' slices.
+        found: False where a picture showed no lungs and all of it is taken.
     """
 
     lungs: NDArray[np.uint8]
     lung_box: Box
     body_box: Box
+    found: bool = True
 
 
 def find_thorax(volume: Volume, spacing_mm: tuple[float, float, float] | None) -> Thorax:
@@ -182,6 +184,6 @@ def _body_box(body: Mask, strides: list[int], shape: tuple[int, ...], lung_box: 
 
 def _find_in_picture(volume: Volume) -> Thorax:
     """Lungs by their darkness, sides unknown; the whole picture within its frame where none are found."""
-    lungs, body, _ = find_picture_lungs(volume.array[0].astype(np.float32))
+    lungs, body, found = find_picture_lungs(volume.array[0].astype(np.float32))
     coded = np.where(lungs, LungCode.SIDE_UNKNOWN, 0).astype(np.uint8)[None]
-    return Thorax(coded, Box.of(lungs[None]), Box.of(body[None]))
+    return Thorax(coded, Box.of(lungs[None]), Box.of(body[None]), found)

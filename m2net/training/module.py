@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -46,7 +46,7 @@ class M2NetModule(pl.LightningModule):
         schedule: str = "cosine",
         warmup: float = 0.05,
         start_from: str | None = None,
-        mirror: bool = False,
+        mirror: bool | None = None,
     ) -> None:
         """Build from plain values, which are saved in every checkpoint.
 
@@ -55,9 +55,10 @@ class M2NetModule(pl.LightningModule):
             tasks: per task ``head``, ``objective`` (names with arguments) and ``weight``.
             input: what an instance shows; linked to ``data.input``.
             optimizer: name (adamw, adam, sgd) and its arguments; AdamW with lr 1e-3 by default.
-            schedule: cosine, polynomial or constant.
+            schedule: cosine, polynomial, staircase or constant.
             warmup: share of the run with a rising learning rate.
-            mirror: in evaluation, average bag answers over the study and its mirror image; refused where sides matter.
+            mirror: in evaluation, average bag answers over the study and its mirror image; refused where sides matter. In
+                evaluation the checkpoint's own choice holds unless one is given.
             start_from: checkpoint whose encoder weights a fit starts from; what was taken over is said and kept with the model.
 
         Raises:
@@ -71,10 +72,10 @@ class M2NetModule(pl.LightningModule):
         self.save_hyperparameters(
             {
                 "network": network, "tasks": tasks, "input": self.spec.plain(), "optimizer": optimizer,
-                "schedule": schedule, "warmup": warmup, "mirror": mirror,
+                "schedule": schedule, "warmup": warmup, "mirror": bool(mirror),
             }
         )  # fmt: skip
-        self.start_from, self.mirror = start_from, mirror
+        self.start_from, self.mirror = start_from, bool(mirror)
         factor(schedule, 0.0, warmup)
         objectives: dict[str, Objective] = {}
         heads: dict[str, dict[str, Any]] = {}
@@ -203,13 +204,16 @@ class M2NetModule(pl.LightningModule):
     def _start(self, path: Path) -> None:
         transfer = take_over(self.network, path)
         rank_zero_info(f"{path}: {transfer}")
-        before = read_checkpoint(path)[CHECKPOINT_MARK].get("trained_on", {})
-        self._started = {"started_from": {"trained_on": before, "loaded": len(transfer.loaded), "fresh": len(transfer.fresh)}}
+        before = read_checkpoint(path)[CHECKPOINT_MARK]
+        if not before.get("trained_on", {}).get("phantom_versions"):
+            rank_zero_warn(f"{path} was trained on real studies: figures are honest only if none of their patients is held out here.")
+        self._started = {"started_from": {**before, "loaded": len(transfer.loaded), "fresh": len(transfer.fresh)}}
 
     def on_fit_start(self) -> None:
         """Remember what the model is trained on (after a checkpoint was restored, which says what it had seen before)."""
         data = getattr(self.trainer, "datamodule", None)
-        self.about = {"version": __version__, "trained_on": {} if data is None else data.describe(), **self._started}
+        resumed = {k: v for k, v in self.about.items() if k == "started_from"}
+        self.about = {"version": __version__, "trained_on": {} if data is None else data.describe(), **resumed, **self._started}
 
     def _check_labels(self, counts: dict[str, int]) -> None:
         for task, objective in self._objectives():

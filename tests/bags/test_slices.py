@@ -87,7 +87,7 @@ def test_random_slices_spread_over_the_lungs(study: Prepared, rng: np.random.Gen
 
 
 def test_lungs_only_leaves_nothing_else(study: Prepared) -> None:
-    batch = cut_bag(study, full_slices(study, 48), replace(SPEC, lungs_only=True), "s", 0)
+    batch = cut_bag(study, full_slices(study, 48), replace(SPEC, lungs_only=True, lungs_from="manifest"), "s", 0)
     outside = cut_bag(study, full_slices(study, 48), SPEC, "s", 0, ("lungs",)).dense["lungs"] == 0
     inner = torch.nn.functional.max_pool2d((~outside).float()[:, None], 5, 1, 2)[:, 0] == 0  # two pixels off the border: resizing mixes
     assert (batch.instances[:, 0][inner] == study.air).float().mean() > 0.999  # the mask is picked, the picture averaged

@@ -163,6 +163,9 @@ def test_schedules() -> None:
     assert factor("cosine", 0.55, 0.1) == pytest.approx(0.5)
     assert factor("polynomial", 1.0, 0.0) == 0
     assert factor("constant", 0.9, 0.0) == 1
+    assert [factor("staircase", step / 10000, 0.0) for step in (0, 2999, 3000, 5999, 6000, 9000)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.001]
+    )
 
 
 def test_pictures_take_the_same_path(tmp_path: Path, configure: Configure, cohort: Path, rows: list[dict[str, str]]) -> None:
