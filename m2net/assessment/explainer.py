@@ -111,6 +111,8 @@ class Explainer:
         self.module.to(self.device)
         self.spec: InputSpec = self.module.spec
         self.task = self._find_task()
+        if self.spec.view != View.SLICES:
+            raise ConfigError(f"the model reads {self.spec.view}", expected="slices (data.input.view), so that each is judged once")
         self.module.requires_grad_(False)
         self.model = {
             "checkpoint_sha256": file_hash(checkpoint),
@@ -119,8 +121,6 @@ class Explainer:
         }
 
     def _find_task(self) -> str:
-        if self.spec.view != View.SLICES:
-            raise ConfigError(f"the model reads {self.spec.view}", expected="slices (data.input.view), so that each is judged once")
         for task, head in self.module.network.heads.items():
             if isinstance(head, ScoreMapHead) and isinstance(self.module.objectives[task], DiagnosisObjective):
                 return str(task)

@@ -159,7 +159,7 @@ def test_papers_decoder_stands_on_a_library_encoder() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoder": {"name": "vgg"}}, "encoder 'vgg' is unknown; expected one of m2unet, smp"),
+        ({"encoder": {"name": "vgg"}}, "encoder 'vgg' is unknown; expected one of hu, m2unet, residual, smp"),
         ({"encoder": {"width": 3}}, "the encoder has no name"),
         ({"encoder": {"name": "m2unet", "depth": 3}}, "encoder m2unet: .*'depth'"),
         ({"encoder": {"name": "smp", "encoder": "resnet17"}}, "cannot build the encoder 'resnet17'"),
