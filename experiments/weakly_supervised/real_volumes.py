@@ -36,7 +36,8 @@ def slice_scores(explanation: Explanation) -> dict[int, float]:
 def _auc(rows: list[dict[str, Any]]) -> str:
     infected = [row["infected"] for row in rows]
     value = f"{roc_auc_score(infected, [row['score'] for row in rows]):.3f}" if len(set(infected)) == 2 else "undefined"
-    return f"slice AUC {value}, {sum(infected)} of {len(rows)} slices infected"
+    low = f"{roc_auc_score(infected, [-row['slice'] for row in rows]):.3f}" if len(set(infected)) == 2 else "undefined"
+    return f"slice AUC {value} (by lowness of the slice alone {low}), {sum(infected)} of {len(rows)} slices infected"
 
 
 def main(data: Path, model: Path, lobes_model: Path, out: Path) -> None:

@@ -17,12 +17,13 @@ from m2net.reports.results import write_table
 RUNS = Path("runs")
 TESTS = {
     "phantom (synthetic), test part": RUNS / "weak_phantom" / "metrics.json",
-    "covid_ct, val": RUNS / "covid_ct" / "metrics.json",
+    "covid_ct, val": RUNS / "covid_ct" / "val" / "metrics.json",
 }
 CROSSVALS = {"covid_ct, cross-validation in train": RUNS / "covid_ct" / "crossval" / "crossval.json"}
 AUDITS = {
+    "phantom (synthetic), test part": RUNS / "weak_phantom" / "audit.json",
     "covid_ct, cross-validation in train": RUNS / "covid_ct" / "crossval" / "audit_diagnosis.json",
-    "covid_ct, val": RUNS / "covid_ct" / "audit_val.json",
+    "covid_ct, val": RUNS / "covid_ct" / "val" / "audit.json",
 }
 
 

@@ -141,7 +141,7 @@ class BagDataModule(pl.LightningDataModule):
             "studies": len(train),
             "patients": len({s.patient_id for s in train}),
             "sites": dict(Counter(s.site or "unknown" for s in train)),
-            "labels": self.label_counts(),
+            "labels": {k: n for k, n in self.label_counts().items() if not k.startswith(f"{Column.DIAGNOSIS}:")},
             "phantom_versions": sorted({s.extra["phantom_version"] for s in train if s.extra.get("phantom_version")}),
             "store_hash": self.store.hash(train),
         }

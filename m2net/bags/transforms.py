@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from m2net.bags.inputs import InputSpec
 from m2net.batch import BagBatch
 from m2net.errors import ConfigError
-from m2net.vocabulary import UNLABELLED
+from m2net.vocabulary import UNLABELLED, Column
 
 
 def to_input(batch: BagBatch, spec: InputSpec) -> BagBatch:
@@ -38,6 +38,10 @@ def add_coordinates(batch: BagBatch, spec: InputSpec) -> BagBatch:
     at = batch.position[:, :, None, None] + step[:, 0] * rows[:, None] + step[:, 1] * columns  # (ΣN, 3, H, W)
     flags = batch.position_known.float()[:, :, None, None].expand(count, 3, height, width)
     return replace(batch, instances=torch.cat([batch.instances, at * flags * spec.position_scale, flags], dim=1))
+
+
+SIDED = {str(Column.LOBES), str(Column.LUNGS)}
+"""Masks whose codes say left and right."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Augmentation:
                 expected=f"only {', '.join(Augmentation.__dataclass_fields__)}",
             )
         made = Augmentation(**values)
-        if made.flip and (spec.positions or masks):
+        if made.flip and (spec.positions or SIDED & set(masks)):
             raise ConfigError(
                 "flip is on where lobes, sides or positions are used", remedy="Set flip: false; the left lung has no middle lobe"
             )

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from m2net import __version__
 from m2net.bags.inputs import InputSpec
+from m2net.bags.transforms import SIDED
 from m2net.batch import BagBatch, Output
 from m2net.errors import CheckpointError, ConfigError
 from m2net.networks import M2Net, build
@@ -91,7 +92,7 @@ class M2NetModule(pl.LightningModule):
         self.objectives = nn.ModuleDict(objectives)
         self.network = build({"m2net": M2Net}, {"name": "m2net", **network}, "network", self.spec.channels, heads=heads)
         self.network = self.network.to(memory_format=torch.channels_last)
-        if mirror and (self.spec.positions or any(head.needs_decoder for head in self.network.heads.values())):
+        if mirror and (self.spec.positions or SIDED & {o.target for o in objectives.values()}):
             raise ConfigError("model.mirror is on where lobes, sides or positions are used", remedy="Set mirror: false")
         self.about: dict[str, Any] = {"version": __version__, "trained_on": {}}
         self._started: dict[str, Any] = {}
@@ -104,7 +105,7 @@ class M2NetModule(pl.LightningModule):
         if not self.mirror or self.training:
             return outputs
         mirrored: dict[str, Output] = self.network(replace(batch, instances=batch.instances.flip(3)))
-        return {task: outputs[task].mean_with(mirrored[task]) for task in outputs}
+        return {task: outputs[task].mean_with(mirrored[task].mirrored()) for task in outputs}
 
     def _objectives(self) -> list[tuple[str, Objective]]:
         return list(self.objectives.items())  # type: ignore[arg-type]
