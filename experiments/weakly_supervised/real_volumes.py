@@ -23,7 +23,7 @@ from m2net.reports.results import write_table
 from m2net.studies import read_image
 from m2net.vocabulary import Lobe
 
-METHOD, THRESHOLD = "score_maps", 0.5
+METHOD, THRESHOLD = "score_maps", 0.5  # the threshold was set before localisation chose 0.15 on synthetic patients
 CODES = {"LUL": Lobe.LEFT_UPPER, "LLL": Lobe.LEFT_LOWER, "RUL": Lobe.RIGHT_UPPER, "RML": Lobe.RIGHT_MIDDLE, "RLL": Lobe.RIGHT_LOWER}
 CALLED_SHARE = 0.02  # of a lobe's voxels in boxes' saliency from which it is called
 

@@ -25,6 +25,9 @@ from m2net.studies import Volume
 from m2net.training import file_hash, load_model
 from m2net.vocabulary import Diagnosis, Modality
 
+DEFAULT_METHOD, DEFAULT_THRESHOLD = "score_maps", 0.15
+"""The best of the three on synthetic patients, and its threshold there, chosen on validation (experiments/weakly_supervised/README.md)."""
+
 _RIM_MM = 6.0  # consolidated lung at the pleura is easily missed by the finder
 _PICTURE_MM = 400.0  # taken for the longer side of a picture, whose millimetres are not known, when the rim is laid
 _LEAST_SHARE = 0.002  # of a slice's lungs square; smaller components are no box
@@ -88,12 +91,14 @@ class Judgement:
 class Explainer:
     """Applies one checkpoint with score maps to studies."""
 
-    def __init__(self, checkpoint: Path, method: str = "joint", threshold: float = 0.5, device: str | None = None) -> None:
+    def __init__(
+        self, checkpoint: Path, method: str = DEFAULT_METHOD, threshold: float = DEFAULT_THRESHOLD, device: str | None = None
+    ) -> None:
         """Load the model.
 
         Args:
             checkpoint: file written by m2net fit.
-            method: joint, score_maps or grad_cam.
+            method: score_maps, joint (the paper's) or grad_cam.
             threshold: saliency from which a pixel is in a box.
             device: torch device; the accelerator if there is one.
 

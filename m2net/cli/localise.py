@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def run(argv: list[str]) -> int:
     options.add_argument("--store", type=Path, required=True, help="folder of prepared studies")
     options.add_argument("--model", type=Path, required=True, help="checkpoint written by m2net fit")
     options.add_argument("--out", type=Path, required=True, help="folder for localisation.json and localisation.csv")
-    options.add_argument("--methods", nargs="+", default=["joint", "score_maps", "grad_cam"], help="saliencies to compare")
+    options.add_argument("--methods", nargs="+", default=["score_maps", "joint", "grad_cam"], help="saliencies to compare")
     options.add_argument("--most", type=int, default=0, help="judge at most this many studies of each part (0: all)")
     options.add_argument("--repair", action="store_true", help="the store's irregular series are resampled (data.repair)")
     given = options.parse_args(argv[1:])
@@ -64,8 +65,8 @@ def run(argv: list[str]) -> int:
         threshold = choose_threshold(judged[Split.VAL], method, THRESHOLDS)
         found = {name: asdict(value) for name, value in figures(test, method, threshold).items()}
         report["methods"][method] = {"threshold": threshold, **found}
-    first = given.methods[0]
-    report["auprc_difference"] = {f"{first} - {other}": asdict(compare(test, first, other)) for other in given.methods[1:]}
+    pairs = itertools.combinations(given.methods, 2)
+    report["auprc_difference"] = {f"{one} - {other}": asdict(compare(test, one, other)) for one, other in pairs}
     given.out.mkdir(parents=True, exist_ok=True)
     write_json(given.out / "localisation.json", report)
     write_table(given.out / "localisation.csv", [s.row for s in test])
