@@ -6,8 +6,16 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from m2net.bags.plain import check_plain
 from m2net.errors import ConfigError
 from m2net.vocabulary import Intensity
+
+
+def _window(value: Any) -> tuple[float, ...]:
+    try:
+        return tuple(float(v) for v in value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"input.window is {value!r}", expected="two rising numbers, as [-1200, 700]") from error
 
 
 class View(StrEnum):
@@ -74,13 +82,9 @@ class InputSpec:
             ConfigError: unknown name or impossible value.
         """
         values = dict(values or {})
-        unknown = set(values) - set(InputSpec.__dataclass_fields__)
-        if unknown:
-            raise ConfigError(
-                f"the input has unknown settings {', '.join(sorted(unknown))}", expected=f"only {', '.join(InputSpec.__dataclass_fields__)}"
-            )
+        check_plain(InputSpec, values, "input")
         if "window" in values:
-            values["window"] = tuple(float(v) for v in values["window"])
+            values["window"] = _window(values["window"])
         spec = InputSpec(**values)
         if spec.intensity not in set(Intensity):
             raise ConfigError(f"intensity is {spec.intensity!r}", expected=f"one of {', '.join(Intensity)}")

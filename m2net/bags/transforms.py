@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from m2net.bags.inputs import InputSpec
+from m2net.bags.plain import check_plain
 from m2net.batch import BagBatch
 from m2net.errors import ConfigError
 from m2net.vocabulary import UNLABELLED, Column
@@ -86,12 +87,7 @@ class Augmentation:
             ConfigError: unknown setting, or a flip where the side matters.
         """
         values = dict(values or {})
-        unknown = set(values) - set(Augmentation.__dataclass_fields__)
-        if unknown:
-            raise ConfigError(
-                f"the augmentation has unknown settings {', '.join(sorted(unknown))}",
-                expected=f"only {', '.join(Augmentation.__dataclass_fields__)}",
-            )
+        check_plain(Augmentation, values, "augmentation")
         made = Augmentation(**values)
         if made.flip and (spec.positions or SIDED & set(masks)):
             raise ConfigError(

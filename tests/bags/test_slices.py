@@ -154,3 +154,27 @@ def test_wrong_views_are_named() -> None:
         InputSpec.of({"view": "cubes"})
     with pytest.raises(ConfigError, match="normalise is lungs for HU"):
         InputSpec.of({"normalise": "lungs"})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"patch": "64"}, r"input\.patch is '64'; expected a whole number"),
+        ({"patch": True}, r"input\.patch is True"),
+        ({"positions": "yes"}, r"input\.positions is 'yes'; expected true or false"),
+        ({"spacing_mm": None}, r"input\.spacing_mm is None"),
+        ({"window": 5}, r"input\.window is 5"),
+        ({"colour": 1}, "unknown settings colour"),
+    ],
+)
+def test_values_of_another_type_are_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        InputSpec.of(values)
+
+
+def test_augmentation_values_of_another_type_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"augmentation\.noise is 'much'; expected a number"):
+        Augmentation.of({"noise": "much"}, SPEC, ())
+    assert Augmentation.of({"noise": 1, "flip": True}, SPEC, ("infection",)).flip
+    with pytest.raises(ConfigError, match="flip is on"):
+        Augmentation.of({"flip": True}, SPEC, ("lobes",))
