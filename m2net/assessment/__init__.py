@@ -4,10 +4,12 @@ from m2net.assessment.boxes import InfectionBox, find_boxes
 from m2net.assessment.explainer import Explainer, Explanation
 from m2net.assessment.measures import HU_BANDS, LobeMeasures, measure_lobes
 from m2net.assessment.predictor import Assessment, Assessor, Patch, SeverityFinding
+from m2net.assessment.saliency import SALIENCY
 from m2net.assessment.stitching import stitch_labels, stitch_values
 
 __all__ = [
     "HU_BANDS",
+    "SALIENCY",
     "Assessment",
     "Assessor",
     "Explainer",

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from m2net.assessment.applied import AppliedModel
 from m2net.assessment.boxes import InfectionBox, find_boxes
 from m2net.assessment.saliency import SALIENCY, DepthScores
 from m2net.assessment.stitching import stitch_values
-from m2net.bags import FULL_CUTS, InputSpec, Prepared, View, cut_bag, prepare_volume, to_input, to_source_grid
+from m2net.bags import Prepared, View, to_source_grid
 from m2net.batch import BagBatch
 from m2net.errors import ConfigError
 from m2net.networks import ScoreMapHead
 from m2net.objectives import DiagnosisObjective
 from m2net.studies import Volume
-from m2net.training import file_hash, load_model
-from m2net.vocabulary import Diagnosis, Modality
+from m2net.vocabulary import Diagnosis
 
 DEFAULT_METHOD, DEFAULT_THRESHOLD = "score_maps", 0.15
 """The best of the three on synthetic patients, and its threshold there, chosen on validation (experiments/weakly_supervised/README.md)."""
@@ -55,7 +55,7 @@ class Explanation:
         saliency: (Z, Y, X) float32 in [0, 1] on the study's LPS grid.
         boxes: around the infection, highest score first; none where no pneumonia is predicted.
         slices: every slice read, from the lowest.
-        notes: what the reader and the lung finder remarked.
+        warnings: what a reader must know, one sentence each.
         method: name of the saliency.
         threshold: saliency from which a pixel is in a box.
         model: facts of the model.
@@ -69,7 +69,7 @@ class Explanation:
     saliency: NDArray[np.float32]
     boxes: list[InfectionBox]
     slices: list[SliceFinding]
-    notes: tuple[str, ...]
+    warnings: list[str]
     method: str
     threshold: float
     model: dict[str, Any] = field(default_factory=dict)
@@ -110,24 +110,16 @@ class Explainer:
             raise ConfigError(f"the saliency {method!r} is unknown", expected=f"one of {', '.join(SALIENCY)}")
         if not 0 < threshold < 1:
             raise ConfigError(f"a threshold of {threshold}", expected="between 0 and 1")
-        self.module = load_model(checkpoint)
+        self.model = AppliedModel(checkpoint, device)
         self.method, self.threshold = method, threshold
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.module.to(self.device)
-        self.spec: InputSpec = self.module.spec
         self.task = self._find_task()
-        if self.spec.view != View.SLICES:
-            raise ConfigError(f"the model reads {self.spec.view}", expected="slices (data.input.view), so that each is judged once")
-        self.module.requires_grad_(False)
-        self.model = {
-            "checkpoint_sha256": file_hash(checkpoint),
-            "m2net_version": self.module.about.get("version", ""),
-            "trained_on": self.module.about.get("trained_on", {}),
-        }
+        if self.model.spec.view != View.SLICES:
+            raise ConfigError(f"the model reads {self.model.spec.view}", expected="slices (data.input.view), so that each is judged once")
+        self.model.module.requires_grad_(False)
 
     def _find_task(self) -> str:
-        for task, head in self.module.network.heads.items():
-            if isinstance(head, ScoreMapHead) and isinstance(self.module.objectives[task], DiagnosisObjective):
+        for task, head in self.model.module.network.heads.items():
+            if isinstance(head, ScoreMapHead) and isinstance(self.model.module.objectives[task], DiagnosisObjective):
                 return str(task)
         raise ConfigError(
             "the model has no task with a score_maps head and a diagnosis objective", expected="a weakly supervised model",
@@ -137,7 +129,7 @@ class Explainer:
     @property
     def objective(self) -> DiagnosisObjective:
         """The diagnosis objective of the explained task."""
-        objective = self.module.objectives[self.task]
+        objective = self.model.module.objectives[self.task]
         assert isinstance(objective, DiagnosisObjective)
         return objective
 
@@ -148,12 +140,7 @@ class Explainer:
             StudyError: no lung found.
             ConfigError: the model reads another modality or intensity.
         """
-        if volume.modality is not Modality.CT or str(volume.intensity) != self.spec.intensity:
-            raise ConfigError(
-                f"the study is {volume.modality} with {volume.intensity} intensity",
-                expected=f"ct with {self.spec.intensity}, as the model", remedy="Choose a model of the same kind",
-            )  # fmt: skip
-        prepared = prepare_volume(volume, {}, self.spec.spacing_mm)
+        prepared = self.model.prepare(volume)
         judgement = self.judge(prepared, [self.method])
         saliency = to_source_grid(judgement.saliency[self.method], prepared)
         least = least_box(judgement.side * prepared.step[0] * judgement.side * prepared.step[1])
@@ -166,10 +153,10 @@ class Explainer:
             saliency=saliency,
             boxes=find_boxes(saliency, self.threshold, least) if judgement.infected else [],
             slices=judgement.slices,
-            notes=prepared.notes,
+            warnings=[*prepared.notes, *self.model.doubts(), *_doubts(judgement)],
             method=self.method,
             threshold=self.threshold,
-            model=self.model,
+            model=self.model.facts,
         )
 
     def judge(self, prepared: Prepared, methods: Sequence[str], *, only_infected: bool = False) -> Judgement:
@@ -178,15 +165,12 @@ class Explainer:
         With ``only_infected`` the saliency of a study that is called free of pneumonia is left out: it costs more than the diagnosis.
 
         Raises:
-            ConfigError: the model reads another intensity, or the manifest's lung masks, which a new study has not.
+            ConfigError: the model reads another intensity.
+        StudyError: the model keeps the manifest's lungs only, and the study has no such mask.
         """
-        if str(prepared.intensity) != self.spec.intensity:
-            raise ConfigError(f"the study has {prepared.intensity} intensity", expected=f"{self.spec.intensity}, as the model")
-        cut = FULL_CUTS[View(self.spec.view)](prepared, self.spec.patch)
-        batch = cut_bag(prepared, cut, self.spec, "study", 0)
-        given = to_input(batch.to(self.device), self.spec)
+        batch, given = self.model.bag(prepared)
         with torch.no_grad():
-            output = self.module(given)[self.task]
+            output = self.model.module(given)[self.task]
         names = self.objective.names
         probability = self.objective.probabilities(output)[0].tolist()
         predicted = int(np.argmax(probability))
@@ -194,11 +178,10 @@ class Explainer:
         assert output.instance_weight is not None
         assert output.instance_logits is not None
         by_slice = self.objective.grouped(output.instance_logits).tolist()
-        scores = DepthScores(self.module.network, self.task)
+        scores = DepthScores(self.model.module.network, self.task)
         infected = str(Diagnosis.NON_PNEUMONIA) not in self.objective.groups[predicted]
         wanted = methods if infected or not only_infected else ()
-        maps = {name: SALIENCY[name](scores, given.instances, explained, self.spec.slices) for name in wanted}
-        near = _near_lungs(prepared)
+        maps = {name: SALIENCY[name](scores, given.instances, explained, self.model.spec.slices) for name in wanted}
         return Judgement(
             probabilities=dict(zip(names, probability, strict=True)),
             predicted=names[predicted],
@@ -208,7 +191,7 @@ class Explainer:
                 SliceFinding(int(z), weight, dict(zip(names, row, strict=True)))
                 for z, weight, row in zip(batch.corner[:, 0].tolist(), output.instance_weight.tolist(), by_slice, strict=True)
             ],
-            saliency={name: _stitched(found, batch, prepared) * near for name, found in maps.items()},
+            saliency=_near_lungs({name: _stitched(found, batch, prepared) for name, found in maps.items()}, prepared),
             side=int(batch.side[0]),
         )
 
@@ -218,17 +201,27 @@ class Explainer:
         return int(inside.argmax())
 
 
+def _doubts(judgement: Judgement) -> list[str]:
+    if judgement.infected:
+        return []
+    group = judgement.predicted.replace("+", " or ")
+    return [f"Predicted is {group}, which may be free of pneumonia: no boxes; the saliency is that of {judgement.explained}."]
+
+
 def least_box(square: float) -> int:
     """Fewest pixels of a box in a study whose lungs' square has this many pixels."""
     return max(1, round(_LEAST_SHARE * square))
 
 
-def _near_lungs(prepared: Prepared) -> NDArray[np.bool_]:
-    """The lungs that were found and a rim: an infection lies nowhere else, and score maps are coarse."""
+def _near_lungs(maps: dict[str, NDArray[np.float32]], prepared: Prepared) -> dict[str, NDArray[np.float32]]:
+    """Maps confined to the lungs that were found and a rim: an infection lies nowhere else, and score maps are coarse."""
+    if not maps:
+        return maps
     lungs = np.asarray(prepared.masks["found_lungs"]) > 0
     pixel = prepared.spacing_mm[1] if prepared.spacing_mm else _PICTURE_MM / max(lungs.shape)
     rim = max(1, round(_RIM_MM / pixel))
-    return np.asarray(ndimage.binary_dilation(lungs, np.ones((1, 3, 3), bool), iterations=rim))
+    near = ndimage.binary_dilation(lungs, np.ones((1, 3, 3), bool), iterations=rim)
+    return {name: values * near for name, values in maps.items()}
 
 
 def _stitched(maps: Tensor, batch: BagBatch, prepared: Prepared) -> NDArray[np.float32]:

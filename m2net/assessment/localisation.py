@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from m2net.assessment.boxes import find_boxes, match
-from m2net.assessment.explainer import Explainer, Judgement, least_box
-from m2net.bags import Prepared, diagnoses
-from m2net.objectives import Interval, intervals
+from m2net.assessment.explainer import Explainer, least_box
+from m2net.bags import Prepared
+from m2net.objectives import Interval, group_statistics, intervals
 from m2net.studies import Study
 from m2net.vocabulary import MASK_UNLABELLED, Column, Diagnosis
 
 POINTING_MM = 10.0
-"""How far beside the infection the highest saliency may lie to count as a hit; the usual 15 pixels of 224 are about as much."""
+"""How far beside the infection the highest saliency may lie to count as a hit. The usual 15 pixels of 224 are 20 mm of a square of 300."""
 
 OVERLAPS = (0.3, 0.5)
 """Intersections over union at which boxes count as met."""
@@ -47,11 +48,10 @@ def localise(explainer: Explainer, study: Study, prepared: Prepared, methods: Se
     judgement = explainer.judge(prepared, methods, only_infected=True)
     infection, unlabelled = _infection(prepared)
     sick = bool(infection.any())
-    possible = diagnoses(study)
     row: dict[str, Any] = {
         "study_id": study.study_id,
         "patient_id": study.patient_id,
-        "diagnosis": "|".join(d for d in Diagnosis if d in possible),
+        "diagnosis": study.possible_text,
         "predicted": judgement.predicted,
         "infection": int(sick),
         "called_infected": int(judgement.infected),
@@ -60,16 +60,17 @@ def localise(explainer: Explainer, study: Study, prepared: Prepared, methods: Se
     boxes: dict[tuple[str, float], tuple[int, ...]] = {}
     least = least_box(judgement.side**2)
     true = find_boxes(infection.astype(np.float32), 0.5, least)
+    truth = _Truth(prepared, infection, unlabelled, {one.slice_index for one in judgement.slices}) if sick and judgement.infected else None
     for name in methods:
         saliency = judgement.saliency.get(name)
-        if sick and saliency is not None:
-            read = {one.slice_index for one in judgement.slices}
-            row |= _pointing(name, saliency, infection, unlabelled, prepared, read)
+        if truth is not None and saliency is not None:
+            row |= {f"{name}_{key}": value for key, value in truth.hold(saliency).items()}
         for threshold in thresholds:
             found = [] if saliency is None else find_boxes(saliency, threshold, least)
             met = [count for overlap in OVERLAPS for count in match(found, true, overlap)]
             boxes[name, threshold] = (len(true), len(found), *met)
-    return Localised(row, boxes, _slices(judgement, infection))
+    slices = [(one.probabilities, bool(infection[one.slice_index].any())) for one in judgement.slices]
+    return Localised(row, boxes, slices)
 
 
 def _infection(prepared: Prepared) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -81,32 +82,28 @@ def _infection(prepared: Prepared) -> tuple[NDArray[np.bool_], NDArray[np.bool_]
     return np.asarray((codes > 0) & (codes != MASK_UNLABELLED)), np.asarray(codes == MASK_UNLABELLED)
 
 
-def _pointing(
-    name: str,
-    saliency: NDArray[np.float32],
-    infection: NDArray[np.bool_],
-    unlabelled: NDArray[np.bool_],
-    prepared: Prepared,
-    read: set[int],
-) -> dict[str, float]:
-    """Pointing hit and AUPRC over the lungs' pixels of the slices read or infected, alike for every method."""
-    from sklearn.metrics import average_precision_score
+class _Truth:
+    """One study's infection, and the pixels over which every saliency is held against it."""
 
-    sampling = prepared.spacing_mm or (1.0, 224 / 15 * POINTING_MM / max(saliency.shape), 224 / 15 * POINTING_MM / max(saliency.shape))
-    away = ndimage.distance_transform_edt(~infection, sampling=sampling)
-    hit = float(away[np.unravel_index(int(saliency.argmax()), saliency.shape)] <= POINTING_MM)
-    slices: NDArray[np.bool_] = np.asarray(infection.any(axis=(1, 2)))
-    slices[sorted(read)] = True
-    looked = ((np.asarray(prepared.masks["found_lungs"]) > 0) | infection) & ~unlabelled & slices[:, None, None]
-    chance = float(infection[looked].mean())
-    if not np.ptp(saliency):  # a map that says nothing points nowhere
-        return {f"{name}_pointing": 0.0, f"{name}_auprc": chance, f"{name}_auprc_chance": chance}
-    precision = float(average_precision_score(infection[looked], saliency[looked]))
-    return {f"{name}_pointing": hit, f"{name}_auprc": precision, f"{name}_auprc_chance": chance}
+    def __init__(self, prepared: Prepared, infection: NDArray[np.bool_], unlabelled: NDArray[np.bool_], read: set[int]) -> None:
+        """The lungs' pixels of the slices that were read or are infected."""
+        usual = 224 / 15 * POINTING_MM / max(infection.shape)  # of a picture, whose millimetres are not known
+        self.away_mm = ndimage.distance_transform_edt(~infection, sampling=prepared.spacing_mm or (1.0, usual, usual))
+        slices: NDArray[np.bool_] = np.asarray(infection.any(axis=(1, 2)))
+        slices[sorted(read)] = True
+        self.looked = ((np.asarray(prepared.masks["found_lungs"]) > 0) | infection) & ~unlabelled & slices[:, None, None]
+        self.infected = infection[self.looked]
 
+    def hold(self, saliency: NDArray[np.float32]) -> dict[str, float]:
+        """Pointing hit, AUPRC, and the AUPRC of chance."""
+        from sklearn.metrics import average_precision_score
 
-def _slices(judgement: Judgement, infection: NDArray[np.bool_]) -> list[tuple[dict[str, float], bool]]:
-    return [(one.probabilities, bool(infection[one.slice_index].any())) for one in judgement.slices]
+        chance = float(self.infected.mean())
+        if not np.ptp(saliency):  # a map that says nothing points nowhere
+            return {"pointing": 0.0, "auprc": chance, "auprc_chance": chance}
+        top = np.unravel_index(int(saliency.argmax()), saliency.shape)
+        precision = float(average_precision_score(self.infected, saliency[self.looked]))
+        return {"pointing": float(self.away_mm[top] <= POINTING_MM), "auprc": precision, "auprc_chance": chance}
 
 
 def choose_threshold(studies: Sequence[Localised], method: str, thresholds: Sequence[float]) -> float:
@@ -167,10 +164,6 @@ def compare(studies: Sequence[Localised], first: str, second: str) -> Interval:
 
 def slice_figures(studies: Sequence[Localised], names: Sequence[str]) -> dict[str, Interval]:
     """Diagnosis of single slices: a slice whose mask shows infection has its patient's label, any other is non-pneumonia."""
-    import torch
-
-    from m2net.objectives import group_metrics
-
     probability, possible, patients = [], [], []
     for study in studies:
         for row, infected in study.slices:
@@ -180,8 +173,4 @@ def slice_figures(studies: Sequence[Localised], names: Sequence[str]) -> dict[st
             patients.append(str(study.row["patient_id"]))
     p, t = torch.tensor(probability, dtype=torch.float64), torch.tensor(possible)
 
-    def figure(name: str) -> Any:
-        return lambda chosen: group_metrics(p[torch.from_numpy(chosen)], t[torch.from_numpy(chosen)], names)[name]
-
-    wanted = ["accuracy", "auc", *(f"auc_{name}" for name in names)]
-    return intervals({name: figure(name) for name in wanted}, patients, draws=200)
+    return intervals(group_statistics(p, t, names), patients, draws=200)

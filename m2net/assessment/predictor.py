@@ -10,16 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from m2net.assessment.applied import AppliedModel
 from m2net.assessment.measures import LobeMeasures, measure_lobes
 from m2net.assessment.stitching import stitch_labels
-from m2net.bags import FULL_CUTS, InputSpec, Prepared, View, cut_bag, prepare_volume, to_input, to_source_grid
+from m2net.bags import Prepared, to_source_grid
 from m2net.batch import BagBatch, Output
-from m2net.errors import ConfigError
 from m2net.machine import fast_bfloat16
 from m2net.objectives import SegmentationObjective, SeverityObjective, at_or_above
 from m2net.studies import Volume
-from m2net.training import M2NetModule, file_hash, load_model
-from m2net.vocabulary import Column, Intensity, Modality
+from m2net.vocabulary import Column, Intensity
 
 _LUNG_ML = (1000.0, 9500.0)  # outside this a whole adult's lungs are unlikely to have been found
 _TOP_PATCHES = 6
@@ -99,17 +98,7 @@ class Assessor:
             CheckpointError: not one of m2net's.
         """
         self.precision = precision
-        self.module: M2NetModule = load_model(checkpoint)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.module.to(self.device)
-        self.spec: InputSpec = self.module.spec
-        self.model = {
-            "checkpoint_sha256": file_hash(checkpoint),
-            "m2net_version": self.module.about.get("version", ""),
-            "trained_on": self.module.about.get("trained_on", {}),
-            "input": self.spec.plain(),
-            "tasks": sorted(self.module.weights),
-        }
+        self.model = AppliedModel(checkpoint, device)
 
     def assess(self, volume: Volume) -> Assessment:
         """Cut the study as the model was trained, run it, put the answer back on the study's grid.
@@ -118,16 +107,9 @@ class Assessor:
             StudyError: no lung found.
             ConfigError: the model reads another modality or intensity.
         """
-        if volume.modality is not Modality.CT:
-            raise ConfigError(f"the study is a {volume.modality}", expected="CT, as the model was trained on")
-        if str(volume.intensity) != self.spec.intensity:
-            raise ConfigError(
-                f"the study has {volume.intensity} intensity", expected=f"{self.spec.intensity}, as the model was trained on",
-                remedy="Choose a model of the same kind; HU and pictures never share one",
-            )  # fmt: skip
-        prepared = prepare_volume(volume, {}, self.spec.spacing_mm)
-        batch = cut_bag(prepared, FULL_CUTS[View(self.spec.view)](prepared, self.spec.patch), self.spec, "study", 0)
-        outputs = self._run(to_input(batch.to(self.device), self.spec))
+        prepared = self.model.prepare(volume)
+        batch, given = self.model.bag(prepared)
+        outputs = self._run(given)
         lobes = self._lobes(outputs, batch, prepared)
         measures = measure_lobes(lobes, volume) if lobes is not None else []
         return Assessment(
@@ -137,18 +119,18 @@ class Assessor:
             severity=self._severity(outputs),
             patches=_heaviest(outputs, batch, prepared),
             instances=batch.num_instances,
-            warnings=[*volume.notes, *self._doubts(volume, measures)],
-            model=self.model,
+            warnings=[*prepared.notes, *self.model.doubts(), *_doubts(volume, measures)],
+            model=self.model.facts,
         )
 
     def _run(self, batch: BagBatch) -> dict[str, Output]:
-        quick = self.precision == "bfloat16" or (self.precision == "auto" and (self.device.type == "cuda" or fast_bfloat16()))
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=quick):
-            outputs: dict[str, Output] = self.module(batch)
+        quick = self.precision == "bfloat16" or (self.precision == "auto" and (self.model.device.type == "cuda" or fast_bfloat16()))
+        with torch.no_grad(), torch.autocast(self.model.device.type, torch.bfloat16, enabled=quick):
+            outputs: dict[str, Output] = self.model.module(batch)
         return outputs
 
     def _objective(self, task: str) -> Any:
-        return self.module.objectives[task]
+        return self.model.module.objectives[task]
 
     def _lobes(self, outputs: dict[str, Output], batch: BagBatch, prepared: Prepared) -> NDArray[np.uint8] | None:
         for task, output in outputs.items():
@@ -168,21 +150,19 @@ class Assessor:
                 found[task] = SeverityFinding(objective.scheme, probability[0].tolist(), above, sum(p >= 0.5 for p in above))
         return found
 
-    def _doubts(self, volume: Volume, measures: list[LobeMeasures]) -> list[str]:
-        doubts = []
-        phantoms = self.module.about.get("trained_on", {}).get("phantom_versions")
-        if phantoms:
-            doubts.append(f"The model was trained on synthetic phantoms (version {', '.join(phantoms)}), not on patients.")
-        if measures and volume.geometry is not None:
-            total = sum(m.volume_ml or 0.0 for m in measures)
-            if not _LUNG_ML[0] <= total <= _LUNG_ML[1]:
-                doubts.append(f"The lobes sum to {total:.0f} ml, outside {_LUNG_ML[0]:.0f} to {_LUNG_ML[1]:.0f} ml.")
-            doubts += [f"No {m.lobe.title.lower()} lobe was found." for m in measures if m.voxels == 0]
-            if volume.geometry.spacing_mm[0] > 5.01:
-                doubts.append(f"Slices lie {volume.geometry.spacing_mm[0]:.1f} mm apart; small findings may fall between them.")
-        if volume.intensity is Intensity.RELATIVE:
-            doubts.append("No HU and no millimetres are known: no densities and no volumes are given.")
-        return doubts
+
+def _doubts(volume: Volume, measures: list[LobeMeasures]) -> list[str]:
+    doubts = []
+    if measures and volume.geometry is not None:
+        total = sum(m.volume_ml or 0.0 for m in measures)
+        if not _LUNG_ML[0] <= total <= _LUNG_ML[1]:
+            doubts.append(f"The lobes sum to {total:.0f} ml, outside {_LUNG_ML[0]:.0f} to {_LUNG_ML[1]:.0f} ml.")
+        doubts += [f"No {m.lobe.title.lower()} lobe was found." for m in measures if m.voxels == 0]
+        if volume.geometry.spacing_mm[0] > 5.01:
+            doubts.append(f"Slices lie {volume.geometry.spacing_mm[0]:.1f} mm apart; small findings may fall between them.")
+    if volume.intensity is Intensity.RELATIVE:
+        doubts.append("No HU and no millimetres are known: no densities and no volumes are given.")
+    return doubts
 
 
 def _heaviest(outputs: dict[str, Output], batch: BagBatch, prepared: Prepared) -> list[Patch]:

@@ -11,7 +11,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from m2net.bags.cutting import join
-from m2net.bags.dataset import BagDataset, EpochSampler, diagnoses, severity_target
+from m2net.bags.dataset import BagDataset, EpochSampler, severity_target
 from m2net.bags.inputs import InputSpec
 from m2net.bags.preparing import prepare_missing, refuse_rejected, rejected_verdicts
 from m2net.bags.store import Store
@@ -19,7 +19,7 @@ from m2net.bags.transforms import Augmentation, add_coordinates, apply_window
 from m2net.batch import BagBatch
 from m2net.errors import ConfigError
 from m2net.studies import Manifest, Study, part_of, read_manifest
-from m2net.vocabulary import MASK_COLUMNS, Column, Diagnosis, Split
+from m2net.vocabulary import MASK_COLUMNS, Column, Split
 
 
 class BagDataModule(pl.LightningDataModule):
@@ -127,10 +127,9 @@ class BagDataModule(pl.LightningDataModule):
             counts.update(name for name in self.masks if name in study.masks)
             if study.severity is not None:
                 counts[severity_target(str(study.severity_scheme))] += 1
-            possible = diagnoses(study)
-            counts[str(Column.DIAGNOSIS)] += bool(possible)
-            if possible:
-                counts[f"{Column.DIAGNOSIS}:{'|'.join(d for d in Diagnosis if d in possible)}"] += 1
+            counts[str(Column.DIAGNOSIS)] += bool(study.possible)
+            if study.possible:
+                counts[f"{Column.DIAGNOSIS}:{study.possible_text}"] += 1
             counts[str(Column.INFECTED)] += study.infected is not None
         return dict(counts)
 

@@ -10,9 +10,8 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from m2net.bags.cutting import cut_bag
-from m2net.bags.inputs import InputSpec, View
-from m2net.bags.prepared import Prepared
-from m2net.bags.sampling import FULL_CUTS, RANDOM_CUTS, Cut
+from m2net.bags.inputs import InputSpec
+from m2net.bags.sampling import cover, sample
 from m2net.bags.store import Store
 from m2net.batch import BagBatch
 from m2net.errors import ConfigError
@@ -75,14 +74,10 @@ class BagDataset(Dataset[BagBatch]):
                 remedy="HU and relative studies never share a model",
             )  # fmt: skip
         draw = self._key(study, number)
-        view = View(self.spec.view)
-        cut = FULL_CUTS[view](prepared, self.spec.patch) if self.cap is None else self._random(prepared, draw)
+        cut = cover(prepared, self.spec) if self.cap is None else sample(prepared, self.spec, self.cap, np.random.default_rng(draw))
         batch = cut_bag(prepared, cut, self.spec, study.study_id, draw, self.masks)
         batch.bag_targets = bag_targets(study, self.schemes)
         return batch
-
-    def _random(self, prepared: Prepared, draw: int) -> Cut:
-        return RANDOM_CUTS[View(self.spec.view)](prepared, self.spec.patch, int(self.cap or 1), np.random.default_rng(draw))
 
     def _key(self, study: Study, number: int) -> int:
         name = zlib.crc32(study.study_id.encode())
@@ -92,7 +87,7 @@ class BagDataset(Dataset[BagBatch]):
 def bag_targets(study: Study, schemes: Sequence[str]) -> dict[str, torch.Tensor]:
     """Labels of one study as (1,) or (1, classes) tensors; unknown is NaN, or a set with no member."""
     targets = {
-        str(Column.DIAGNOSIS): torch.tensor([[d in diagnoses(study) for d in Diagnosis]]),
+        str(Column.DIAGNOSIS): torch.tensor([[d in study.possible for d in Diagnosis]]),
         str(Column.INFECTED): torch.tensor([float("nan") if study.infected is None else float(study.infected)]),
     }
     for scheme in schemes:
@@ -100,13 +95,6 @@ def bag_targets(study: Study, schemes: Sequence[str]) -> dict[str, torch.Tensor]
         targets[severity_target(scheme)] = torch.tensor([study.severity if known else float("nan")], dtype=torch.float32)
         targets[f"true:{severity_target(scheme)}"] = _true_probabilities(study, scheme)
     return targets
-
-
-def diagnoses(study: Study) -> frozenset[Diagnosis]:
-    """What the study may have: its diagnosis, else what ``infected`` leaves (infected: COVID-19 or CAP); empty is unknown."""
-    if study.diagnosis or study.infected is None:
-        return study.diagnosis
-    return frozenset({Diagnosis.COVID19, Diagnosis.CAP} if study.infected else {Diagnosis.NON_PNEUMONIA})
 
 
 def _true_probabilities(study: Study, scheme: str) -> torch.Tensor:

@@ -51,8 +51,8 @@ class InputSpec:
         slices: neighbouring slices seen as channels, odd; 1 is plain 2-D.
         slice_gap_mm: wanted distance between these slices, mm; the nearest whole number of slices, at least one, is taken.
         positions: whether coordinates (x, y, z) and their validity flags are channels.
-        position_scale: factor on the coordinate channels; far below 1, since a first layer that sees coordinates as strong as the
-            picture slow the learning of the lobes (measured: experiments/demo/README.md).
+        position_scale: factor on the coordinate channels; far below 1, since coordinates as strong as the picture slow the
+            learning of the lobes (measured: experiments/demo/README.md).
         window: lowest and highest HU that the network tells apart; [0, 32767] for relative intensity.
         view: patches, or slices: the square around the study's lungs in each slice, resized to ``patch``.
         lungs_only: whether everything outside the lungs is made air.

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from m2net.bags.inputs import View
+from m2net.bags.inputs import InputSpec, View
 from m2net.bags.prepared import Prepared
+from m2net.studies import Box
 
 _OVERLAP = 0.25  # least share of a patch that neighbours share in full coverage
 _TRIES = 6
@@ -39,11 +40,16 @@ def random_cut(study: Prepared, patch: int, count: int, rng: np.random.Generator
     laid anywhere over the lungs' box as far as it touches a lung.
     """
     box = study.lung_box
-    edges = np.linspace(box.z0, box.z1, count + 1)
-    slices = np.clip(np.floor(rng.uniform(edges[:-1], edges[1:])).astype(int), box.z0, box.z1 - 1)
+    slices = _one_a_band(box, count, rng)
     lungs = study.masks["found_lungs"]
     corners = [_lay(lungs[z], box.y0, box.y1, box.x0, box.x1, patch, rng) for z in slices]
     return Cut(np.column_stack([slices, np.array(corners, dtype=np.int64)]))
+
+
+def _one_a_band(box: Box, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """A slice from each of ``count`` bands of equal height over the lungs."""
+    edges = np.linspace(box.z0, box.z1, count + 1)
+    return np.clip(np.floor(rng.uniform(edges[:-1], edges[1:])).astype(np.int64), box.z0, box.z1 - 1)
 
 
 def _lay(lungs: NDArray[np.uint8], y0: int, y1: int, x0: int, x1: int, patch: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -66,9 +72,7 @@ def _offset(low: int, high: int, patch: int, rng: np.random.Generator) -> int:
 def random_slices(study: Prepared, patch: int, count: int, rng: np.random.Generator) -> Cut:
     """Whole slices spread evenly over the lungs' height, one drawn from each of ``count`` bands (fewer in a study of fewer slices)."""
     box = study.lung_box
-    edges = np.linspace(box.z0, box.z1, min(count, box.z1 - box.z0) + 1)
-    slices = np.clip(np.floor(rng.uniform(edges[:-1], edges[1:])).astype(int), box.z0, box.z1 - 1)
-    return _whole(study, slices)
+    return _whole(study, _one_a_band(box, min(count, box.z1 - box.z0), rng))
 
 
 def full_slices(study: Prepared, patch: int) -> Cut:
@@ -116,8 +120,15 @@ def _tiles(low: int, high: int, patch: int) -> list[tuple[int, int, int]]:
     return [(int(s), f - int(s), e - int(s)) for s, f, e in zip(starts, first, last, strict=True)]
 
 
-RANDOM_CUTS = {View.PATCHES: random_cut, View.SLICES: random_slices}
-"""How training draws instances, by the input's view."""
+_RANDOM = {View.PATCHES: random_cut, View.SLICES: random_slices}
+_FULL = {View.PATCHES: full_cut, View.SLICES: full_slices}
 
-FULL_CUTS = {View.PATCHES: full_cut, View.SLICES: full_slices}
-"""How evaluation covers a study, by the input's view."""
+
+def sample(study: Prepared, spec: InputSpec, count: int, rng: np.random.Generator) -> Cut:
+    """Draw at most ``count`` instances of the input's view for training."""
+    return _RANDOM[View(spec.view)](study, spec.patch, count, rng)
+
+
+def cover(study: Prepared, spec: InputSpec) -> Cut:
+    """All instances of the input's view, for evaluation."""
+    return _FULL[View(spec.view)](study, spec.patch)

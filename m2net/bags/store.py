@@ -111,6 +111,8 @@ class Store:
 
     def _prepared(self, study: Study) -> Path:
         if not self._is_there(study):
+            self._load_index()  # another store on the same folder may have prepared it since
+        if not self._is_there(study):
             raise StoreError(
                 f"study {study.study_id} is not in the store {self.root} at {self.spacing_mm} mm",
                 remedy="Run m2net prepare with this manifest",

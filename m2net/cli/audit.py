@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m2net.cli.options import parser, progress
+from m2net.cli.options import add_store, parser, progress
 from m2net.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,15 +23,13 @@ def run(argv: list[str]) -> int:
         "How well do trivial facts alone (image size, spacing, saturation, histogram, border, marks, kernel, site) tell a label? "
         "With --predictions also: what is left of a model's AUC within strata of the strongest of them?",
     )
-    options.add_argument("manifest", type=Path)
-    options.add_argument("--store", type=Path, required=True, help="folder of prepared studies; what is missing is prepared")
+    add_store(options)
     options.add_argument("--spacing", type=float, default=1.5, help="pixel size of that store in mm (data.input.spacing_mm)")
     options.add_argument("--label", choices=LABELS, default="diagnosis")
     options.add_argument("--predictions", type=Path, help="predictions.csv of m2net test or crossval")
     options.add_argument("--strata", default="", metavar="FACT", help="stratify by this fact, as saturation/white_share")
     options.add_argument("--columns", nargs="+", default=[], help="further columns of the manifest to count as facts, as a date")
     options.add_argument("--out", type=Path, help="also write the table as JSON to this file")
-    options.add_argument("--repair", action="store_true", help="the store's irregular series are resampled (data.repair)")
     options.add_argument("--seed", type=int, default=0, help="seed of folds and forests")
     given = options.parse_args(argv[1:])
     from m2net.bags.preparing import prepare_missing
@@ -53,7 +51,7 @@ def run(argv: list[str]) -> int:
                 f"{given.predictions} has no column study_id, or no row", expected="predictions.csv of m2net test or crossval"
             )
     store = Store(given.store, given.spacing, repair=given.repair)
-    prepare_missing(store, list(manifest), 2)
+    prepare_missing(store, list(manifest), given.workers)
     judge(list(manifest), store, given.label, rows, given.out, strata=given.strata, columns=tuple(given.columns), seed=given.seed)
     return 0
 
@@ -84,12 +82,8 @@ def judge(
 
 
 def _text(study: Study, label: str) -> str:
-    from m2net.bags import diagnoses
-    from m2net.vocabulary import Diagnosis
-
     if label == "diagnosis":
-        possible = diagnoses(study)
-        return "|".join(d for d in Diagnosis if d in possible)
+        return study.possible_text
     value = study.infected if label == "infected" else study.severity
     return "" if value is None else str(int(value) if float(value).is_integer() else value)
 

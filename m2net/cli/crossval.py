@@ -28,27 +28,31 @@ def run(argv: list[str]) -> int:
         raise ConfigError(f"{given.folds} folds", expected="at least 3: one judged, one that chooses, one that trains")
     if not given.config.is_file():
         raise ConfigError(f"the configuration {given.config} does not exist", expected="a YAML file")
+    from m2net import __version__
     from m2net.cli.lightning import make_cli
+    from m2net.training import file_hash
 
     words = ["--config", str(given.config), *overrides]
     cli = make_cli(words, run_now=False)
     out = given.out or Path(cli.trainer.default_root_dir) / "crossval"
     manifest = _with_folds(cli.datamodule.manifest_path, given.folds, given.seed)
+    known = f"{__version__}{words}".encode() + given.config.read_bytes() + manifest.read_bytes()
+    start = cli.model.start_from
+    if start and Path(start).is_file():
+        known += file_hash(Path(start)).encode()
     tables = []
     for fold in range(given.folds):
-        tables.append((fold, _fold(words, given.config, manifest, fold, out / f"fold_{fold}")))
+        tables.append((fold, _fold(words, known, manifest, fold, out / f"fold_{fold}")))
     rows = _pool(out, cli.model, tables)
     _audit(out, cli, rows)
     return 0
 
 
-def _fold(words: list[str], config: Path, manifest: Path, fold: int, folder: Path) -> list[dict[str, Any]]:
-    from m2net import __version__
+def _fold(words: list[str], known: bytes, manifest: Path, fold: int, folder: Path) -> list[dict[str, Any]]:
     from m2net.cli.lightning import make_cli
     from m2net.training.crossval import run_fold
 
-    known = f"{__version__}{words}{fold}{_start(words)}".encode() + config.read_bytes() + manifest.read_bytes()
-    key = hashlib.sha256(known).hexdigest()
+    key = hashlib.sha256(known + str(fold).encode()).hexdigest()
     done = folder / "done.json"
     if done.exists() and json.loads(done.read_text(encoding="utf-8")).get("key") == key:
         print(f"fold {fold}: done before, kept")
@@ -60,15 +64,6 @@ def _fold(words: list[str], config: Path, manifest: Path, fold: int, folder: Pat
         done.write_text(json.dumps({"key": key}), encoding="utf-8")
     with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def _start(words: list[str]) -> str:
-    """Hash of the checkpoint that the folds start from, "" without one."""
-    from m2net.cli.lightning import make_cli
-    from m2net.training import file_hash
-
-    path = make_cli(words, run_now=False).model.start_from
-    return file_hash(Path(path)) if path and Path(path).is_file() else ""
 
 
 def _with_folds(source: Path, folds: int, seed: int) -> Path:
@@ -85,18 +80,16 @@ def _with_folds(source: Path, folds: int, seed: int) -> Path:
 
 def _audit(out: Path, cli: Any, rows: list[dict[str, Any]]) -> None:
     """Which shortcuts tell each label that the tasks judge, and what is left of the model within their strata."""
-    from m2net.bags.store import Store
     from m2net.cli.audit import judge
     from m2net.errors import M2NetError
 
     data = cli.datamodule
-    store = Store(data.store.root, data.store.spacing_mm, repair=data.store.repair)  # the folds filled it since
     for task, objective in cli.model.objectives.items():
         label = str(objective.target).partition(":")[0]
         if label not in ("diagnosis", "severity") or task != label:
             continue
         try:
-            judge(list(data.manifest), store, label, rows, out / f"audit_{label}.json")
+            judge(list(data.manifest), data.store, label, rows, out / f"audit_{label}.json")
         except M2NetError as error:
             print(f"no shortcut audit of {label}: {error}")
 

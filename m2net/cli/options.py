@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from m2net.errors import ConfigError
+from m2net.machine import cpu_count
 
 T = TypeVar("T")
 
@@ -23,6 +25,14 @@ class Parser(argparse.ArgumentParser):
 def parser(command: str, text: str) -> Parser:
     """A parser for one command."""
     return Parser(prog=f"m2net {command}", description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+
+
+def add_store(options: Parser) -> None:
+    """The manifest and the store that it is prepared in, as every command that opens prepared studies takes them."""
+    options.add_argument("manifest", type=Path)
+    options.add_argument("--store", type=Path, required=True, help="folder of prepared studies; what is missing is prepared")
+    options.add_argument("--repair", action="store_true", help="resample uneven, missing or sheared slices (data.repair)")
+    options.add_argument("--workers", type=int, default=cpu_count(), help="processes that prepare")
 
 
 def progress(items: Iterable[T], text: str, total: int) -> Iterable[T]:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from m2net.cli.options import parser
+from m2net.cli.options import add_store, parser
 from m2net.errors import ConfigError
-from m2net.machine import cpu_count
 
 
 def run(argv: list[str]) -> int:
     """Prepare what is missing."""
     options = parser(argv[0], "Resample, find body and lungs, and store the studies of a manifest. Can be stopped and run again.")
-    options.add_argument("manifest", type=Path)
-    options.add_argument("--store", type=Path, required=True, help="folder of prepared studies")
+    add_store(options)
     options.add_argument("--spacing", type=float, default=1.5, help="in-plane pixel size in mm (data.input.spacing_mm)")
-    options.add_argument("--repair", action="store_true", help="resample uneven, missing or sheared slices (data.repair)")
     options.add_argument("--allow", nargs="+", default=[], metavar="STUDY_ID", help="use these although m2net verify rejects them")
-    options.add_argument("--workers", type=int, default=cpu_count(), help="processes")
     given = options.parse_args(argv[1:])
     if given.spacing <= 0:
         raise ConfigError(f"--spacing {given.spacing}", expected="more than 0 mm")

@@ -12,7 +12,7 @@ from m2net.errors import ConfigError
 
 def segment_mean(values: Tensor, index: Tensor, count: int) -> Tensor:
     """Mean of rows (ΣN, K) by bag index (ΣN,) -> (B, K)."""
-    total = values.new_zeros((count, values.shape[1])).index_add(0, index, values)
+    total = segment_sum(values, index, count)
     size = torch.bincount(index, minlength=count).clamp(min=1).to(values.dtype)
     return total / size[:, None]
 

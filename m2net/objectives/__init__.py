@@ -2,7 +2,7 @@
 
 from m2net.objectives.base import Objective
 from m2net.objectives.bootstrap import Interval, intervals, patient_bootstrap
-from m2net.objectives.diagnosis import DiagnosisObjective, group_metrics
+from m2net.objectives.diagnosis import DiagnosisObjective, group_metrics, group_statistics
 from m2net.objectives.segmentation import SegmentationObjective
 from m2net.objectives.severity import SeverityObjective, at_or_above, auc, cut_auc, grade_metrics
 
@@ -21,6 +21,7 @@ __all__ = [
     "cut_auc",
     "grade_metrics",
     "group_metrics",
+    "group_statistics",
     "intervals",
     "patient_bootstrap",
 ]

@@ -48,6 +48,10 @@ class Interval:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        """``0.913 (0.867 to 0.948)``."""
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
 
 def intervals(
     statistics: Mapping[str, Callable[[NDArray[np.int64]], float]], patients: Sequence[str], *, draws: int = 1000, seed: int = 0

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives.base import Objective, Statistic, nan_mean, nothing, number
+from m2net.objectives.kept import Kept
 from m2net.objectives.severity import auc
 from m2net.vocabulary import Column, Diagnosis
 
@@ -59,7 +59,7 @@ class DiagnosisObjective(Objective):
         self.register_buffer("set_weight", torch.ones(2 ** len(_CLASSES)))  # by bit mask of the label's set
         self.membership: Tensor
         self.set_weight: Tensor
-        self.diagnosed = Diagnosed(len(self.groups))
+        self.diagnosed = Kept(probability=(torch.float64, len(self.groups)), possible=(torch.bool, len(self.groups)))
 
     @property
     def names(self) -> list[str]:
@@ -116,13 +116,12 @@ class DiagnosisObjective(Objective):
         possible = self._possible(batch)
         known = possible.any(1)
         if bool(known.any()):
-            self.diagnosed.update(self.probabilities(output)[known], possible[known])
+            self.diagnosed.update(probability=self.probabilities(output)[known], possible=possible[known])
 
     def compute(self) -> dict[str, float]:
         """Metrics of the bags whose label settles one group, with their n."""
-        probability, possible = self.diagnosed.compute()
-        groups = len(self.groups)
-        return group_metrics(probability.reshape(-1, groups), possible.reshape(-1, groups), self.names)
+        kept = self.diagnosed.rows()
+        return group_metrics(kept["probability"], kept["possible"], self.names)
 
     def reset(self) -> None:
         """Forget the bags kept."""
@@ -142,49 +141,7 @@ class DiagnosisObjective(Objective):
         names = self.names
         probability = torch.tensor([[number(r.get(f"{self.task}_p_{n}")) for n in names] for r in rows], dtype=torch.float64)
         possible = torch.tensor([[n in str(r.get(self.task) or "").split("|") for n in names] for r in rows])
-        probability, possible = probability.reshape(-1, len(names)), possible.reshape(-1, len(names))
-        memory: dict[bytes, dict[str, float]] = {}
-
-        def figure(name: str) -> Statistic:
-            def of(chosen: NDArray[np.int64]) -> float:
-                key = chosen.tobytes()
-                if key not in memory:  # the same resamples are asked for every figure
-                    memory[key] = group_metrics(probability[torch.from_numpy(chosen)], possible[torch.from_numpy(chosen)], names)
-                return memory[key][name]
-
-            return of
-
-        wanted = ["accuracy", "precision", "recall", "f1", "auc"]
-        wanted += [f"{what}_{name}" for what in ("auc", "sensitivity", "specificity") for name in names]
-        return {name: figure(name) for name in wanted}
-
-
-class Diagnosed(Metric):
-    """Group probabilities and possible groups of every bag seen."""
-
-    full_state_update = False
-
-    def __init__(self, groups: int) -> None:
-        """Keep bags of ``groups`` groups."""
-        super().__init__()
-        self.groups = groups
-        for name in ("probability", "possible"):
-            self.add_state(name, default=[], dist_reduce_fx="cat")
-        self.probability: list[Tensor]
-        self.possible: list[Tensor]
-
-    def update(self, probability: Tensor, possible: Tensor) -> None:
-        """Add (n, groups) probabilities and (n, groups) whether the label allows a group."""
-        self.probability.append(probability.detach().double())
-        self.possible.append(possible)
-
-    def compute(self) -> tuple[Tensor, Tensor]:
-        """Everything kept."""
-        if isinstance(self.probability, Tensor):
-            return self.probability, self.possible  # type: ignore[return-value]
-        if not self.probability:
-            return torch.zeros((0, self.groups), dtype=torch.float64), torch.zeros((0, self.groups), dtype=torch.bool)
-        return torch.cat(self.probability), torch.cat(self.possible)
+        return group_statistics(probability.reshape(-1, len(names)), possible.reshape(-1, len(names)), names)
 
 
 def group_metrics(probability: Tensor, possible: Tensor, names: Sequence[str]) -> dict[str, float]:
@@ -222,3 +179,22 @@ def group_metrics(probability: Tensor, possible: Tensor, names: Sequence[str]) -
         metrics[what] = float(np.dot(weight, values))
     metrics["auc"] = nan_mean(torch.tensor(aucs, dtype=torch.float64))
     return metrics
+
+
+def group_statistics(probability: Tensor, possible: Tensor, names: Sequence[str]) -> dict[str, Statistic]:
+    """The headline figures of ``group_metrics`` as functions of row indices, for intervals."""
+    memory: dict[bytes, dict[str, float]] = {}
+
+    def figure(name: str) -> Statistic:
+        def of(chosen: NDArray[np.int64]) -> float:
+            key = chosen.tobytes()
+            if key not in memory:  # the same resamples are asked for every figure
+                index = torch.from_numpy(chosen)
+                memory[key] = group_metrics(probability[index], possible[index], names)
+            return memory[key][name]
+
+        return of
+
+    wanted = ["accuracy", "precision", "recall", "f1", "auc"]
+    wanted += [f"{what}_{name}" for what in ("auc", "sensitivity", "specificity") for name in names]
+    return {name: figure(name) for name in wanted}

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives.base import Objective, Statistic, nan_mean, nothing, number
+from m2net.objectives.kept import Kept
 from m2net.vocabulary import UNLABELLED, Column, InfectionCode, Lobe, LungCode
 
 CODES: dict[str, type[IntEnum]] = {str(Column.LOBES): Lobe, str(Column.LUNGS): LungCode, str(Column.INFECTION): InfectionCode}
@@ -40,7 +40,7 @@ class SegmentationObjective(Objective):
         self.codes = list(CODES[mask])
         self.classes = len(self.codes) + 1
         self.dice = dice
-        self.counts = StudyCounts(len(self.codes))
+        self.counts = Kept(seen=(torch.float64, 3 * len(self.codes)))
 
     def labels(self, batch: BagBatch) -> int:
         """Bags with at least one labelled pixel."""
@@ -63,7 +63,7 @@ class SegmentationObjective(Objective):
         """Count each labelled study's voxels; labelled voxels that no instance covers count as missed."""
         for counts in self._counts(output, batch):
             if counts is not None:
-                self.counts.update(counts)
+                self.counts.update(seen=counts.flatten()[None])
 
     def _counts(self, output: Output, batch: BagBatch) -> list[Tensor | None]:
         """Per bag (classes - 1, 3) true positives, predicted, present; None if unlabelled."""
@@ -86,7 +86,7 @@ class SegmentationObjective(Objective):
 
     def compute(self) -> dict[str, float]:
         """DSC, sensitivity and PPV per class, mean over the studies where they are defined, with their n."""
-        counts = self.counts.compute()
+        counts = self.counts.rows()["seen"].reshape(-1, len(self.codes), 3)
         dice, sensitivity, ppv = overlap(counts)
         metrics: dict[str, float] = {}
         for k, code in enumerate(self.codes):
@@ -124,29 +124,6 @@ class SegmentationObjective(Objective):
         figures = {f"dice_{code.name.lower()}": columns[k] for k, code in enumerate(self.codes)}
         figures["dice_mean"] = lambda chosen: nan_mean(torch.tensor([c(chosen) for c in columns]))
         return figures
-
-
-class StudyCounts(Metric):
-    """(studies, classes, 3) counts of voxels: true positives, predicted, present."""
-
-    full_state_update = False
-
-    def __init__(self, classes: int) -> None:
-        """Count ``classes`` classes, background excluded."""
-        super().__init__()
-        self.classes = classes
-        self.add_state("seen", default=[], dist_reduce_fx="cat")
-        self.seen: list[Tensor]
-
-    def update(self, counts: Tensor) -> None:
-        """Add one study's (classes, 3) counts."""
-        self.seen.append(counts.double()[None])
-
-    def compute(self) -> Tensor:
-        """All counts so far."""
-        if isinstance(self.seen, Tensor):
-            return self.seen
-        return torch.cat(self.seen) if self.seen else torch.zeros((0, self.classes, 3), dtype=torch.float64)
 
 
 def overlap(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives.base import Objective, Statistic, nan_mean, nothing, number
+from m2net.objectives.kept import Kept
 from m2net.vocabulary import Column, SeverityScheme
 
 
@@ -38,7 +38,8 @@ class SeverityObjective(Objective):
         self.scheme, self.task = scheme, str(Column.SEVERITY)
         self.target = f"{Column.SEVERITY}:{scheme}"
         self.classes = grades_of(scheme)
-        self.graded = Graded(self.classes)
+        columns = self.classes - 1
+        self.graded = Kept(probability=(torch.float64, self.classes), grade=(torch.int64, 1), true=(torch.float64, columns))
 
     def labels(self, batch: BagBatch) -> int:
         """Graded bags."""
@@ -71,14 +72,13 @@ class SeverityObjective(Objective):
         true = batch.bag_targets.get(f"true:{self.target}")
         if true is None:
             true = torch.full((batch.num_bags, self.classes - 1), float("nan"), device=truth.device)
-        self.graded.update(output.logits.float().softmax(1)[known], truth[known].long(), true[known, : self.classes - 1])
+        probability = output.logits.float().softmax(1)[known]
+        self.graded.update(probability=probability, grade=truth[known], true=true[known, : self.classes - 1])
 
     def compute(self) -> dict[str, float]:
         """Metrics, mean over the cuts, each defined or NaN, with n and the number of bags at or above each cut."""
-        probability, grade, true = self.graded.compute()
-        # torchmetrics squeezes what holds a single number
-        probability, grade, true = probability.reshape(-1, self.classes), grade.reshape(-1), true.reshape(-1, self.classes - 1)
-        return figures_of(at_or_above(probability), grade, true)
+        kept = self.graded.rows()
+        return figures_of(at_or_above(kept["probability"]), kept["grade"][:, 0], kept["true"])
 
     def reset(self) -> None:
         """Forget the bags kept."""
@@ -193,34 +193,3 @@ def grade_metrics(above: Tensor, grade: Tensor) -> dict[str, float]:
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else float("nan")
-
-
-class Graded(Metric):
-    """Grade probabilities, grades and (phantoms) the true probabilities of every bag seen."""
-
-    full_state_update = False
-
-    def __init__(self, grades: int) -> None:
-        """Keep bags of ``grades`` grades."""
-        super().__init__()
-        self.grades = grades
-        for name in ("probability", "grade", "true"):
-            self.add_state(name, default=[], dist_reduce_fx="cat")
-        self.probability: list[Tensor]
-        self.grade: list[Tensor]
-        self.true: list[Tensor]
-
-    def update(self, probability: Tensor, grade: Tensor, true: Tensor) -> None:
-        """Add (n, K) probabilities, (n,) grades, (n, K-1) true probabilities."""
-        self.probability.append(probability.detach().double())
-        self.grade.append(grade)
-        self.true.append(true.double())
-
-    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Everything kept."""
-        if isinstance(self.grade, Tensor):
-            return self.probability, self.grade, self.true  # type: ignore[return-value]
-        if not self.grade:
-            nothing_yet = torch.zeros((0, self.grades), dtype=torch.float64)
-            return nothing_yet, torch.zeros(0, dtype=torch.int64), nothing_yet[:, 1:]
-        return torch.cat(self.probability), torch.cat(self.grade), torch.cat(self.true)

@@ -121,11 +121,16 @@ def _write_patient(plan: CohortPlan, index: int, out: Path) -> list[dict[str, st
     shutil.rmtree(out / name, ignore_errors=True)
     temporary.chmod(0o755)
     temporary.rename(out / name)
-    for row in rows:
-        row |= {str(c): f"{name}/{row[c]}" for c in (Column.IMAGE, *MASK_COLUMNS)}
-        row[Column.STUDY_ID] = f"{name}-{row[Column.STUDY_ID]}" if row[Column.STUDY_ID] else name
-        row |= {str(Column.PATIENT_ID): name, str(Column.SITE): plan.site, "phantom_version": PHANTOM_VERSION}
-    return [{str(key): str(value) for key, value in row.items()} for row in rows]
+    return [_finished(row, plan, name) for row in rows]
+
+
+def _finished(row: dict[str, str], plan: CohortPlan, name: str) -> dict[str, str]:
+    """A row of the patient's folder as the cohort's manifest has it."""
+    own = row.pop(Column.STUDY_ID, "")
+    paths = {c: f"{name}/{row.pop(c)}" for c in (Column.IMAGE, *MASK_COLUMNS)}
+    head = {Column.STUDY_ID: f"{name}-{own}" if own else name, Column.PATIENT_ID: name, Column.MODALITY: Modality.CT}
+    made = {**head, **paths, Column.SITE: plan.site, "phantom_version": PHANTOM_VERSION, **row}
+    return {str(key): str(value) for key, value in made.items()}
 
 
 def _pictures(plan: CohortPlan, phantom: Phantom, folder: Path, seed: tuple[int, ...]) -> list[dict[str, str]]:
@@ -142,19 +147,14 @@ def _volume(plan: CohortPlan, phantom: Phantom, temporary: Path, name: str) -> d
     for column, mask in zip(MASK_COLUMNS, (phantom.lobes, phantom.lungs, phantom.infection), strict=True):
         write_nifti(temporary / f"{column}.nii.gz", mask, phantom.geometry)
     row: dict[str, str] = {
-        Column.STUDY_ID: "",
-        Column.PATIENT_ID: name,
-        Column.MODALITY: Modality.CT,
         Column.IMAGE: image,
         **{c: f"{c}.nii.gz" for c in MASK_COLUMNS},
         Column.DIAGNOSIS: diagnosis,
         Column.SEVERITY: str(phantom.severity),
         Column.SEVERITY_SCHEME: "binary" if plan.grades == 2 else f"ordinal:{plan.grades}",
         Column.INFECTED: str(int(diagnosis is not Diagnosis.NON_PNEUMONIA)),
-        Column.SITE: plan.site,
-        "phantom_version": PHANTOM_VERSION,
     }
     row |= {f"{TRUE_SEVERITY_PREFIX}{k}": f"{p:.6f}" for k, p in enumerate(phantom.true_probabilities, start=1)}
     row |= {f"infected_share_{lobe.key}": f"{phantom.share[i]:.5f}" for i, lobe in enumerate(Lobe)}
     row |= {f"consolidated_share_{lobe.key}": f"{phantom.solid[i]:.5f}" for i, lobe in enumerate(Lobe)}
-    return {str(key): str(value) for key, value in row.items()}
+    return row

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from m2net import __version__
 from m2net.assessment import Assessment
+from m2net.reports.head import study_head
 from m2net.reports.page import write_page
 from m2net.reports.results import write_json
 from m2net.studies import PICTURE_ENDINGS, VOLUME_ENDINGS, write_on_own_grid
@@ -44,19 +44,8 @@ def write_assessment(folder: Path, assessment: Assessment, name: str) -> Path:
 
 def as_json(assessment: Assessment, name: str) -> dict[str, Any]:
     """The content of assessment.json."""
-    volume = assessment.volume
     return {
-        "schema_version": SCHEMA_VERSION,
-        "research_use_only": True,
-        "study": name,
-        "software": {"name": "m2net", "version": __version__},
-        "model": assessment.model,
-        "image": {
-            "modality": str(volume.modality),
-            "intensity": str(volume.intensity),
-            "shape_zyx": list(volume.array.shape),
-            "spacing_mm_zyx": list(volume.geometry.spacing_mm) if volume.geometry else None,
-        },
+        **study_head(SCHEMA_VERSION, name, assessment.volume, assessment.model),
         "instances": assessment.instances,
         "severity": {task: {**asdict(finding), "calibrated": False} for task, finding in assessment.severity.items()},
         "lobes": {

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from m2net.assessment.audit import ClassAudit
-from m2net.objectives import Interval
 from m2net.reports.results import write_json
 
 
@@ -23,17 +21,12 @@ def show_audit(label: str, audits: list[ClassAudit]) -> None:
     """Print what shortcuts tell, and what is left of the model within their strata."""
     table = Table("what alone tells", *(a.name for a in audits), title=f"Shortcut audit of {label}: AUC, out of fold by patient")
     for family in audits[0].families:
-        table.add_row(family, *(_text(a.families[family]) for a in audits))
+        table.add_row(family, *(str(a.families[family]) for a in audits))
     table.add_row("strongest single fact", *(f"{a.strongest.name}: {a.strongest.auc:.3f}" for a in audits))
     if any(a.model is not None for a in audits):
         table.add_section()
-        table.add_row("the model", *(_text(a.model) for a in audits))
+        table.add_row("the model", *(str(a.model or "") for a in audits))
         table.add_row("the model within strata of", *(a.strata for a in audits))
-        table.add_row("", *(_text(a.within) for a in audits))
-        table.add_row("lost by stratifying", *(_text(a.lost) for a in audits))
+        table.add_row("", *(str(a.within or "") for a in audits))
+        table.add_row("lost by stratifying", *(str(a.lost or "") for a in audits))
     Console(width=140).print(table)
-
-
-def _text(interval: Interval | None) -> str:
-    values: Any = interval
-    return "" if values is None else f"{values.value:.3f} ({values.low:.3f} to {values.high:.3f})"

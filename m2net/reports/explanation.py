@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from m2net import __version__
 from m2net.assessment import Explanation, InfectionBox
+from m2net.reports.head import study_head
 from m2net.reports.pictures import grey, heat
 from m2net.reports.results import write_json
 from m2net.studies import write_on_own_grid
@@ -63,26 +63,15 @@ def draw_slice(explanation: Explanation, z: int) -> Image.Image:
 
 def as_json(explanation: Explanation, name: str) -> dict[str, Any]:
     """The content of explanation.json."""
-    volume = explanation.volume
     return {
-        "schema_version": SCHEMA_VERSION,
-        "research_use_only": True,
-        "study": name,
-        "software": {"name": "m2net", "version": __version__},
-        "model": explanation.model,
-        "image": {
-            "modality": str(volume.modality),
-            "intensity": str(volume.intensity),
-            "shape_zyx": list(volume.array.shape),
-            "spacing_mm_zyx": list(volume.geometry.spacing_mm) if volume.geometry else None,
-        },
+        **study_head(SCHEMA_VERSION, name, explanation.volume, explanation.model),
         "diagnosis": {"probabilities": explanation.probabilities, "predicted": explanation.predicted, "calibrated": False},
         "explained_class": explanation.explained,
         "saliency": {"method": explanation.method, "box_threshold": explanation.threshold},
         "axes": "LPS: slices from the lowest, rows from the front, columns from the patient's right",
         "boxes": [_box(box, explanation) for box in explanation.boxes],
         "slices": [{"slice_index": s.slice_index, "weight": s.weight, "probabilities": s.probabilities} for s in explanation.slices],
-        "warnings": _warnings(explanation),
+        "warnings": explanation.warnings,
     }
 
 
@@ -98,14 +87,3 @@ def _box(box: InfectionBox, explanation: Explanation) -> dict[str, Any]:
     centre: NDArray[np.float64] = np.asarray(geometry.origin_mm) + geometry.axes @ (np.array(middle) * spacing)
     size = [(box.row1 - box.row0) * geometry.spacing_mm[1], (box.column1 - box.column0) * geometry.spacing_mm[2]]
     return plain | {"size_mm": size, "centre_mm_lps": [float(v) for v in centre]}
-
-
-def _warnings(explanation: Explanation) -> list[str]:
-    said = list(explanation.notes)
-    phantoms = (explanation.model.get("trained_on") or {}).get("phantom_versions")
-    if phantoms:
-        said.append(f"The model was trained on synthetic phantoms (version {', '.join(phantoms)}), not on patients.")
-    if not explanation.infected:
-        group = explanation.predicted.replace("+", " or ")
-        said.append(f"Predicted is {group}, which may be free of pneumonia: no boxes; the saliency is that of {explanation.explained}.")
-    return said

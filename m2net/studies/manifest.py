@@ -53,6 +53,18 @@ class Study:
     extra: dict[str, str] = field(default_factory=dict)
     row: int = 0
 
+    @property
+    def possible(self) -> frozenset[Diagnosis]:
+        """What the patient may have: the diagnosis, else what ``infected`` leaves (1: COVID-19 or CAP); empty is unknown."""
+        if self.diagnosis or self.infected is None:
+            return self.diagnosis
+        return frozenset({Diagnosis.COVID19, Diagnosis.CAP} if self.infected else {Diagnosis.NON_PNEUMONIA})
+
+    @property
+    def possible_text(self) -> str:
+        """``possible`` as a manifest spells it: ``non_pneumonia|cap``."""
+        return "|".join(d for d in Diagnosis if d in self.possible)
+
 
 @dataclass(frozen=True)
 class Manifest:

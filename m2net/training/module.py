@@ -58,9 +58,9 @@ class M2NetModule(pl.LightningModule):
             optimizer: name (adamw, adam, sgd) and its arguments; AdamW with lr 1e-3 by default.
             schedule: cosine, polynomial, staircase or constant.
             warmup: share of the run with a rising learning rate.
-            mirror: in evaluation, average bag answers over the study and its mirror image; refused where sides matter. In
-                evaluation the checkpoint's own choice holds unless one is given.
             start_from: checkpoint whose encoder weights a fit starts from; what was taken over is said and kept with the model.
+            mirror: average answers over the study and its mirror image when evaluating; refused where sides matter. The
+                checkpoint's own choice holds unless one is given.
 
         Raises:
             ConfigError: a part or value is not usable.
@@ -203,9 +203,10 @@ class M2NetModule(pl.LightningModule):
                 self._start(Path(self.start_from))
 
     def _start(self, path: Path) -> None:
-        transfer = take_over(self.network, path)
+        checkpoint = read_checkpoint(path)
+        transfer = take_over(self.network, checkpoint, path)
         rank_zero_info(f"{path}: {transfer}")
-        before = read_checkpoint(path)[CHECKPOINT_MARK]
+        before = checkpoint[CHECKPOINT_MARK]
         if not before.get("trained_on", {}).get("phantom_versions"):
             rank_zero_warn(f"{path} was trained on real studies: figures are honest only if none of their patients is held out here.")
         self._started = {"started_from": {**before, "loaded": len(transfer.loaded), "fresh": len(transfer.fresh)}}

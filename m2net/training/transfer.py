@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from m2net.errors import CheckpointError
-from m2net.training.loading import read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -24,24 +24,24 @@ class Transfer:
         return f"{len(self.loaded)} tensors taken over, {len(self.skipped)} of the checkpoint left, {len(self.fresh)} start anew"
 
 
-def take_over(network: nn.Module, path: Path, parts: tuple[str, ...] = ("encoder",)) -> Transfer:
-    """Copy the weights of these parts of a checkpoint's network wherever name and shape agree.
+def take_over(network: nn.Module, checkpoint: dict[str, Any], path: Path) -> Transfer:
+    """Copy the encoder's weights of a checkpoint wherever name and shape agree.
 
     Args:
         network: the new network.
-        path: checkpoint written by m2net fit.
-        parts: encoder, decoder, heads.
+        checkpoint: as ``read_checkpoint`` gives it.
+        path: where it lies, for messages.
 
     Raises:
-        CheckpointError: not one of m2net's, or nothing fits.
+        CheckpointError: nothing fits.
     """
-    saved = {k.removeprefix("network."): v for k, v in read_checkpoint(path)["state_dict"].items() if k.startswith("network.")}
+    saved = {k.removeprefix("network."): v for k, v in checkpoint["state_dict"].items() if k.startswith("network.")}
     own = network.state_dict()
-    wanted = {k: v for k, v in saved.items() if k.split(".")[0] in parts and not k.endswith("num_batches_tracked")}
+    wanted = {k: v for k, v in saved.items() if k.startswith("encoder.") and not k.endswith("num_batches_tracked")}
     fits = {k: v for k, v in wanted.items() if k in own and own[k].shape == v.shape}
     if not any(v.dim() > 1 for v in fits.values()):
         raise CheckpointError(
-            f"no weight of {path} fits the new model's {', '.join(parts)}", expected="a checkpoint with the same encoder",
+            f"no weight of {path} fits the new model's encoder", expected="a checkpoint with the same encoder",
             remedy="Check network.encoder, or leave model.start_from out",
         )  # fmt: skip
     network.load_state_dict({**own, **fits})

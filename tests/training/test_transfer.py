@@ -48,9 +48,9 @@ def test_the_encoder_is_taken_over_and_it_is_said(
 def test_what_does_not_fit_is_told(trained: Path) -> None:
     wide = M2Net(9, {"name": "m2unet", "width": 6}, {"severity": {"name": "hierarchical", "classes": 2, "concepts": [4, 4]}})
     with pytest.raises(CheckpointError, match="no weight of"):
-        take_over(wide, trained / "best.ckpt")
+        take_over(wide, read_checkpoint(trained / "best.ckpt"), trained / "best.ckpt")
     other = M2Net(1, {"name": "m2unet", "width": 4}, {"severity": {"name": "hierarchical", "classes": 2, "concepts": [4, 4]}})
-    transfer = take_over(other, trained / "best.ckpt")
+    transfer = take_over(other, read_checkpoint(trained / "best.ckpt"), trained / "best.ckpt")
     assert "encoder.blocks.0.0.weight" in transfer.fresh  # one channel instead of nine
     assert "encoder.blocks.1.0.weight" in transfer.loaded
     assert any(name.startswith("decoder.") for name in transfer.skipped)

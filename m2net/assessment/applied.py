@@ -1,0 +1,78 @@
+"""A trained model made ready for new studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from m2net.bags import InputSpec, Prepared, cover, cut_bag, prepare_volume, to_input
+from m2net.batch import BagBatch
+from m2net.errors import ConfigError
+from m2net.studies import Volume
+from m2net.training import M2NetModule, file_hash, load_model
+from m2net.vocabulary import Intensity, Modality
+
+
+class AppliedModel:
+    """One checkpoint on one device, and how studies are cut for it.
+
+    Attributes:
+        module: in evaluation mode.
+        spec: what an instance shows.
+        facts: of the model, in plain values, for reports.
+    """
+
+    def __init__(self, checkpoint: Path, device: str | None = None) -> None:
+        """Load; the accelerator is taken if there is one and no device is named.
+
+        Raises:
+            CheckpointError: not one of m2net's.
+        """
+        self.module: M2NetModule = load_model(checkpoint)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.module.to(self.device)
+        self.spec: InputSpec = self.module.spec
+        self.facts: dict[str, Any] = {
+            "checkpoint_sha256": file_hash(checkpoint),
+            "m2net_version": self.module.about.get("version", ""),
+            "trained_on": self.module.about.get("trained_on", {}),
+            "input": self.spec.plain(),
+            "tasks": sorted(self.module.weights),
+        }
+
+    def prepare(self, volume: Volume) -> Prepared:
+        """A study at the model's pixel size.
+
+        Raises:
+            StudyError: no lung found.
+            ConfigError: the model reads another modality or intensity.
+        """
+        if volume.modality is not Modality.CT:
+            raise ConfigError(f"the study is a {volume.modality}", expected="CT, as the model was trained on")
+        self._refuse_other(volume.intensity)
+        return prepare_volume(volume, {}, self.spec.spacing_mm)
+
+    def bag(self, prepared: Prepared) -> tuple[BagBatch, BagBatch]:
+        """A prepared study, fully covered: as stored, and as the network reads it, on the device.
+
+        Raises:
+            ConfigError: the model reads another intensity.
+            StudyError: the model keeps the manifest's lungs only, and the study has no such mask.
+        """
+        self._refuse_other(prepared.intensity)
+        batch = cut_bag(prepared, cover(prepared, self.spec), self.spec, "study", 0)
+        return batch, to_input(batch.to(self.device), self.spec)
+
+    def _refuse_other(self, intensity: Intensity) -> None:
+        if str(intensity) != self.spec.intensity:
+            raise ConfigError(
+                f"the study has {intensity} intensity", expected=f"{self.spec.intensity}, as the model was trained on",
+                remedy="Choose a model of the same kind; HU and pictures never share one",
+            )  # fmt: skip
+
+    def doubts(self) -> list[str]:
+        """What a reader must know of the model, one sentence each."""
+        phantoms = self.facts["trained_on"].get("phantom_versions")
+        return [f"The model was trained on synthetic phantoms (version {', '.join(phantoms)}), not on patients."] if phantoms else []
