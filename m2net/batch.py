@@ -15,7 +15,7 @@ class BagBatch:
     """B studies as bags of 2-D instances, the instances of all bags in one flat row.
 
     N_b instances belong to bag b; ΣN is their sum. All instances of a batch have one modality and one size H x W.
-    In-plane axes are those of the study in LPS: rows grow posteriorly, columns grow to the patient's left.
+    In-plane axes are those of the study in LPS: rows grow posteriorly (in a radiograph inferiorly), columns grow to the patient's left.
 
     Attributes:
         instances: (ΣN, C, H, W); int16 as stored until the input transform turns it into float32 channels.

@@ -121,6 +121,10 @@ TRUE_SEVERITY_PREFIX = "true_severity_ge"
 """Phantom manifests carry P(severity >= k) as ``true_severity_ge1``, ``true_severity_ge2``...: the model it was drawn from."""
 
 
+SCORE_PREFIX = "score_"
+"""Columns of a manifest that hold real-valued severity scores, several of them if need be: ``score_geographic_extent``."""
+
+
 class SeverityScheme(StrEnum):
     """How a severity value in the manifest is to be read."""
 

@@ -2,8 +2,9 @@
 
 from m2net.assessment.boxes import InfectionBox, find_boxes
 from m2net.assessment.explainer import Explainer, Explanation
+from m2net.assessment.findings import DetectionFinding, Findings, ScoreFinding, SeverityFinding
 from m2net.assessment.measures import HU_BANDS, LobeMeasures, measure_lobes
-from m2net.assessment.predictor import Assessment, Assessor, Patch, SeverityFinding
+from m2net.assessment.predictor import Assessment, Assessor, Patch
 from m2net.assessment.saliency import SALIENCY
 from m2net.assessment.stitching import stitch_labels, stitch_values
 
@@ -12,11 +13,14 @@ __all__ = [
     "SALIENCY",
     "Assessment",
     "Assessor",
+    "DetectionFinding",
     "Explainer",
     "Explanation",
+    "Findings",
     "InfectionBox",
     "LobeMeasures",
     "Patch",
+    "ScoreFinding",
     "SeverityFinding",
     "find_boxes",
     "measure_lobes",

@@ -12,7 +12,7 @@ from m2net.batch import BagBatch
 from m2net.errors import ConfigError
 from m2net.studies import Volume
 from m2net.training import M2NetModule, file_hash, load_model
-from m2net.vocabulary import Intensity, Modality
+from m2net.vocabulary import Intensity
 
 
 class AppliedModel:
@@ -49,8 +49,8 @@ class AppliedModel:
             StudyError: no lung found.
             ConfigError: the model reads another modality or intensity.
         """
-        if volume.modality is not Modality.CT:
-            raise ConfigError(f"the study is a {volume.modality}", expected="CT, as the model was trained on")
+        if volume.modality != self.spec.modality:
+            raise ConfigError(f"the study is {volume.modality}", expected=f"{self.spec.modality}, as the model was trained on")
         self._refuse_other(volume.intensity)
         return prepare_volume(volume, {}, self.spec.spacing_mm)
 

@@ -11,34 +11,20 @@ import torch
 from numpy.typing import NDArray
 
 from m2net.assessment.applied import AppliedModel
+from m2net.assessment.findings import Findings, findings_of
 from m2net.assessment.measures import LobeMeasures, measure_lobes
 from m2net.assessment.stitching import stitch_labels
 from m2net.bags import Prepared, to_source_grid
 from m2net.batch import BagBatch, Output
 from m2net.machine import fast_bfloat16
-from m2net.objectives import SegmentationObjective, SeverityObjective, at_or_above
+from m2net.objectives import Objective, SegmentationObjective
 from m2net.studies import Volume
-from m2net.vocabulary import Column, Intensity
+from m2net.studies.radiograph_look import unlike_radiograph
+from m2net.vocabulary import Column, Intensity, LungCode, Modality
 
 _LUNG_ML = (1000.0, 9500.0)  # outside this a whole adult's lungs are unlikely to have been found
 _TOP_PATCHES = 6
-
-
-@dataclass(frozen=True)
-class SeverityFinding:
-    """Severity of one study in one scheme.
-
-    Attributes:
-        scheme: binary or ordinal:K.
-        probabilities: of each grade, from 0.
-        at_or_above: P(grade >= k), k = 1..K-1.
-        grade: number of cuts with P >= 0.5.
-    """
-
-    scheme: str
-    probabilities: list[float]
-    at_or_above: list[float]
-    grade: int
+_LEAST_LUNG = 0.02  # of the picture, each lung of a radiograph
 
 
 @dataclass(frozen=True)
@@ -64,9 +50,9 @@ class Assessment:
 
     Attributes:
         volume: the study as read.
-        lobes: (Z, Y, X) uint8 lobe codes on the study's LPS grid, None without a lobe task.
+        maps: (Z, Y, X) uint8 codes on the study's LPS grid by mask (lobes, lungs, infection), as far as the model draws them.
         lobe_measures: per lobe, in the order of the codes.
-        severity: by task name.
+        findings: severity, detection, shares and scores.
         patches: those that weighed most, heaviest first.
         instances: how many patches were read.
         warnings: what a reader must know, one sentence each.
@@ -74,13 +60,18 @@ class Assessment:
     """
 
     volume: Volume
-    lobes: NDArray[np.uint8] | None
+    maps: dict[str, NDArray[np.uint8]]
     lobe_measures: list[LobeMeasures]
-    severity: dict[str, SeverityFinding]
+    findings: Findings
     patches: list[Patch]
     instances: int
     warnings: list[str]
     model: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def lobes(self) -> NDArray[np.uint8] | None:
+        """Lobe codes, None without a lobe task."""
+        return self.maps.get(Column.LOBES)
 
 
 class Assessor:
@@ -110,49 +101,44 @@ class Assessor:
         prepared = self.model.prepare(volume)
         batch, given = self.model.bag(prepared)
         outputs = self._run(given)
-        lobes = self._lobes(outputs, batch, prepared)
-        measures = measure_lobes(lobes, volume) if lobes is not None else []
+        maps = self._maps(outputs, batch, prepared)
+        measures = measure_lobes(maps[Column.LOBES], volume) if Column.LOBES in maps else []
         return Assessment(
             volume=volume,
-            lobes=lobes,
+            maps=maps,
             lobe_measures=measures,
-            severity=self._severity(outputs),
+            findings=findings_of(self._objectives(), outputs),
             patches=_heaviest(outputs, batch, prepared),
             instances=batch.num_instances,
-            warnings=[*prepared.notes, *self.model.doubts(), *_doubts(volume, measures)],
+            warnings=[*prepared.notes, *self.model.doubts(), *_doubts(volume, measures, maps)],
             model=self.model.facts,
         )
 
     def _run(self, batch: BagBatch) -> dict[str, Output]:
         quick = self.precision == "bfloat16" or (self.precision == "auto" and (self.model.device.type == "cuda" or fast_bfloat16()))
         with torch.no_grad(), torch.autocast(self.model.device.type, torch.bfloat16, enabled=quick):
-            outputs: dict[str, Output] = self.model.module(batch)
+            outputs = self.model.module.answers(batch)
         return outputs
 
-    def _objective(self, task: str) -> Any:
-        return self.model.module.objectives[task]
+    def _objectives(self) -> dict[str, Objective]:
+        return dict(self.model.module.objectives.items())  # type: ignore[arg-type]
 
-    def _lobes(self, outputs: dict[str, Output], batch: BagBatch, prepared: Prepared) -> NDArray[np.uint8] | None:
-        for task, output in outputs.items():
-            objective = self._objective(task)
-            if isinstance(objective, SegmentationObjective) and objective.target == Column.LOBES:
-                shape = prepared.image.shape
-                return to_source_grid(stitch_labels(output.logits.argmax(1), batch, (shape[0], shape[1], shape[2])), prepared)
-        return None
-
-    def _severity(self, outputs: dict[str, Output]) -> dict[str, SeverityFinding]:
-        found = {}
-        for task, output in outputs.items():
-            objective = self._objective(task)
-            if isinstance(objective, SeverityObjective):
-                probability = output.logits.float().softmax(1)
-                above = at_or_above(probability)[0].tolist()
-                found[task] = SeverityFinding(objective.scheme, probability[0].tolist(), above, sum(p >= 0.5 for p in above))
-        return found
+    def _maps(self, outputs: dict[str, Output], batch: BagBatch, prepared: Prepared) -> dict[str, NDArray[np.uint8]]:
+        shape = prepared.image.shape
+        maps = {}
+        for task, objective in self._objectives().items():
+            if isinstance(objective, SegmentationObjective):
+                labels = stitch_labels(outputs[task].logits.argmax(1), batch, (shape[0], shape[1], shape[2]))
+                maps[objective.target] = to_source_grid(objective.as_codes(labels), prepared)
+        return maps
 
 
-def _doubts(volume: Volume, measures: list[LobeMeasures]) -> list[str]:
+def _doubts(volume: Volume, measures: list[LobeMeasures], maps: dict[str, NDArray[np.uint8]]) -> list[str]:
     doubts = []
+    if volume.modality is Modality.CXR:
+        if unlike := unlike_radiograph(volume.array[0].astype(np.float32)):
+            doubts.append(f"The picture does not look like a frontal radiograph: {unlike}.")
+        doubts += _lung_doubts(maps.get(Column.LUNGS))
     if measures and volume.geometry is not None:
         total = sum(m.volume_ml or 0.0 for m in measures)
         if not _LUNG_ML[0] <= total <= _LUNG_ML[1]:
@@ -163,6 +149,15 @@ def _doubts(volume: Volume, measures: list[LobeMeasures]) -> list[str]:
     if volume.intensity is Intensity.RELATIVE:
         doubts.append("No HU and no millimetres are known: no densities and no volumes are given.")
     return doubts
+
+
+def _lung_doubts(lungs: NDArray[np.uint8] | None) -> list[str]:
+    """A radiograph's lungs that are too small, or one of which is missing."""
+    if lungs is None:
+        return []
+    share = {side: float((lungs == side).mean()) for side in (LungCode.RIGHT, LungCode.LEFT)}
+    missing = [side.name.lower() for side, value in share.items() if value < _LEAST_LUNG]
+    return [f"No {' and no '.join(missing)} lung was found: shares of the lungs mean little."] if missing else []
 
 
 def _heaviest(outputs: dict[str, Output], batch: BagBatch, prepared: Prepared) -> list[Patch]:

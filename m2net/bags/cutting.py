@@ -15,7 +15,7 @@ from m2net.bags.prepared import Prepared
 from m2net.bags.sampling import Cut
 from m2net.batch import BagBatch
 from m2net.errors import StudyError
-from m2net.vocabulary import MASK_UNLABELLED, UNLABELLED, Column
+from m2net.vocabulary import MASK_UNLABELLED, UNLABELLED, Column, Modality
 
 T = TypeVar("T", bound=np.generic)
 
@@ -107,16 +107,22 @@ def _positions(study: Prepared, cut: Cut, patch: int) -> tuple[NDArray[np.float3
     body, lungs = study.body_box, study.lung_box
     side = cut.side or patch
     centre = cut.corner + np.array([0.5, side / 2, side / 2])  # edges of voxels, z y x
-    width, depth, height = body.x1 - body.x0, body.y1 - body.y0, lungs.z1 - lungs.z0
+    width, down = body.x1 - body.x0, body.y1 - body.y0
     x = 2 * (centre[:, 2] - body.x0) / width - 1
-    y = 2 * (centre[:, 1] - body.y0) / depth - 1
-    z = 2 * (centre[:, 0] - lungs.z0) / height - 1
-    has_z = study.spacing_mm is not None
-    position = np.column_stack([x, y, z if has_z else np.zeros_like(z)]).astype(np.float32)
-    known = np.tile(np.array([True, True, has_z]), (len(position), 1))
-    step = np.zeros((len(position), 2, 3), np.float32)
-    step[:, 0, 1] = 2 / depth * side / patch
+    row = 2 * (centre[:, 1] - body.y0) / down - 1
+    none = np.zeros_like(x)
+    step = np.zeros((len(x), 2, 3), np.float32)
     step[:, 1, 0] = 2 / width * side / patch
+    if study.modality is Modality.CXR:  # rows run downwards, not backwards
+        axes, there = (x, none, -row), (True, False, True)
+        step[:, 0, 2] = -2 / down * side / patch
+    else:
+        has_z = study.spacing_mm is not None
+        z = 2 * (centre[:, 0] - lungs.z0) / (lungs.z1 - lungs.z0) - 1
+        axes, there = (x, row, z if has_z else none), (True, True, has_z)
+        step[:, 0, 1] = 2 / down * side / patch
+    position = np.column_stack(axes).astype(np.float32)
+    known = np.tile(np.array(there), (len(position), 1))
     return position, known, step
 
 

@@ -11,7 +11,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from m2net.bags.cutting import join
-from m2net.bags.dataset import BagDataset, EpochSampler, severity_target
+from m2net.bags.dataset import BagDataset, EpochSampler, score_target, severity_target
 from m2net.bags.inputs import InputSpec
 from m2net.bags.preparing import prepare_missing, refuse_rejected, rejected_verdicts
 from m2net.bags.store import Store
@@ -97,6 +97,11 @@ class BagDataModule(pl.LightningDataModule):
         """Severity schemes in the manifest."""
         return sorted({s.severity_scheme for s in self.manifest if s.severity_scheme})
 
+    @property
+    def scores(self) -> list[str]:
+        """Real-valued scores in the manifest."""
+        return sorted({name for s in self.manifest for name in s.scores})
+
     def part(self, split: Split) -> list[Study]:
         """Studies of one part.
 
@@ -127,6 +132,7 @@ class BagDataModule(pl.LightningDataModule):
             counts.update(name for name in self.masks if name in study.masks)
             if study.severity is not None:
                 counts[severity_target(str(study.severity_scheme))] += 1
+            counts.update(score_target(name) for name in study.scores)
             counts[str(Column.DIAGNOSIS)] += bool(study.possible)
             if study.possible:
                 counts[f"{Column.DIAGNOSIS}:{study.possible_text}"] += 1
@@ -170,8 +176,9 @@ class BagDataModule(pl.LightningDataModule):
 
     def _loader(self, studies: list[Study], *, training: bool) -> DataLoader[BagBatch]:
         data = BagDataset(
-            studies, self.store, self.spec, self.masks, schemes=self.schemes, cap=self.instances if training else None, seed=self.seed
-        )
+            studies, self.store, self.spec, self.masks, schemes=self.schemes, scores=self.scores,
+            cap=self.instances if training else None, seed=self.seed,
+        )  # fmt: skip
         sampler = EpochSampler(len(data), self.seed) if training else None
         return DataLoader(
             data,

@@ -26,6 +26,11 @@ def severity_target(scheme: str) -> str:
     return f"{Column.SEVERITY}:{scheme}"
 
 
+def score_target(name: str) -> str:
+    """Key of a batch's bag target for a real-valued score."""
+    return f"score:{name}"
+
+
 class BagDataset(Dataset[BagBatch]):
     """Prepared studies as bags of one."""
 
@@ -37,6 +42,7 @@ class BagDataset(Dataset[BagBatch]):
         masks: tuple[str, ...],
         *,
         schemes: Sequence[str],
+        scores: Sequence[str] = (),
         cap: int | None,
         seed: int,
     ) -> None:
@@ -48,6 +54,7 @@ class BagDataset(Dataset[BagBatch]):
             spec: how to cut.
             masks: masks that travel as dense targets.
             schemes: severity schemes that travel as bag targets.
+            scores: real-valued scores that travel as bag targets.
             cap: instances of a training bag; None covers the lungs fully (evaluation).
             seed: part of every draw's key.
         """
@@ -55,7 +62,7 @@ class BagDataset(Dataset[BagBatch]):
         self.store = store
         self.spec = spec
         self.masks = masks
-        self.schemes = tuple(schemes)
+        self.schemes, self.scores = tuple(schemes), tuple(scores)
         self.cap = cap
         self.seed = seed
 
@@ -68,6 +75,8 @@ class BagDataset(Dataset[BagBatch]):
         index, number = key if isinstance(key, tuple) else (key, 0)
         study = self.studies[index]
         prepared = self.store.open(study)
+        if prepared.modality != self.spec.modality:
+            raise ConfigError(f"study {study.study_id} is {prepared.modality}", expected=f"{self.spec.modality}, as input.modality says")
         if prepared.intensity != self.spec.intensity:
             raise ConfigError(
                 f"study {study.study_id} has {prepared.intensity} intensity", expected=f"{self.spec.intensity}, as the input says",
@@ -76,7 +85,7 @@ class BagDataset(Dataset[BagBatch]):
         draw = self._key(study, number)
         cut = cover(prepared, self.spec) if self.cap is None else sample(prepared, self.spec, self.cap, np.random.default_rng(draw))
         batch = cut_bag(prepared, cut, self.spec, study.study_id, draw, self.masks)
-        batch.bag_targets = bag_targets(study, self.schemes)
+        batch.bag_targets = bag_targets(study, self.schemes, self.scores)
         return batch
 
     def _key(self, study: Study, number: int) -> int:
@@ -84,7 +93,7 @@ class BagDataset(Dataset[BagBatch]):
         return int(np.random.SeedSequence([self.seed, number, name]).generate_state(1, np.uint64)[0] >> 2)
 
 
-def bag_targets(study: Study, schemes: Sequence[str]) -> dict[str, torch.Tensor]:
+def bag_targets(study: Study, schemes: Sequence[str], scores: Sequence[str] = ()) -> dict[str, torch.Tensor]:
     """Labels of one study as (1,) or (1, classes) tensors; unknown is NaN, or a set with no member."""
     targets = {
         str(Column.DIAGNOSIS): torch.tensor([[d in study.possible for d in Diagnosis]]),
@@ -94,6 +103,8 @@ def bag_targets(study: Study, schemes: Sequence[str]) -> dict[str, torch.Tensor]
         known = study.severity is not None and study.severity_scheme == scheme
         targets[severity_target(scheme)] = torch.tensor([study.severity if known else float("nan")], dtype=torch.float32)
         targets[f"true:{severity_target(scheme)}"] = _true_probabilities(study, scheme)
+    for name in scores:
+        targets[score_target(name)] = torch.tensor([study.scores.get(name, float("nan"))], dtype=torch.float32)
     return targets
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from m2net.bags.plain import check_plain
 from m2net.errors import ConfigError
-from m2net.vocabulary import Intensity
+from m2net.vocabulary import Intensity, Modality
 
 
 def _window(value: Any) -> tuple[float, ...]:
@@ -26,7 +26,10 @@ class View(StrEnum):
 
 
 class Normalise(StrEnum):
-    """What the window is laid on: stored values, or (relative intensity only) values on a scale of the study's own lungs."""
+    """What the window is laid on: stored values, or (relative intensity only) values on a scale of the study's own lungs.
+
+    A radiograph's lungs are not known beforehand: its scale is that of the picture within its frame.
+    """
 
     WINDOW = "window"
     LUNGS = "lungs"
@@ -45,6 +48,7 @@ class InputSpec:
     """How studies become instances.
 
     Attributes:
+        modality: ct or cxr; a radiograph is a bag of one instance, the whole picture, so its view is slices and its intensity relative.
         intensity: hu or relative; the two never share a normalisation.
         spacing_mm: in-plane pixel size of the prepared store, mm; ignored (0) for pictures, which keep their pixels.
         patch: height and width of an instance in pixels.
@@ -73,6 +77,7 @@ class InputSpec:
     lungs_only: bool = False
     normalise: str = "window"
     lungs_from: str = "found"
+    modality: str = "ct"
 
     @staticmethod
     def of(values: dict[str, Any] | None) -> InputSpec:
@@ -88,10 +93,14 @@ class InputSpec:
         spec = InputSpec(**values)
         if spec.intensity not in set(Intensity):
             raise ConfigError(f"intensity is {spec.intensity!r}", expected=f"one of {', '.join(Intensity)}")
-        words = (("view", spec.view, View), ("normalise", spec.normalise, Normalise), ("lungs_from", spec.lungs_from, LungsFrom))
+        words = (
+            ("modality", spec.modality, Modality), ("view", spec.view, View), ("normalise", spec.normalise, Normalise),
+            ("lungs_from", spec.lungs_from, LungsFrom),
+        )  # fmt: skip
         for name, value, allowed in words:
             if value not in set(allowed):
                 raise ConfigError(f"input.{name} is {value!r}", expected=f"one of {', '.join(allowed)}")
+        spec._check_radiograph()
         if spec.normalise != Normalise.WINDOW and spec.intensity == Intensity.HU:
             raise ConfigError(f"normalise is {spec.normalise} for HU", expected="window: HU mean the same in every study")
         if spec.slices < 1 or spec.slices % 2 == 0:
@@ -105,6 +114,19 @@ class InputSpec:
         if len(spec.window) != 2 or spec.window[0] >= spec.window[1]:
             raise ConfigError(f"a window of {spec.window}", expected="two rising values")
         return spec
+
+    def _check_radiograph(self) -> None:
+        if self.modality != Modality.CXR:
+            return
+        if self.view != View.SLICES or self.intensity != Intensity.RELATIVE or self.slices != 1:
+            raise ConfigError(
+                f"radiographs with view {self.view}, intensity {self.intensity} and {self.slices} slices",
+                expected="view: slices, intensity: relative, slices: 1",
+            )
+        if self.lungs_only and self.lungs_from == LungsFrom.FOUND:
+            raise ConfigError(
+                "lungs_only for radiographs", expected="lungs_from: manifest with it: no lungs are found before a model sees them"
+            )
 
     @property
     def channels(self) -> int:

@@ -19,6 +19,7 @@ from m2net.studies.quality import Verdict, judge_read
 from m2net.vocabulary import Intensity, Modality
 
 STORE_VERSION = 4
+RADIOGRAPH_SIDE = 512  # longest side of a stored radiograph, pixels; smaller ones keep theirs
 _AIR = {Intensity.HU: -1024, Intensity.RELATIVE: 0}
 
 
@@ -37,6 +38,7 @@ class Prepared:
         intensity: meaning of the values.
         notes: what the reader and the finder remarked.
         verdict: what ``m2net verify`` says of the study, for a study of a manifest.
+        modality: CT or radiograph.
     """
 
     image: NDArray[np.int16]
@@ -49,6 +51,7 @@ class Prepared:
     intensity: Intensity
     notes: tuple[str, ...]
     verdict: Verdict = field(default_factory=lambda: Verdict(""))
+    modality: Modality = Modality.CT
 
     @property
     def air(self) -> int:
@@ -62,28 +65,37 @@ def prepare_volume(volume: Volume, masks: dict[str, NDArray[np.uint8]], spacing_
     Args:
         volume: LPS volume.
         masks: on its grid, by name.
-        spacing_mm: wanted in-plane pixel size; slices keep their places. Pictures keep their pixels.
+        spacing_mm: wanted in-plane pixel size; slices keep their places. Pictures keep their pixels, radiographs up to
+            RADIOGRAPH_SIDE.
 
     Raises:
         StudyError: no lung found.
     """
-    if volume.geometry is None:
-        image, own, factors = volume.array, None, (1.0, 1.0)
-        new_masks = masks
-    else:
-        own_mm = volume.geometry.spacing_mm
-        shape = tuple(max(1, int(n * mm / spacing_mm)) for n, mm in zip(volume.array.shape[1:], own_mm[1:], strict=True))
-        factors = (spacing_mm / own_mm[1], spacing_mm / own_mm[2])
+    shape, factors, own = _store_grid(volume, spacing_mm)
+    image, new_masks = volume.array, masks
+    if factors != (1.0, 1.0) or shape != volume.array.shape[1:]:
         image = _resample(volume.array, shape, factors)
         new_masks = {name: _pick(mask, shape, factors) for name, mask in masks.items()}
-        own = (own_mm[0], spacing_mm, spacing_mm)
     resampled = Volume(image, volume.geometry, volume.intensity, volume.modality)
     thorax = find_thorax(resampled, own)
     notes = volume.notes if thorax.found else (*volume.notes, "No lungs were found in the picture; all of it is taken.")
     return Prepared(
         image, {**new_masks, "found_lungs": thorax.lungs}, own, volume.array.shape, factors,  # type: ignore[arg-type]
-        thorax.lung_box, thorax.body_box, volume.intensity, notes,
+        thorax.lung_box, thorax.body_box, volume.intensity, notes, modality=volume.modality,
     )  # fmt: skip
+
+
+def _store_grid(volume: Volume, spacing_mm: float) -> tuple[tuple[int, ...], tuple[float, float], tuple[float, float, float] | None]:
+    """Rows and columns in the store, the size of its pixels in those of the study, and its spacing in mm."""
+    have = volume.array.shape[1:]
+    if volume.geometry is not None:
+        mm = volume.geometry.spacing_mm
+        shape = tuple(max(1, int(n * step / spacing_mm)) for n, step in zip(have, mm[1:], strict=True))
+        return shape, (spacing_mm / mm[1], spacing_mm / mm[2]), (mm[0], spacing_mm, spacing_mm)
+    if volume.modality is Modality.CXR and max(have) > RADIOGRAPH_SIDE:
+        rows, columns = (max(1, round(n * RADIOGRAPH_SIDE / max(have))) for n in have)
+        return (rows, columns), (have[0] / rows, have[1] / columns), None
+    return have, (1.0, 1.0), None
 
 
 def _resample(array: NDArray[np.int16], shape: tuple[int, ...], factors: tuple[float, float]) -> NDArray[np.int16]:
@@ -123,10 +135,6 @@ def prepare_study(study: Study, spacing_mm: float, *, repair: bool = False) -> P
     Raises:
         StudyError: unreadable, or no lung found; the message names the study.
     """
-    if study.modality is not Modality.CT:
-        raise StudyError(
-            f"study {study.study_id} has modality {study.modality}", expected="ct", remedy="This version reads CT; remove the row"
-        )
     try:
         volume = read_image(study.image, ReadOptions(series=study.series, repair=repair), study.modality)
         masks = {kind: read_mask(path, kind, volume, study.mask_schemes.get(kind, "")) for kind, path in study.masks.items()}
@@ -156,6 +164,7 @@ def save(prepared: Prepared, folder: Path) -> None:
         "lung_box": asdict(prepared.lung_box),
         "body_box": asdict(prepared.body_box),
         "intensity": str(prepared.intensity),
+        "modality": str(prepared.modality),
         "notes": list(prepared.notes),
         "verdict": prepared.verdict.plain(),
     }
@@ -200,6 +209,7 @@ def load(folder: Path) -> Prepared:
             intensity=Intensity(facts["intensity"]),
             notes=tuple(facts["notes"]),
             verdict=Verdict.of(facts["verdict"]),
+            modality=Modality(facts.get("modality", Modality.CT)),  # stores made before radiographs were prepared say nothing
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"the prepared study {folder} is damaged ({error})", remedy="Remove that folder and prepare again") from error

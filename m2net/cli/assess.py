@@ -7,12 +7,13 @@ from pathlib import Path
 
 from m2net.cli.options import parser, progress
 from m2net.errors import M2NetError
+from m2net.vocabulary import Modality
 
 
 def run(argv: list[str]) -> int:
     """Assess each study; a study that fails is told and does not stop the others (exit code 2 at the end)."""
     options = parser(argv[0], "Assess studies with a trained model and write a page for each. Research use only.")
-    options.add_argument("studies", type=Path, nargs="+", metavar="STUDY", help="NIfTI/MHA/NRRD file, DICOM folder or PNG slice")
+    options.add_argument("studies", type=Path, nargs="+", metavar="STUDY", help="NIfTI/MHA/NRRD file, DICOM folder, slice or radiograph")
     options.add_argument("--model", type=Path, required=True, help="checkpoint written by m2net fit")
     options.add_argument("--out", type=Path, required=True, help="folder for the results, one folder a study")
     options.add_argument("--series", default="", help="UID or number of the DICOM series to read, where a folder holds several")
@@ -31,11 +32,12 @@ def run(argv: list[str]) -> int:
     from m2net.reports.assessment import output_names, write_assessment
 
     assessor = Assessor(given.model)
+    modality = Modality(assessor.model.spec.modality)
     failed = 0
     names = output_names(given.studies)
     for study, name in progress(list(zip(given.studies, names, strict=True)), "Assessing", len(names)):
         try:
-            page = write_assessment(given.out / name, assessor.assess(read_image(study, reading)), name)
+            page = write_assessment(given.out / name, assessor.assess(read_image(study, reading, modality)), name)
             print(page)
         except M2NetError as error:
             failed += 1

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from m2net.cli.options import parser, progress
 from m2net.machine import cpu_count
+from m2net.vocabulary import Modality
 
 
 def run(argv: list[str]) -> int:
@@ -18,18 +19,23 @@ def run(argv: list[str]) -> int:
     options.add_argument("--patients", type=int, required=True, help="number of patients, one study each")
     options.add_argument("--seed", type=int, required=True, help="seed of the cohort")
     options.add_argument("--site", default="home", help=f"scanner profile: {', '.join(SCANNERS)}")
-    options.add_argument("--format", default="nifti", choices=FORMATS, help="of the images; png: pictures of slices")
+    options.add_argument("--modality", default="ct", choices=[str(m) for m in Modality], help="cxr: a frontal radiograph of each patient")
+    options.add_argument("--format", choices=FORMATS, help="of the images; nifti for CT (png: pictures of slices), png for radiographs")
     options.add_argument("--pictures", type=int, default=16, help="slices of each patient, a study each (png)")
-    options.add_argument("--matrix", type=int, default=192, help="pixels along each in-plane axis")
+    options.add_argument("--matrix", type=int, default=192, help="pixels along each in-plane axis; of a radiograph's longer side")
     options.add_argument("--slice-mm", type=float, help="slice thickness in mm; drawn from the site's by default")
     options.add_argument("--grades", type=int, default=2, help=f"severity grades: {', '.join(map(str, SEVERITY_MODELS))}")
     options.add_argument("--workers", type=int, default=cpu_count(), help="processes")
     given = options.parse_args(argv[1:])
-    plan = CohortPlan(given.patients, given.seed, given.site, given.format, given.matrix, given.slice_mm, given.grades, given.pictures)
+    kind = given.format or ("png" if given.modality == Modality.CXR else "nifti")
+    size = (given.matrix, given.slice_mm, given.grades, given.pictures)
+    plan = CohortPlan(given.patients, given.seed, given.site, kind, *size, given.modality)
     plan.check()
     for _ in progress(write_cohort(plan, given.out, given.workers), f"Making {plan.patients} patients", plan.patients):
         pass
     print(f"{given.out / 'manifest.csv'}: {plan.patients} synthetic patients, phantom version {PHANTOM_VERSION}, seed {plan.seed}")
+    if given.modality == Modality.CXR:
+        return 0
     best = json.loads((given.out / "cohort.json").read_text(encoding="utf-8"))["severity_auc_best"]
     reached = "undefined" if best is None else f"{best:.3f}"
     print(f"best AUC for severity on these patients, from the probabilities it was drawn with: {reached}")

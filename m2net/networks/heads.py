@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from m2net.batch import BagBatch, Output
-from m2net.networks.pooling import ConceptPooling
+from m2net.networks.pooling import ConceptPooling, segment_mean
 
 
 @dataclass
@@ -63,6 +63,45 @@ class DenseHead(Head):
     def bag(self, answers: Tensor, batch: BagBatch) -> Output:
         """Dense logits as they are."""
         return Output(answers)
+
+
+class PooledHead(Head):
+    """A linear answer on the mean of a map: over its places, then over the instances of a bag."""
+
+    def __init__(
+        self, encoder_channels: Sequence[int], decoder_channels: int, classes: int, source: str = "encoder", dropout: float = 0.2
+    ) -> None:
+        """Build for ``classes`` outputs.
+
+        Args:
+            encoder_channels: channels of the encoder's maps.
+            decoder_channels: channels of the decoder's map.
+            classes: outputs.
+            source: encoder (its deepest map), decoder (its map), or both.
+            dropout: share of the pooled features dropped in training.
+
+        Raises:
+            ValueError: unknown source.
+        """
+        super().__init__()
+        widths = {"encoder": encoder_channels[-1], "decoder": decoder_channels, "both": encoder_channels[-1] + decoder_channels}
+        if source not in widths:
+            raise ValueError(f"source {source!r} is none of {', '.join(widths)}")
+        self.source, self.needs_decoder = source, source != "encoder"
+        self.dropout = nn.Dropout(dropout)
+        self.answer = nn.Linear(widths[source], classes)
+
+    def instance(self, features: Features) -> Tensor:
+        """Pooled features (N, width)."""
+        maps = [features.maps[-1]] if self.source != "decoder" else []
+        if self.source != "encoder":
+            assert features.decoded is not None
+            maps.append(features.decoded)
+        return torch.cat([m.float().mean((2, 3)) for m in maps], dim=1)
+
+    def bag(self, answers: Tensor, batch: BagBatch) -> Output:
+        """Logits (B, classes)."""
+        return Output(self.answer(self.dropout(segment_mean(answers, batch.bag_index, batch.num_bags))).float())
 
 
 class HierarchicalHead(Head):

@@ -10,17 +10,28 @@ from torch import Tensor, nn
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
-from m2net.networks.heads import DenseHead, Features, Head, HierarchicalHead
+from m2net.networks.heads import DenseHead, Features, Head, HierarchicalHead, PooledHead
 from m2net.networks.m2unet import M2UNetDecoder, M2UNetEncoder
 from m2net.networks.registry import build
 from m2net.networks.residual import GridDecoder, ResidualEncoder
 from m2net.networks.scoremaps import ScoreMapHead
-from m2net.networks.smp import SmpEncoder, SmpUnetDecoder
+from m2net.networks.smp import SmpEncoder, SmpLinknetDecoder, SmpUnetDecoder, SmpUnetPlusPlusDecoder
 from m2net.networks.vgg import HuEncoder
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {"m2unet": M2UNetEncoder, "smp": SmpEncoder, "hu": HuEncoder, "residual": ResidualEncoder}
-DECODERS: dict[str, Callable[..., nn.Module]] = {"m2unet": M2UNetDecoder, "smp_unet": SmpUnetDecoder, "grid": GridDecoder}
-HEADS: dict[str, Callable[..., Head]] = {"dense": DenseHead, "hierarchical": HierarchicalHead, "score_maps": ScoreMapHead}
+DECODERS: dict[str, Callable[..., nn.Module]] = {
+    "grid": GridDecoder,
+    "m2unet": M2UNetDecoder,
+    "smp_linknet": SmpLinknetDecoder,
+    "smp_unet": SmpUnetDecoder,
+    "smp_unetplusplus": SmpUnetPlusPlusDecoder,
+}
+HEADS: dict[str, Callable[..., Head]] = {
+    "dense": DenseHead,
+    "hierarchical": HierarchicalHead,
+    "pooled": PooledHead,
+    "score_maps": ScoreMapHead,
+}
 
 
 class M2Net(nn.Module):
@@ -39,6 +50,7 @@ class M2Net(nn.Module):
         decoder: Mapping[str, Any] | None = None,
         chunk: int = 256,
         checkpointing: bool = False,
+        freeze_encoder: bool = False,
     ) -> None:
         """Build from plain values.
 
@@ -49,6 +61,7 @@ class M2Net(nn.Module):
             decoder: name and arguments, see DECODERS; needed by dense heads.
             chunk: instances read at once in evaluation.
             checkpointing: recompute activations in the backward pass.
+            freeze_encoder: leave the encoder as it is, batch statistics included.
 
         Raises:
             ConfigError: unknown part or argument, or a dense head without a decoder.
@@ -63,10 +76,18 @@ class M2Net(nn.Module):
         self.heads = nn.ModuleDict({task: build(HEADS, spec, f"head of {task}", channels, width) for task, spec in heads.items()})
         if self.decoder is None and any(head.needs_decoder for head in self.heads.values()):
             raise ConfigError("a dense head has no decoder under it", remedy="Name one: decoder: {name: m2unet}")
-        self.chunk = chunk
+        self.chunk, self.freeze_encoder = chunk, freeze_encoder
+        self.encoder.requires_grad_(not freeze_encoder)
         for part in (self.encoder, self.decoder):
             if part is not None:
                 part.saving = checkpointing  # type: ignore[assignment]
+
+    def train(self, mode: bool = True) -> M2Net:
+        """Switch to training or evaluation; a frozen encoder stays in evaluation."""
+        super().train(mode)
+        if self.freeze_encoder:
+            self.encoder.eval()
+        return self
 
     def forward(self, batch: BagBatch) -> dict[str, Output]:
         """Per task what its head says; ``batch.instances`` is (ΣN, C, H, W) float."""

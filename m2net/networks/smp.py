@@ -1,13 +1,18 @@
-"""Encoders and the U-Net decoder of segmentation-models-pytorch behind the same interface."""
+"""Encoders and decoders of segmentation-models-pytorch behind the same interface."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from m2net.errors import ConfigError
+
+_WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
 
 class SmpEncoder(nn.Module):
@@ -19,40 +24,148 @@ class SmpEncoder(nn.Module):
         Raises:
             ConfigError: the library does not know the encoder.
         """
-        import segmentation_models_pytorch as smp  # six seconds, so only where it is asked for
-
         super().__init__()
-        try:
-            self.encoder = smp.encoders.get_encoder(encoder, in_channels=in_channels, depth=depth, weights=None)
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"segmentation-models-pytorch cannot build the encoder {encoder!r} ({error})"[:200],
-                expected="one of its names, as resnet18",
-            ) from error
+        self.name, self.in_channels, self.depth = encoder, in_channels, depth
+        self.encoder = self._made(None)
         self.channels = tuple(self.encoder.out_channels[1:])
         self.saving = False
+
+    def _made(self, weights: str | None) -> Any:
+        import segmentation_models_pytorch as smp  # six seconds, so only where it is asked for
+
+        try:
+            return smp.encoders.get_encoder(self.name, in_channels=self.in_channels, depth=self.depth, weights=weights)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"segmentation-models-pytorch cannot build the encoder {self.name!r} ({error})"[:200],
+                expected="one of its names, as resnet18",
+            ) from error
+
+    def load_weights(self, source: str) -> None:
+        """Take over weights from a local file, or the library's by name (which downloads them).
+
+        Args:
+            source: a file of one of the usual kinds holding this encoder's state, or a name such as imagenet.
+
+        Raises:
+            ConfigError: no such name, the download failed, or the file lacks weights of this encoder.
+        """
+        if Path(source).suffix in _WEIGHT_FILES or Path(source).exists():
+            self._take(_read_state(Path(source)), source)
+            return
+        try:
+            self.encoder = self._made(source)
+        except ConfigError:
+            raise
+        except Exception as error:  # what fails in a download is the hub's own
+            raise ConfigError(
+                f"the weights {source!r} of {self.name} could not be downloaded ({type(error).__name__})", expected="a connection",
+                remedy="Download them elsewhere and give the file's path as model.encoder_weights, or leave it null",
+            ) from error  # fmt: skip
+
+    def _take(self, state: dict[str, Tensor], source: str) -> None:
+        own = self.encoder.state_dict()
+        found = {k.removeprefix("encoder."): v for k, v in state.items()}
+        fits = {k: v for k, w in own.items() if (v := _adapted(found.get(k), w)) is not None}
+        missing = [k for k in own if k not in fits and not k.endswith("num_batches_tracked")]
+        if missing:
+            raise ConfigError(
+                f"{source} lacks {len(missing)} of {len(own)} tensors of the encoder {self.name}, as {missing[0]}",
+                expected="a state of the same encoder",
+            )
+        self.encoder.load_state_dict({**own, **fits})
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images (N, C, H, W) to maps of 1/2, 1/4, ... size, finest first."""
         return list(self.encoder(images))[1:]
 
 
-class SmpUnetDecoder(nn.Module):
-    """The library's U-Net decoder; the answer is at full size."""
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ConfigError(f"the weights {path} do not exist", expected="a local file, or the name of published weights")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
 
-    def __init__(self, encoder_channels: Sequence[int], channels: Sequence[int] = (256, 128, 64, 32, 16)) -> None:
-        """Build on an encoder's channels; the first ``len(encoder_channels)`` widths of ``channels`` are used, widest first."""
-        from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both readers fail in many ways on what holds no weights
+        raise ConfigError(f"{path} cannot be read as weights", expected="a safetensors file or a PyTorch state dict") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    return {k: v for k, v in state.items() if isinstance(v, Tensor)}
 
-        super().__init__()
-        widths = list(channels)[-len(encoder_channels) :]
-        self.decoder = UnetDecoder([0, *encoder_channels], widths, n_blocks=len(encoder_channels))
-        self.channels = int(widths[-1])
-        self.saving = False
+
+def _adapted(found: Tensor | None, own: Tensor) -> Tensor | None:
+    """The tensor if it fits; a first convolution made for colour is summed over colours, so that its answer to grey is unchanged."""
+    if found is None or found.shape == own.shape:
+        return found
+    if found.dim() != 4 or own.dim() != 4 or found.shape[0] != own.shape[0] or found.shape[2:] != own.shape[2:]:
+        return None
+    channels = own.shape[1]
+    return found.sum(1, keepdim=True).expand(-1, channels, -1, -1) / channels if found.shape[1] == 3 else None
+
+
+class _SmpDecoder(nn.Module):
+    """A decoder of the library; it ends at full size, or at half of it where it has one stage less than the encoder."""
+
+    decoder: nn.Module
+    channels: int
+    stops_short = False
+    saving = False
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Maps of 1/2, 1/4, ... size to (N, width, H, W)."""
         height, width = maps[0].shape[2] * 2, maps[0].shape[3] * 2
         full = maps[0].new_empty((maps[0].shape[0], 0, height, width))
         decoded: Tensor = self.decoder([full, *maps])
-        return decoded if decoded.shape[2:] == (height, width) else F.interpolate(decoded, size=(height, width))
+        size = maps[0].shape[2:] if self.stops_short else torch.Size((height, width))
+        return decoded if decoded.shape[2:] == size else F.interpolate(decoded, size=size)
+
+
+class SmpUnetDecoder(_SmpDecoder):
+    """U-Net (Ronneberger et al. 2015)."""
+
+    def __init__(self, encoder_channels: Sequence[int], channels: Sequence[int] = (256, 128, 64, 32, 16)) -> None:
+        """Build on an encoder's channels.
+
+        Args:
+            encoder_channels: of its maps, finest first.
+            channels: widths of the stages, widest first; one fewer than the encoder has stops at half size, which saves
+                the costliest stage. Of more, the last are used.
+        """
+        from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+
+        super().__init__()
+        widths = list(channels)[-len(encoder_channels) :]
+        self.stops_short = len(widths) == len(encoder_channels) - 1
+        self.decoder = UnetDecoder([0, *encoder_channels], widths, n_blocks=len(widths))
+        self.channels = int(widths[-1])
+
+
+class SmpUnetPlusPlusDecoder(_SmpDecoder):
+    """UNet++: nested, dense skip connections (Zhou et al. 2018)."""
+
+    def __init__(self, encoder_channels: Sequence[int], channels: Sequence[int] = (256, 128, 64, 32, 16)) -> None:
+        """Build on an encoder's channels; the last ``len(encoder_channels)`` widths of ``channels`` are used, widest first."""
+        from segmentation_models_pytorch.decoders.unetplusplus.decoder import UnetPlusPlusDecoder
+
+        super().__init__()
+        widths = list(channels)[-len(encoder_channels) :]
+        self.decoder = UnetPlusPlusDecoder([0, *encoder_channels], widths, n_blocks=len(encoder_channels))
+        self.channels = int(widths[-1])
+
+
+class SmpLinknetDecoder(_SmpDecoder):
+    """LinkNet (Chaurasia and Culurciello 2017): stages are aggregated by addition, from the deepest up.
+
+    On the encoder ``tu-dla34`` this is what the library offers nearest to the segmentation network of deep layer aggregation (Yu et al.
+    2018): that encoder aggregates hierarchically, and iterative aggregation upwards is left to the decoder.
+    """
+
+    def __init__(self, encoder_channels: Sequence[int], width: int = 32) -> None:
+        """Build on an encoder's channels; the answer is ``width`` wide."""
+        from segmentation_models_pytorch.decoders.linknet.decoder import LinknetDecoder
+
+        super().__init__()
+        self.decoder = LinknetDecoder([0, *encoder_channels], prefinal_channels=width, n_blocks=len(encoder_channels))
+        self.channels = width

@@ -31,7 +31,13 @@ class Objective(nn.Module):
     """Name of the task; its columns in predictions.csv begin with it."""
 
     primary: str
-    """The metric that speaks for the task when a checkpoint is chosen."""
+    """The metric that speaks for the task when a checkpoint is chosen; "" leaves the choice to the other tasks."""
+
+    def __init__(self) -> None:
+        """Begin uncalibrated."""
+        super().__init__()
+        self.calibration: dict[str, Any] = {}
+        """What was fitted on validation studies, in plain values; kept in the checkpoint with the weights it was fitted for."""
 
     def prepare(self, counts: dict[str, int]) -> None:
         """Take note, before training, of how many training studies carry each target; nothing to note by default."""
@@ -51,6 +57,9 @@ class Objective(nn.Module):
     def compute(self) -> dict[str, float]:
         """Metrics by name since the last reset, each with its n; undefined is NaN."""
         raise TypeError(f"{type(self).__name__} does not define compute()")
+
+    def calibrate(self) -> None:
+        """Fit ``calibration`` on the validation studies seen since the last reset; nothing to fit by default."""
 
     def reset(self) -> None:
         """Forget the batches seen."""

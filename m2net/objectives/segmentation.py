@@ -1,12 +1,14 @@
-"""Dense classes a pixel: cross-entropy + Dice, and DSC, sensitivity and PPV a study."""
+"""Dense classes a pixel: focal cross-entropy + Dice; overlap a study, and pooled over all pixels."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,31 +18,70 @@ from m2net.objectives.base import Objective, Statistic, nan_mean, nothing, numbe
 from m2net.objectives.kept import Kept
 from m2net.vocabulary import UNLABELLED, Column, InfectionCode, Lobe, LungCode
 
-CODES: dict[str, type[IntEnum]] = {str(Column.LOBES): Lobe, str(Column.LUNGS): LungCode, str(Column.INFECTION): InfectionCode}
-"""Codes of each dense target, background excluded."""
+CLASSES: dict[str, list[IntEnum]] = {
+    str(Column.LOBES): list(Lobe),
+    str(Column.LUNGS): [LungCode.RIGHT, LungCode.LEFT],
+    str(Column.INFECTION): [InfectionCode.GROUND_GLASS, InfectionCode.CONSOLIDATION],
+}
+"""Classes of each dense target, background excluded; a mask may also hold a code that leaves open which (side or kind unknown)."""
+
+_WHOLE = ("hit", "claimed", "present", "pixels")
+_SOME_CLASS = -2  # a pixel of the foreground whose class is not known
 
 
 class SegmentationObjective(Objective):
-    """Lobes, or any other mask, from partly labelled bags."""
+    """Lobes, lungs or infection, from partly labelled bags.
+
+    A pixel whose side or kind is unknown is trained on the summed probability of the classes it may be, and counts in the figures of
+    the foreground only.
+    """
 
     primary = "dice_mean"
 
-    def __init__(self, mask: str = "lobes", dice: float = 1.0) -> None:
-        """Choose the mask and the weight of the Dice term.
+    def __init__(self, mask: str = "lobes", dice: float = 1.0, gamma: float = 0.0, merged: bool = False) -> None:
+        """Choose the mask and the loss.
+
+        Args:
+            mask: lobes, lungs or infection.
+            dice: weight of the Dice term.
+            gamma: exponent of the focal factor (Lin et al. 2017); 0 is cross-entropy. With Dice that is the hybrid loss of Degerli et al.
+            merged: one class for all of the foreground: plain infection, plain lung.
 
         Raises:
-            ConfigError: unknown mask.
+            ConfigError: unknown mask or impossible weight.
         """
         super().__init__()
-        if mask not in CODES:
-            raise ConfigError(f"the mask {mask!r} is unknown", expected=f"one of {', '.join(CODES)}")
-        if dice < 0:
-            raise ConfigError(f"a Dice weight of {dice}", expected="0 or more")
+        if mask not in CLASSES:
+            raise ConfigError(f"the mask {mask!r} is unknown", expected=f"one of {', '.join(CLASSES)}")
+        if merged and mask == Column.LOBES:
+            raise ConfigError("merged lobes", expected="merged: false: all lobes together are the lungs", remedy="Use mask: lungs")
+        if dice < 0 or gamma < 0:
+            raise ConfigError(f"a Dice weight of {dice} and gamma {gamma}", expected="0 or more")
         self.target = self.task = mask
-        self.codes = list(CODES[mask])
-        self.classes = len(self.codes) + 1
-        self.dice = dice
-        self.counts = Kept(seen=(torch.float64, 3 * len(self.codes)))
+        self.merged, self.dice, self.gamma = merged, dice, gamma
+        self.names = [mask] if merged else [code.name.lower() for code in CLASSES[mask]]
+        self.classes = len(self.names) + 1
+        codes = torch.full((256,), 1 if merged else _SOME_CLASS, dtype=torch.int64)
+        codes[0] = 0
+        if not merged:
+            codes[1 : self.classes] = torch.arange(1, self.classes)
+        self.register_buffer("class_of_code", codes, persistent=False)
+        self.class_of_code: Tensor
+        self.counts = Kept(seen=(torch.float64, 3 * len(self.names)), whole=(torch.float64, len(_WHOLE)))
+
+    def truth(self, batch: BagBatch) -> Tensor | None:
+        """Classes (ΣN, H, W), -1 unlabelled, -2 foreground of unknown class; None where the batch does not carry the mask."""
+        target = batch.dense.get(self.target)
+        if target is None:
+            return None
+        return torch.where(target == UNLABELLED, target, self.class_of_code[target.clamp(min=0)])
+
+    def as_codes(self, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Classes as codes of the mask: those of merged lungs or infection say that side or kind is unknown."""
+        if not self.merged:
+            return classes
+        open_code = LungCode.SIDE_UNKNOWN if self.target == Column.LUNGS else InfectionCode.KIND_UNKNOWN
+        return np.where(classes > 0, open_code, 0).astype(np.uint8)
 
     def labels(self, batch: BagBatch) -> int:
         """Bags with at least one labelled pixel."""
@@ -51,52 +92,78 @@ class SegmentationObjective(Objective):
         return len(set(batch.bag_index[labelled].tolist()))
 
     def loss(self, output: Output, batch: BagBatch) -> Tensor:
-        """Cross-entropy plus ``dice`` times (1 - mean soft Dice of the classes present), over labelled pixels."""
-        target = batch.dense.get(self.target)
-        if target is None or not bool((target != UNLABELLED).any()):
+        """Mean of (1 - p)^gamma (-log p) plus ``dice`` times (1 - mean soft Dice of the classes present), over labelled pixels."""
+        truth = self.truth(batch)
+        if truth is None or not bool((truth != UNLABELLED).any()):
             return nothing(output)
         log_p = F.log_softmax(output.logits.float(), dim=1)
-        entropy = F.nll_loss(log_p, target, ignore_index=UNLABELLED)
-        return entropy + self.dice * (1 - soft_dice(log_p.exp(), target)) if self.dice else entropy
+        some = truth == _SOME_CLASS
+        likeliest = torch.where(some, log_p[:, 1:].argmax(1) + 1, truth) if bool(some.any()) else truth
+        of_truth = log_p.gather(1, likeliest.clamp(min=0)[:, None])[:, 0]
+        if bool(some.any()):
+            of_truth = torch.where(some, log_p[:, 1:].logsumexp(1), of_truth)
+        of_truth = of_truth[truth != UNLABELLED]
+        entropy = -(of_truth * (1 - of_truth.exp()) ** self.gamma).mean() if self.gamma else -of_truth.mean()
+        return entropy + self.dice * (1 - soft_dice(log_p.exp(), likeliest)) if self.dice else entropy
 
     def update(self, output: Output, batch: BagBatch) -> None:
         """Count each labelled study's voxels; labelled voxels that no instance covers count as missed."""
-        for counts in self._counts(output, batch):
-            if counts is not None:
-                self.counts.update(seen=counts.flatten()[None])
+        for found in self._counts(output, batch):
+            if found is not None:
+                self.counts.update(seen=found[0].flatten()[None], whole=found[1][None])
 
-    def _counts(self, output: Output, batch: BagBatch) -> list[Tensor | None]:
-        """Per bag (classes - 1, 3) true positives, predicted, present; None if unlabelled."""
-        target = batch.dense.get(self.target)
-        if target is None:
+    def _counts(self, output: Output, batch: BagBatch) -> list[tuple[Tensor, Tensor] | None]:
+        """Counts a bag, None where it is unlabelled.
+
+        Each: (classes - 1, 3) hits, predicted and present, NaN where the class of some pixel is open; (4,) these of the foreground, and
+        all pixels.
+        """
+        truths = self.truth(batch)
+        if truths is None:
             return [None] * batch.num_bags
         predicted = output.logits.argmax(1)
-        counted = []
+        counted: list[tuple[Tensor, Tensor] | None] = []
         for bag in range(batch.num_bags):
             members = batch.bag_index == bag
-            truth, said = target[members], predicted[members]
+            truth, said = truths[members], predicted[members]
             known = truth != UNLABELLED
             truth, said = truth[known], said[known]
-            present = torch.bincount(truth, minlength=256)[1 : self.classes]
-            hit = torch.bincount(truth[truth == said], minlength=256)[1 : self.classes]
-            claimed = torch.bincount(said, minlength=256)[1 : self.classes]
-            present = present + batch.uncovered[self.target][bag, 1 : self.classes].to(present.device)
-            counted.append(torch.stack([hit, claimed, present], dim=1) if len(truth) or int(present.sum()) else None)
+            missed = self._uncovered(batch, bag).to(truth.device)
+            if not len(truth) and not int(missed.sum()):
+                counted.append(None)
+                continue
+            present = torch.bincount(truth.clamp(min=0), minlength=self.classes)[1:] + missed
+            hit = torch.bincount(truth[truth == said], minlength=self.classes)[1:]
+            claimed = torch.bincount(said, minlength=self.classes)[1:]
+            each = torch.stack([hit, claimed, present], dim=1).double()
+            if bool((truth == _SOME_CLASS).any()):
+                each = torch.full_like(each, float("nan"))
+            sick, called = truth != 0, said > 0
+            whole = [(sick & called).sum(), called.sum(), sick.sum() + missed.sum(), len(truth) + missed.sum()]
+            counted.append((each, torch.tensor([float(v) for v in whole], dtype=torch.float64)))
         return counted
 
+    def _uncovered(self, batch: BagBatch, bag: int) -> Tensor:
+        """Labelled voxels a class (classes - 1,) that no instance covers; those of an open class count for the first."""
+        missed = batch.uncovered[self.target][bag].cpu()
+        classes = self.class_of_code.cpu().clone()
+        classes[classes == _SOME_CLASS] = 1
+        return torch.zeros(self.classes, dtype=torch.int64).index_add(0, classes, missed)[1:]
+
     def compute(self) -> dict[str, float]:
-        """DSC, sensitivity and PPV per class, mean over the studies where they are defined, with their n."""
-        counts = self.counts.rows()["seen"].reshape(-1, len(self.codes), 3)
+        """DSC, sensitivity and PPV per class, mean over the studies where they are defined, with their n; and of all pixels pooled."""
+        kept = self.counts.rows()
+        counts = kept["seen"].reshape(-1, len(self.names), 3)
         dice, sensitivity, ppv = overlap(counts)
         metrics: dict[str, float] = {}
-        for k, code in enumerate(self.codes):
-            name = code.name.lower()
+        for k, name in enumerate(self.names):
             metrics[f"dice_{name}"] = nan_mean(dice[:, k])
             metrics[f"sensitivity_{name}"] = nan_mean(sensitivity[:, k])
             metrics[f"ppv_{name}"] = nan_mean(ppv[:, k])
             metrics[f"n_{name}"] = float((~dice[:, k].isnan()).sum())
         for name, values in (("dice_mean", dice), ("sensitivity_mean", sensitivity), ("ppv_mean", ppv)):
             metrics[name] = nan_mean(torch.tensor([nan_mean(values[:, k]) for k in range(values.shape[1])]))
+        metrics |= foreground(kept["whole"].numpy())
         metrics["n"] = float(len(counts))
         return metrics
 
@@ -105,25 +172,50 @@ class SegmentationObjective(Objective):
         self.counts.reset()
 
     def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
-        """Dice per class of each labelled study."""
+        """Per labelled study Dice per class and the foreground's pixels: hits, claimed, present, all."""
         rows = []
-        for counts in self._counts(output, batch):
-            values = overlap(counts[None].double())[0][0].tolist() if counts is not None else [float("nan")] * len(self.codes)
-            rows.append({f"{self.task}_dice_{code.name.lower()}": value for code, value in zip(self.codes, values, strict=True)})
+        for found in self._counts(output, batch):
+            each = [float("nan")] * len(self.names) if found is None else overlap(found[0][None])[0][0].tolist()
+            whole: list[Any] = [""] * len(_WHOLE) if found is None else [int(v) for v in found[1].tolist()]
+            columns: dict[str, Any] = {f"{self.task}_dice_{name}": value for name, value in zip(self.names, each, strict=True)}
+            rows.append(columns | {f"{self.task}_{name}": value for name, value in zip(_WHOLE, whole, strict=True)})
         return rows
 
     def statistics(self, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
-        """Mean Dice per class, and the mean of these."""
-        names = [f"{self.task}_dice_{code.name.lower()}" for code in self.codes]
+        """Mean Dice per class, the mean of these, and the foreground's pooled figures."""
+        names = [f"{self.task}_dice_{name}" for name in self.names]
         table = np.array([[number(row.get(name)) for name in names] for row in rows], dtype=np.float64).reshape(-1, len(names))
+        whole = np.array([[number(row.get(f"{self.task}_{name}")) for name in _WHOLE] for row in rows]).reshape(-1, len(_WHOLE))
 
         def column(k: int) -> Statistic:
             return lambda chosen: nan_mean(torch.from_numpy(table[chosen, k]))
 
+        def pooled(name: str) -> Statistic:
+            return lambda chosen: foreground(whole[chosen])[name]
+
         columns = [column(k) for k in range(len(names))]
-        figures = {f"dice_{code.name.lower()}": columns[k] for k, code in enumerate(self.codes)}
+        figures: dict[str, Statistic] = {f"dice_{name}": columns[k] for k, name in enumerate(self.names)}
         figures["dice_mean"] = lambda chosen: nan_mean(torch.tensor([c(chosen) for c in columns]))
-        return figures
+        return figures | {name: pooled(name) for name in FOREGROUND}
+
+
+FOREGROUND: dict[str, Callable[[float, float, float, float], float]] = {
+    "pooled_f1": lambda hit, claimed, present, pixels: _ratio(2 * hit, claimed + present),
+    "pooled_iou": lambda hit, claimed, present, pixels: _ratio(hit, claimed + present - hit),
+    "pooled_sensitivity": lambda hit, claimed, present, pixels: _ratio(hit, present),
+    "pooled_specificity": lambda hit, claimed, present, pixels: _ratio(pixels - present - claimed + hit, pixels - present),
+}
+"""Figures of the foreground, whatever its class, over the pixels of all studies together."""
+
+
+def foreground(whole: NDArray[np.float64]) -> dict[str, float]:
+    """Pooled figures from (studies, 4) hits, claimed, present and all pixels; studies with NaN are left out, undefined is NaN."""
+    sums = [float(v) for v in np.nansum(whole.reshape(-1, len(_WHOLE)), axis=0)]
+    return {name: figure(*sums) for name, figure in FOREGROUND.items()}
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
 
 
 def overlap(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:

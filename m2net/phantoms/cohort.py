@@ -12,16 +12,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from m2net.errors import ConfigError
 from m2net.machine import be_one_of_many
-from m2net.phantoms.files import write_dicom_series, write_nifti
+from m2net.phantoms.files import write_dicom_radiograph, write_dicom_series, write_nifti
 from m2net.phantoms.outcome import SEVERITY_MODELS
 from m2net.phantoms.patient import PHANTOM_VERSION, Phantom, make_phantom
 from m2net.phantoms.pictures import write_pictures
+from m2net.phantoms.radiographs import make_radiograph
+from m2net.phantoms.radiography import RADIOGRAPHY
 from m2net.phantoms.scanner import SCANNERS
 from m2net.studies import write_manifest
-from m2net.vocabulary import MASK_COLUMNS, TRUE_SEVERITY_PREFIX, Column, Diagnosis, Lobe, Modality
+from m2net.studies.scores import EXTENT, OPACITY
+from m2net.vocabulary import MASK_COLUMNS, SCORE_PREFIX, TRUE_SEVERITY_PREFIX, Column, Diagnosis, Lobe, Modality
 
 FORMATS = ("nifti", "dicom", "png")
 
@@ -34,8 +38,10 @@ class CohortPlan:
         patients: number of patients, one study each.
         seed: with the site and the phantom's version it fixes every voxel.
         site: name of a scanner profile.
-        file_format: nifti or dicom (masks are NIfTI in both), or png: pictures of single slices, a study each, their window lost.
-        matrix: pixels along each in-plane axis.
+        modality: ct, or cxr: one frontal radiograph a patient.
+        file_format: CT: nifti or dicom (masks are NIfTI in both), or png: pictures of single slices, a study each, their window lost.
+            Radiographs: png or dicom (masks are PNG in both).
+        matrix: pixels along each in-plane axis (ct), or along the longer side (cxr).
         slice_mm: slice thickness in mm; drawn from the site's if None.
         grades: number of severity grades.
         pictures: slices of each patient (png only).
@@ -49,6 +55,7 @@ class CohortPlan:
     slice_mm: float | None = None
     grades: int = 2
     pictures: int = 16
+    modality: str = "ct"
 
     def check(self) -> None:
         """Raise ConfigError for what cannot be made."""
@@ -58,6 +65,10 @@ class CohortPlan:
             raise ConfigError(f"{self.grades} severity grades", expected=f"one of {', '.join(map(str, SEVERITY_MODELS))}")
         if self.file_format not in FORMATS:
             raise ConfigError(f"the format {self.file_format!r} is unknown", expected=f"one of {', '.join(FORMATS)}")
+        if self.modality == Modality.CXR and (self.file_format == "nifti" or self.slice_mm is not None or self.grades != 2):
+            raise ConfigError(
+                "radiographs with nifti files, a slice thickness or severity grades", expected="--format png or dicom, and neither of these"
+            )
         if self.pictures < 1:
             raise ConfigError(f"{self.pictures} pictures a patient", expected="at least 1")
         if self.patients < 1 or self.seed < 0:
@@ -111,13 +122,11 @@ def best_auc(rows: list[dict[str, str]]) -> float:
 
 
 def _write_patient(plan: CohortPlan, index: int, out: Path) -> list[dict[str, str]]:
-    scanner, model = SCANNERS[plan.site], SEVERITY_MODELS[plan.grades]
     seed = (int(PHANTOM_VERSION), zlib.crc32(plan.site.encode()), plan.seed, index)
     diagnosis = list(Diagnosis)[int(np.random.default_rng([*seed, 1]).integers(3))]
-    phantom = make_phantom(seed, scanner, diagnosis, model, matrix=plan.matrix, slice_mm=plan.slice_mm)
     name = f"{plan.site}-{plan.seed}-{index:04d}"
     temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
-    rows = _pictures(plan, phantom, temporary, seed) if plan.file_format == "png" else [_volume(plan, phantom, temporary, name)]
+    rows = (_radiograph if plan.modality == Modality.CXR else _slices)(plan, seed, diagnosis, temporary, name)
     shutil.rmtree(out / name, ignore_errors=True)
     temporary.chmod(0o755)
     temporary.rename(out / name)
@@ -127,14 +136,44 @@ def _write_patient(plan: CohortPlan, index: int, out: Path) -> list[dict[str, st
 def _finished(row: dict[str, str], plan: CohortPlan, name: str) -> dict[str, str]:
     """A row of the patient's folder as the cohort's manifest has it."""
     own = row.pop(Column.STUDY_ID, "")
-    paths = {c: f"{name}/{row.pop(c)}" for c in (Column.IMAGE, *MASK_COLUMNS)}
-    head = {Column.STUDY_ID: f"{name}-{own}" if own else name, Column.PATIENT_ID: name, Column.MODALITY: Modality.CT}
+    paths = {c: f"{name}/{row.pop(c)}" for c in (Column.IMAGE, *MASK_COLUMNS) if c in row}
+    head = {Column.STUDY_ID: f"{name}-{own}" if own else name, Column.PATIENT_ID: name, Column.MODALITY: plan.modality}
     made = {**head, **paths, Column.SITE: plan.site, "phantom_version": PHANTOM_VERSION, **row}
     return {str(key): str(value) for key, value in made.items()}
 
 
-def _pictures(plan: CohortPlan, phantom: Phantom, folder: Path, seed: tuple[int, ...]) -> list[dict[str, str]]:
-    return write_pictures(folder, phantom, plan.pictures, np.random.default_rng([*seed, 2]))
+def _radiograph(plan: CohortPlan, seed: tuple[int, ...], diagnosis: Diagnosis, folder: Path, name: str) -> list[dict[str, str]]:
+    site = RADIOGRAPHY[plan.site]
+    radiograph = make_radiograph(seed, site, diagnosis, plan.matrix)
+    image = "image.dcm" if plan.file_format == "dicom" else "image.png"
+    if plan.file_format == "dicom":
+        write_dicom_radiograph(
+            folder / image, radiograph.image, radiograph.pixel_mm, radiograph.view, name, inverted=site.monochrome1
+        )  # fmt: skip
+    else:
+        Image.fromarray(np.rint(radiograph.image * 255).astype(np.uint8)).save(folder / image)
+    masks = {Column.LUNGS: radiograph.lungs, Column.INFECTION: radiograph.infection}
+    for column, mask in masks.items():
+        Image.fromarray(mask).save(folder / f"{column}.png")
+    row: dict[str, str] = {
+        Column.IMAGE: image,
+        **{column: f"{column}.png" for column in masks},
+        Column.DIAGNOSIS: diagnosis,
+        Column.INFECTED: "" if radiograph.infected is None else str(int(radiograph.infected)),
+        f"{SCORE_PREFIX}{EXTENT}": f"{radiograph.extent:g}",
+        f"{SCORE_PREFIX}{OPACITY}": f"{radiograph.opacity:g}",
+        "view": radiograph.view,
+    }
+    row |= {f"infected_share_{side}": f"{share:.5f}" for side, share in zip(("right", "left"), radiograph.share, strict=True)}
+    return [row]
+
+
+def _slices(plan: CohortPlan, seed: tuple[int, ...], diagnosis: Diagnosis, folder: Path, name: str) -> list[dict[str, str]]:
+    model = SEVERITY_MODELS[plan.grades]
+    phantom = make_phantom(seed, SCANNERS[plan.site], diagnosis, model, matrix=plan.matrix, slice_mm=plan.slice_mm)
+    if plan.file_format == "png":
+        return write_pictures(folder, phantom, plan.pictures, np.random.default_rng([*seed, 2]))
+    return [_volume(plan, phantom, folder, name)]
 
 
 def _volume(plan: CohortPlan, phantom: Phantom, temporary: Path, name: str) -> dict[str, str]:

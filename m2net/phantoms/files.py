@@ -1,4 +1,4 @@
-"""Synthetic patients as files: NIfTI, or a DICOM series as a scanner would write it."""
+"""Synthetic patients as files: NIfTI, or DICOM as a scanner or a radiography unit would write it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
+from m2net.phantoms.grid import Field
 from m2net.phantoms.patient import Phantom
 from m2net.phantoms.scanner import Scanner
 from m2net.studies import Geometry, Volume, write_on_own_grid
@@ -34,16 +35,9 @@ def write_dicom_series(folder: Path, phantom: Phantom, scanner: Scanner, patient
     x0, y0, z0 = phantom.geometry.origin_mm
     order = np.random.default_rng(int(root.rsplit(".", 1)[-1][:9])).permutation(len(phantom.image))
     for number, index in enumerate(order, start=1):
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = CTImageStorage
-        meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(f"{root}.3.{index + 1}")
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
         name = folder / f"IM{number:04d}.dcm"
-        data = FileDataset(str(name), {}, file_meta=meta, preamble=b"\0" * 128)
-        data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-        data.StudyInstanceUID, data.SeriesInstanceUID = f"{root}.1", f"{root}.2"
+        data = _file(name, CTImageStorage, root, int(index) + 1, patient_id)
         data.FrameOfReferenceUID = f"{root}.4"
-        data.PatientID = data.PatientName = patient_id
         data.PatientPosition = "HFS"
         data.Modality, data.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
         data.Manufacturer, data.ConvolutionKernel = scanner.manufacturer, scanner.kernel
@@ -53,11 +47,36 @@ def write_dicom_series(folder: Path, phantom: Phantom, scanner: Scanner, patient
         data.PixelSpacing = [f"{row_mm:.8f}", f"{column_mm:.8f}"]
         data.SliceThickness = f"{z_mm:.4f}"
         data.RescaleSlope, data.RescaleIntercept, data.RescaleType = 1, -1024, "HU"
-        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-        data.Rows, data.Columns = phantom.image.shape[1:]
-        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
-        data.PixelData = (phantom.image[index] + 1024).astype(np.uint16).tobytes()
-        data.save_as(name, enforce_file_format=True)
+        _save(data, name, (phantom.image[index] + 1024).astype(np.uint16), "MONOCHROME2")
+
+
+def write_dicom_radiograph(path: Path, image: Field, pixel_mm: float, view: str, patient_id: str, *, inverted: bool) -> None:
+    """Write a radiograph (rows, columns), 0 to 1, as one DX file of 12 bit; ``inverted`` stores it as MONOCHROME1."""
+    stored = np.rint((1 - image if inverted else image) * 4095).astype(np.uint16)
+    data = _file(path, DigitalXRayImageStorageForPresentation, _uid(patient_id, stored.tobytes()), 1, patient_id)
+    data.Modality, data.ImageType, data.BodyPartExamined = "DX", ["ORIGINAL", "PRIMARY"], "CHEST"
+    data.ViewPosition, data.PresentationIntentType = view, "FOR PRESENTATION"
+    data.ImagerPixelSpacing = [f"{pixel_mm:.6f}"] * 2
+    _save(data, path, stored, "MONOCHROME1" if inverted else "MONOCHROME2")
+
+
+def _file(path: Path, kind: pydicom.uid.UID, root: str, number: int, patient_id: str) -> FileDataset:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = kind, ExplicitVRLittleEndian
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(f"{root}.3.{number}")
+    data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    data.SOPClassUID, data.SOPInstanceUID = kind, meta.MediaStorageSOPInstanceUID
+    data.StudyInstanceUID, data.SeriesInstanceUID = f"{root}.1", f"{root}.2"
+    data.PatientID = data.PatientName = patient_id
+    return data
+
+
+def _save(data: FileDataset, path: Path, stored: NDArray[np.uint16], photometric: str) -> None:
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, photometric
+    data.Rows, data.Columns = stored.shape
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
+    data.PixelData = stored.tobytes()
+    data.save_as(path, enforce_file_format=True)
 
 
 def _uid(*parts: str | bytes) -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from m2net.phantoms.anatomy import build_body, draw_anatomy
-from m2net.phantoms.disease import add_disease, involved_shares
-from m2net.phantoms.grid import Grid
+from m2net.phantoms.anatomy import Anatomy, Body, build_body, draw_anatomy
+from m2net.phantoms.disease import Disease, add_disease, involved_shares
+from m2net.phantoms.grid import Field, Grid
 from m2net.phantoms.outcome import SeverityModel
 from m2net.phantoms.scanner import Scanner, scan, tissue
 from m2net.phantoms.vessels import grow_vessels
@@ -22,6 +22,14 @@ PHANTOM_VERSION = "1"
 _FINEST_MM = 3.0
 _TOP_MARGIN_MM = 14.0
 _BOTTOM_MARGIN_MM = 45.0
+
+
+def grow(anatomy: Anatomy, grid: Grid, diagnosis: Diagnosis, rng: np.random.Generator) -> tuple[Body, Disease, Field]:
+    """One patient as tissue: the labelled body, its disease and HU (Z, Y, X) before any machine sees it."""
+    body = build_body(anatomy, grid, rng)
+    disease = add_disease(body, diagnosis, rng)
+    vessels, bronchi = grow_vessels(body, rng)
+    return body, disease, tissue(body, disease, vessels, bronchi, rng)
 
 
 @dataclass(frozen=True)
@@ -84,10 +92,7 @@ def make_phantom(
     start = (-_BOTTOM_MARGIN_MM, -half + float(rng.normal(0, 5)), -half + float(rng.normal(0, 6)))
     grid = Grid((count * substeps, matrix, matrix), (step, pixel, pixel), start)
 
-    body = build_body(anatomy, grid, rng)
-    disease = add_disease(body, diagnosis, rng)
-    vessels, bronchi = grow_vessels(body, rng)
-    hu = tissue(body, disease, vessels, bronchi, rng)
+    body, disease, hu = grow(anatomy, grid, diagnosis, rng)
     spacing = (thickness, pixel, pixel)
     image = scan(hu, spacing, substeps, scanner, rng)
 

@@ -1,4 +1,4 @@
-"""What leaves for one study: assessment.json, lobes.nii.gz and report.html."""
+"""What leaves for one study: assessment.json, the maps on its own grid, and report.html."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from m2net.reports.head import study_head
 from m2net.reports.page import write_page
 from m2net.reports.results import write_json
 from m2net.studies import PICTURE_ENDINGS, VOLUME_ENDINGS, write_on_own_grid
+from m2net.vocabulary import Column, InfectionCode, Lobe, LungCode
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of assessment.json; its JSON Schema lies beside this file."""
+
+_CODES: dict[Column, dict[str, int]] = {
+    column: {code.name.lower(): int(code) for code in codes}
+    for column, codes in ((Column.LOBES, Lobe), (Column.LUNGS, LungCode), (Column.INFECTION, InfectionCode))
+}
 
 
 def output_names(studies: list[Path]) -> list[str]:
@@ -33,9 +39,9 @@ def output_names(studies: list[Path]) -> list[str]:
 def write_assessment(folder: Path, assessment: Assessment, name: str) -> Path:
     """Write all files of one study; returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    if assessment.lobes is not None:
-        ending = "nii.gz" if assessment.volume.geometry is not None else "png"
-        write_on_own_grid(folder / f"lobes.{ending}", assessment.lobes, assessment.volume)
+    ending = "nii.gz" if assessment.volume.geometry is not None else "png"
+    for mask, codes in assessment.maps.items():
+        write_on_own_grid(folder / f"{mask}.{ending}", codes, assessment.volume)
     write_json(folder / "assessment.json", as_json(assessment, name))
     page = folder / "report.html"
     write_page(page, assessment, name)
@@ -44,10 +50,15 @@ def write_assessment(folder: Path, assessment: Assessment, name: str) -> Path:
 
 def as_json(assessment: Assessment, name: str) -> dict[str, Any]:
     """The content of assessment.json."""
+    found = assessment.findings
     return {
         **study_head(SCHEMA_VERSION, name, assessment.volume, assessment.model),
         "instances": assessment.instances,
-        "severity": {task: {**asdict(finding), "calibrated": False} for task, finding in assessment.severity.items()},
+        "severity": {task: {**asdict(finding), "calibrated": False} for task, finding in found.severity.items()},
+        "detection": None if found.detection is None else asdict(found.detection),
+        "infected_shares": found.shares,
+        "scores": [asdict(score) for score in found.scores],
+        "maps": {mask: _CODES[Column(mask)] for mask in assessment.maps},
         "lobes": {
             m.lobe.key: {"code": int(m.lobe), "volume_ml": m.volume_ml, "mean_hu": m.mean_hu, "density_shares": m.bands}
             for m in assessment.lobe_measures

@@ -10,11 +10,14 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from m2net.assessment import Assessment
-from m2net.reports.pictures import COLOURS, data_url, grey, overlay
+from m2net.objectives.burden import SIDES
+from m2net.reports.pictures import COLOURS, INFECTION_COLOURS, data_url, grey, outline, overlay
 from m2net.studies import Volume
-from m2net.vocabulary import Lobe, SeverityScheme
+from m2net.vocabulary import Column, InfectionCode, Lobe, Modality, SeverityScheme
 
 _LONG_SIDE = 400
+_FILM_SIDE = 620
+_THIRDS = ("upper", "middle", "lower")
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,12 @@ def write_page(path: Path, assessment: Assessment, study_name: str) -> None:
         a=assessment,
         views=_views(assessment),
         patches=[{"url": data_url(overlay(grey(p.pixels, volume.intensity), None), (132, 132)), "p": p} for p in assessment.patches],
-        severity=[{"task": t, "f": f, "grades": _grades(f.scheme, len(f.probabilities))} for t, f in assessment.severity.items()],
+        severity=[{"task": t, "f": f, "grades": _grades(f.scheme, len(f.probabilities))} for t, f in assessment.findings.severity.items()],
         colours={lobe.key: f"rgb{colour}" for lobe, colour in COLOURS.items()},
+        kinds=[(code.name.replace("_", " ").capitalize(), f"rgb{INFECTION_COLOURS[code]}") for code in _kinds(assessment)],
+        zones=[(third, [assessment.findings.shares[f"{side}_{third}"] for side in SIDES]) for third in _THIRDS]
+        if assessment.findings.shares
+        else [],
         total_ml=sum(m.volume_ml or 0.0 for m in assessment.lobe_measures),
         trained=trained_on(assessment.model),
         grid=_grid(volume),
@@ -72,7 +79,28 @@ def _grid(volume: Volume) -> str:
     return f"{x} x {y} x {z} voxels of {dx:.2f} x {dy:.2f} x {dz:.2f} mm"
 
 
+def _kinds(a: Assessment) -> list[InfectionCode]:
+    codes = np.unique(a.maps[Column.INFECTION]).tolist() if Column.INFECTION in a.maps else []
+    return [InfectionCode(code) for code in codes if code]
+
+
 def _views(a: Assessment) -> list[View]:
+    return _film(a) if a.volume.modality is Modality.CXR else _planes(a)
+
+
+def _film(a: Assessment) -> list[View]:
+    """The radiograph as it is, and with the infection in colour within the outlines of the lungs."""
+    pixels = grey(a.volume.array[0], a.volume.intensity)
+    drawn = overlay(pixels, a.maps[Column.INFECTION][0], INFECTION_COLOURS) if Column.INFECTION in a.maps else overlay(pixels, None)
+    if Column.LUNGS in a.maps:
+        drawn = outline(drawn, a.maps[Column.LUNGS][0])
+    scale = _FILM_SIDE / max(pixels.shape)
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    titles = (("The radiograph", overlay(pixels, None)), ("Infection as predicted, lungs outlined", drawn))
+    return [View(title, data_url(picture, size), "R", "L", "", "") for title, picture in titles]
+
+
+def _planes(a: Assessment) -> list[View]:
     """Axial, coronal and sagittal planes through the predicted lungs where they are widest (sagittal: the right lung)."""
     volume, lobes = a.volume, a.lobes
     z, y, x = _centre(a)
@@ -87,7 +115,7 @@ def _views(a: Assessment) -> list[View]:
         width, height = pixels.shape[1] * across, pixels.shape[0] * down
         scale = _LONG_SIDE / max(width, height)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        return View(title, data_url(overlay(grey(pixels, volume.intensity), labels), size), *edges)
+        return View(title, data_url(overlay(grey(pixels, volume.intensity), labels, COLOURS), size), *edges)
 
     views = [plane(0, z, f"Axial, slice {z + 1} from below", ("R", "L", "A", "P"))]
     if volume.array.shape[0] > 1:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
-from m2net.vocabulary import Intensity, Lobe
+from m2net.vocabulary import InfectionCode, Intensity, Lobe
 
 COLOURS: dict[Lobe, tuple[int, int, int]] = {
     Lobe.LEFT_UPPER: (86, 180, 233),
@@ -20,6 +24,12 @@ COLOURS: dict[Lobe, tuple[int, int, int]] = {
 }
 """Colours that colour-blind readers can tell apart (Okabe and Ito)."""
 
+INFECTION_COLOURS: dict[InfectionCode, tuple[int, int, int]] = {
+    InfectionCode.GROUND_GLASS: (240, 228, 66),
+    InfectionCode.CONSOLIDATION: (213, 94, 0),
+    InfectionCode.KIND_UNKNOWN: (230, 159, 0),
+}
+_OUTLINE = (86, 180, 233)
 _LUNG_WINDOW = (-1350.0, 150.0)
 
 
@@ -29,14 +39,29 @@ def grey(plane: NDArray[np.int16], intensity: Intensity) -> NDArray[np.uint8]:
     return np.asarray(np.clip((plane.astype(np.float32) - low) / (high - low), 0, 1) * 255, dtype=np.uint8)
 
 
-def overlay(plane: NDArray[np.uint8], labels: NDArray[np.uint8] | None, strength: float = 0.38) -> NDArray[np.uint8]:
-    """Grey (Y, X) with the lobes in colour -> (Y, X, 3)."""
+def overlay(
+    plane: NDArray[np.uint8],
+    labels: NDArray[np.uint8] | None,
+    colours: Mapping[Any, tuple[int, int, int]] = MappingProxyType({}),
+    strength: float = 0.38,
+) -> NDArray[np.uint8]:
+    """Grey (Y, X) with labels in the colours of their codes -> (Y, X, 3)."""
     out = np.repeat(plane[:, :, None], 3, axis=2).astype(np.float32)
     if labels is not None:
-        for lobe, colour in COLOURS.items():
-            here = labels == lobe
+        for code, colour in colours.items():
+            here = labels == code
             out[here] = (1 - strength) * out[here] + strength * np.asarray(colour, dtype=np.float32)
     return out.astype(np.uint8)
+
+
+def outline(picture: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture (Y, X, 3) with the borders of labels (Y, X) drawn in, thicker in larger pictures."""
+    out = picture.copy()
+    width = max(1, round(max(labels.shape) / 300))
+    for code in np.unique(labels[labels > 0]):
+        here = labels == code
+        out[here & ~ndimage.binary_erosion(here, iterations=width)] = _OUTLINE
+    return out
 
 
 def data_url(picture: NDArray[np.uint8], size: tuple[int, int]) -> str:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from m2net.errors import StudyError
-from m2net.studies.picture_lungs import find_picture_lungs
+from m2net.studies.picture_lungs import find_picture_lungs, inside_frame
 from m2net.studies.volume import Volume
-from m2net.vocabulary import Intensity, LungCode
+from m2net.vocabulary import Intensity, LungCode, Modality
 
 _COARSE_MM = 4.0
 _AIR_HU = -400.0
@@ -67,12 +67,14 @@ def find_thorax(volume: Volume, spacing_mm: tuple[float, float, float] | None) -
     places patches and coordinates; it is not a segmentation to measure on.
 
     Args:
-        volume: CT in HU, or a single slice of relative intensity.
+        volume: CT in HU, a single slice of relative intensity, or a radiograph (where no lungs are looked for: all within the frame).
         spacing_mm: (z, y, x) of the volume's array; None for a picture.
 
     Raises:
         StudyError: no lung found.
     """
+    if volume.modality is Modality.CXR:
+        return _whole_radiograph(volume)
     if volume.intensity is Intensity.RELATIVE or spacing_mm is None:
         return _find_in_picture(volume)
     strides = [max(1, round(_COARSE_MM / mm)) for mm in spacing_mm]
@@ -180,6 +182,12 @@ def _body_box(body: Mask, strides: list[int], shape: tuple[int, ...], lung_box: 
         box.y0 * strides[1], min(shape[1], box.y1 * strides[1]),
         box.x0 * strides[2], min(shape[2], box.x1 * strides[2]),
     )  # fmt: skip
+
+
+def _whole_radiograph(volume: Volume) -> Thorax:
+    """Everything within a printed frame or collimation."""
+    frame = inside_frame(volume.array[0].astype(np.float32))[None]
+    return Thorax(np.where(frame, LungCode.SIDE_UNKNOWN, 0).astype(np.uint8), Box.of(frame), Box.of(frame))
 
 
 def _find_in_picture(volume: Volume) -> Thorax:

@@ -10,7 +10,17 @@ from pathlib import Path
 
 from m2net.errors import ManifestError, MissingFileError
 from m2net.studies.labels import SCHEMES
-from m2net.vocabulary import MASK_COLUMNS, REQUIRED_COLUMNS, SCHEME_COLUMNS, Column, Diagnosis, Modality, SeverityScheme, Split
+from m2net.vocabulary import (
+    MASK_COLUMNS,
+    REQUIRED_COLUMNS,
+    SCHEME_COLUMNS,
+    SCORE_PREFIX,
+    Column,
+    Diagnosis,
+    Modality,
+    SeverityScheme,
+    Split,
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,7 @@ class Study:
         diagnosis: set of possible diagnoses, empty = unknown.
         severity: grade (binary, ordinal) or score, None = unknown.
         severity_scheme: scheme that the severity is in, None with it.
+        scores: real-valued severity scores by name, from columns ``score_NAME`` and from a severity in the scheme ``score:NAME``.
         infected: None = unknown.
         site: hospital, "" = unknown.
         split: train, val or test, None = unknown.
@@ -46,6 +57,7 @@ class Study:
     diagnosis: frozenset[Diagnosis] = frozenset()
     severity: float | None = None
     severity_scheme: str | None = None
+    scores: dict[str, float] = field(default_factory=dict)
     infected: bool | None = None
     site: str = ""
     split: Split | None = None
@@ -189,6 +201,7 @@ class _Row:
             diagnosis=self.diagnosis(),
             severity=self.severity(scheme),
             severity_scheme=scheme,
+            scores=self.scores(scheme),
             infected=self.flag(),
             site=self.text(Column.SITE),
             split=Split(self.choice(Column.SPLIT, [str(s) for s in Split])) if self.text(Column.SPLIT) else None,
@@ -244,6 +257,23 @@ class _Row:
         if grades is not None and number not in range(grades):
             raise self.fail(f"severity is {value} in scheme {scheme}", f"a whole number from 0 to {grades - 1}")
         return number
+
+    def scores(self, scheme: str | None) -> dict[str, float]:
+        found = {}
+        for column in self.cells:
+            value = self.text(column) if column and column.startswith(SCORE_PREFIX) else ""
+            if value:
+                try:
+                    found[column.removeprefix(SCORE_PREFIX)] = float(value)
+                except ValueError:
+                    raise self.fail(f"{column} is {value!r}", "a number") from None
+        severity = self.severity(scheme)
+        if severity is not None and SeverityScheme.kind(str(scheme)) is SeverityScheme.SCORE:
+            found[str(scheme).partition(":")[2]] = severity
+        wrong = [name for name, value in found.items() if not math.isfinite(value)]
+        if wrong:
+            raise self.fail(f"the score {wrong[0]} is {found[wrong[0]]}", "a finite number")
+        return found
 
     def flag(self) -> bool | None:
         value = self.text(Column.INFECTED).lower()

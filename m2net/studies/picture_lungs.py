@@ -26,7 +26,7 @@ def find_picture_lungs(plane: NDArray[np.float32]) -> tuple[Mask, Mask, bool]:
     """
     stride = max(1, round(max(plane.shape) / _COARSE))
     coarse = ndimage.uniform_filter(plane, stride)[::stride, ::stride] if stride > 1 else plane
-    frame = _inside_frame(coarse)
+    frame = inside_frame(coarse)
     dark = ndimage.binary_opening((coarse < _otsu(coarse[frame])) & frame, iterations=2)
     labels, count = ndimage.label(dark)
     outside = _reaching_corners(labels, frame)
@@ -41,7 +41,7 @@ def find_picture_lungs(plane: NDArray[np.float32]) -> tuple[Mask, Mask, bool]:
     return _fine(lungs, plane.shape, stride), _fine(body | lungs, plane.shape, stride), True
 
 
-def _inside_frame(plane: NDArray[np.float32]) -> Mask:
+def inside_frame(plane: NDArray[np.float32]) -> Mask:
     """Without margins that are white or black nearly from end to end, as printed frames are."""
     top = max(float(plane.max()), 1e-6)
     blank = (plane >= 0.98 * top) | (plane <= 0.02 * top)

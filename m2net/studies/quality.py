@@ -17,6 +17,7 @@ from m2net.studies.lungs import Box, Thorax, find_thorax
 from m2net.studies.manifest import Study
 from m2net.studies.masks import Mask, read_mask
 from m2net.studies.options import ReadOptions
+from m2net.studies.radiograph_look import unlike_radiograph
 from m2net.studies.readers import read_image
 from m2net.studies.volume import Volume
 from m2net.vocabulary import MASK_UNLABELLED, Column, Intensity, Lobe, LungCode, Modality
@@ -256,6 +257,9 @@ def _judge_picture(volume: Volume, verdict: Verdict) -> None:
         status = Status.REJECT if min(rows, columns) < _SMALL / 2 else Status.WARN
         verdict.add(status, "size", f"the picture has {columns}x{rows} pixels", f"Prefer one of at least {_SMALL} pixels")
     plane = volume.array[0]
+    unlike = unlike_radiograph(plane.astype(np.float32)) if volume.modality is Modality.CXR else ""
+    if unlike:
+        verdict.add(Status.WARN, "modality", f"the picture does not look like a frontal radiograph: {unlike}", "Check the modality column")
     low, high = np.percentile(plane, [2, 98])
     if high - low < 0.05 * 32767:
         verdict.add(

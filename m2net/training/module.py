@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -18,11 +19,11 @@ from m2net.bags.inputs import InputSpec
 from m2net.bags.transforms import SIDED
 from m2net.batch import BagBatch, Output
 from m2net.errors import CheckpointError, ConfigError
-from m2net.networks import M2Net, build
-from m2net.objectives import OBJECTIVES, Objective
+from m2net.networks import M2Net, SmpEncoder, build
+from m2net.objectives import OBJECTIVES, Objective, Reading
 from m2net.training.loading import CHECKPOINT_MARK, read_checkpoint
 from m2net.training.schedules import factor, run_length
-from m2net.training.transfer import take_over
+from m2net.training.transfer import PARTS, take_over
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
@@ -47,6 +48,8 @@ class M2NetModule(pl.LightningModule):
         schedule: str = "cosine",
         warmup: float = 0.05,
         start_from: str | None = None,
+        start_parts: list[str] | None = None,
+        encoder_weights: str | None = None,
         mirror: bool | None = None,
     ) -> None:
         """Build from plain values, which are saved in every checkpoint.
@@ -58,7 +61,9 @@ class M2NetModule(pl.LightningModule):
             optimizer: name (adamw, adam, sgd) and its arguments; AdamW with lr 1e-3 by default.
             schedule: cosine, polynomial, staircase or constant.
             warmup: share of the run with a rising learning rate.
-            start_from: checkpoint whose encoder weights a fit starts from; what was taken over is said and kept with the model.
+            start_from: checkpoint whose weights a fit starts from; what was taken over is said and kept with the model.
+            start_parts: what is taken over: encoder (the default), decoder, heads.
+            encoder_weights: published weights of an smp encoder to start a fit from: a local file, or a name (which downloads them).
             mirror: average answers over the study and its mirror image when evaluating; refused where sides matter. The
                 checkpoint's own choice holds unless one is given.
 
@@ -76,7 +81,12 @@ class M2NetModule(pl.LightningModule):
                 "schedule": schedule, "warmup": warmup, "mirror": bool(mirror),
             }
         )  # fmt: skip
-        self.start_from, self.mirror = start_from, bool(mirror)
+        self.start_from, self.start_parts, self.encoder_weights = start_from, tuple(start_parts or ("encoder",)), encoder_weights
+        if strange := set(self.start_parts) - set(PARTS):
+            raise ConfigError(f"model.start_parts has {', '.join(sorted(strange))}", expected=f"some of {', '.join(PARTS)}")
+        if start_from and encoder_weights:
+            raise ConfigError("model.start_from and model.encoder_weights are both given", expected="one of them")
+        self.mirror = bool(mirror)
         factor(schedule, 0.0, warmup)
         objectives: dict[str, Objective] = {}
         heads: dict[str, dict[str, Any]] = {}
@@ -87,8 +97,15 @@ class M2NetModule(pl.LightningModule):
                 raise ConfigError(f"task {task} has {', '.join(sorted(unknown))}", expected="only head, objective and weight")
             objectives[task] = build(OBJECTIVES, parts.get("objective"), f"objective of {task}")
             objectives[task].task = task
+            if isinstance(objectives[task], Reading):
+                if more := set(parts) - {"objective"}:
+                    raise ConfigError(f"task {task} has {', '.join(sorted(more))}", expected="an objective only")
+                continue
             heads[task] = {**(parts.get("head") or {}), "classes": objectives[task].classes}
             self.weights[task] = float(parts.get("weight", 1.0))
+        for objective in objectives.values():
+            if isinstance(objective, Reading):
+                objective.accept({task: objectives[task] for task in heads})
         self.objectives = nn.ModuleDict(objectives)
         self.network = build({"m2net": M2Net}, {"name": "m2net", **network}, "network", self.spec.channels, heads=heads)
         self.network = self.network.to(memory_format=torch.channels_last)
@@ -110,9 +127,17 @@ class M2NetModule(pl.LightningModule):
     def _objectives(self) -> list[tuple[str, Objective]]:
         return list(self.objectives.items())  # type: ignore[arg-type]
 
+    def answers(self, batch: BagBatch) -> dict[str, Output]:
+        """Per task the head's output or, for a task that reads other tasks' maps, what it reads there."""
+        outputs = self(batch)
+        read = {task: o.read(outputs, batch) for task, o in self._objectives() if isinstance(o, Reading)}
+        return {**outputs, **read}
+
     def _losses(self, outputs: dict[str, Output], batch: BagBatch, stage: str) -> Tensor:
         total: Tensor | None = None
         for task, objective in self._objectives():
+            if task not in self.weights:
+                continue
             loss = objective.loss(outputs[task], batch)
             labels = objective.labels(batch)
             if labels:
@@ -128,21 +153,21 @@ class M2NetModule(pl.LightningModule):
 
     def validation_step(self, batch: BagBatch, batch_idx: int) -> None:
         """Loss and metrics of one study."""
-        outputs = self(batch)
+        outputs = self.answers(batch)
         self._losses(outputs, batch, "val")
         for task, objective in self._objectives():
             objective.update(outputs[task], batch)
 
     def test_step(self, batch: BagBatch, batch_idx: int) -> None:
         """Metrics and a row of predictions of one study."""
-        outputs = self(batch)
+        outputs = self.answers(batch)
         for task, objective in self._objectives():
             objective.update(outputs[task], batch)
         self.predictions += self._rows(outputs, batch)
 
     def predict_step(self, batch: BagBatch, batch_idx: int) -> list[dict[str, Any]]:
         """A row of predictions a study."""
-        rows = self._rows(self(batch), batch)
+        rows = self._rows(self.answers(batch), batch)
         self.predictions += rows
         return rows
 
@@ -160,7 +185,7 @@ class M2NetModule(pl.LightningModule):
             metrics = objective.compute()
             objective.reset()
             results |= {f"{task}/{name}": value for name, value in metrics.items()}
-            if math.isfinite(metrics[objective.primary]):
+            if objective.primary and math.isfinite(metrics[objective.primary]):
                 primary.append(metrics[objective.primary])
         results["score"] = sum(primary) / len(primary) if primary else float("nan")
         shown = {f"{stage}/{name}": value for name, value in results.items()}
@@ -168,7 +193,13 @@ class M2NetModule(pl.LightningModule):
         return results
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics of all validation studies; ``val/score`` is the mean of the tasks' primary metrics."""
+        """Log the metrics of all validation studies; ``val/score`` is the mean of the tasks' primary metrics.
+
+        While fitting, what is calibrated on validation is calibrated first, so that a checkpoint holds thresholds for its own weights.
+        """
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            for _, objective in self._objectives():
+                objective.calibrate()
         self._finish("val")
 
     def on_test_epoch_start(self) -> None:
@@ -201,25 +232,35 @@ class M2NetModule(pl.LightningModule):
                 objective.prepare(counts)
             if self.start_from and not self.trainer.ckpt_path:
                 self._start(Path(self.start_from))
+            if self.encoder_weights and not self.trainer.ckpt_path:
+                self._start_published(self.encoder_weights)
 
     def _start(self, path: Path) -> None:
         checkpoint = read_checkpoint(path)
-        transfer = take_over(self.network, checkpoint, path)
+        transfer = take_over(self.network, checkpoint, path, self.start_parts)
         rank_zero_info(f"{path}: {transfer}")
         before = checkpoint[CHECKPOINT_MARK]
         if not before.get("trained_on", {}).get("phantom_versions"):
             rank_zero_warn(f"{path} was trained on real studies: figures are honest only if none of their patients is held out here.")
         self._started = {"started_from": {**before, "loaded": len(transfer.loaded), "fresh": len(transfer.fresh)}}
 
+    def _start_published(self, source: str) -> None:
+        encoder = self.network.encoder
+        if not isinstance(encoder, SmpEncoder):
+            raise ConfigError("model.encoder_weights is given for an encoder of m2net's own", expected="encoder: {name: smp, ...}")
+        encoder.load_weights(source)
+        rank_zero_info(f"The encoder starts from {source}.")
+        self._started = {"encoder_weights": Path(source).name}
+
     def on_fit_start(self) -> None:
         """Remember what the model is trained on (after a checkpoint was restored, which says what it had seen before)."""
         data = getattr(self.trainer, "datamodule", None)
-        resumed = {k: v for k, v in self.about.items() if k == "started_from"}
+        resumed = {k: v for k, v in self.about.items() if k in ("started_from", "encoder_weights")}
         self.about = {"version": __version__, "trained_on": {} if data is None else data.describe(), **resumed, **self._started}
 
     def _check_labels(self, counts: dict[str, int]) -> None:
         for task, objective in self._objectives():
-            if not counts.get(objective.target):
+            if task in self.weights and not counts.get(objective.target):
                 known = ", ".join(f"{k} ({n})" for k, n in sorted(counts.items()) if n) or "nothing"
                 raise ConfigError(
                     f"no training study has a label {objective.target} for the task {task} (labelled: {known})",
@@ -236,7 +277,8 @@ class M2NetModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark the checkpoint as m2net's and say what it was trained on."""
-        checkpoint[CHECKPOINT_MARK] = self.about
+        calibration = {task: o.calibration for task, o in self._objectives() if o.calibration}
+        checkpoint[CHECKPOINT_MARK] = {**self.about, "calibration": calibration}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over what the checkpoint says of itself.
@@ -246,4 +288,6 @@ class M2NetModule(pl.LightningModule):
         """
         if CHECKPOINT_MARK not in checkpoint:
             raise CheckpointError("the checkpoint is not one of m2net's", expected="a file written by m2net fit")
-        self.about = checkpoint[CHECKPOINT_MARK]
+        self.about = dict(checkpoint[CHECKPOINT_MARK])
+        for task, values in self.about.pop("calibration", {}).items():
+            self.objectives[task].calibration = dict(values)  # type: ignore[assignment]

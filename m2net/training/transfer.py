@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,22 +25,26 @@ class Transfer:
         return f"{len(self.loaded)} tensors taken over, {len(self.skipped)} of the checkpoint left, {len(self.fresh)} start anew"
 
 
-def take_over(network: nn.Module, checkpoint: dict[str, Any], path: Path) -> Transfer:
-    """Copy the encoder's weights of a checkpoint wherever name and shape agree.
+PARTS = ("encoder", "decoder", "heads")
+
+
+def take_over(network: nn.Module, checkpoint: dict[str, Any], path: Path, parts: Sequence[str] = ("encoder",)) -> Transfer:
+    """Copy the weights of a checkpoint wherever name and shape agree.
 
     Args:
         network: the new network.
         checkpoint: as ``read_checkpoint`` gives it.
         path: where it lies, for messages.
+        parts: of the network: encoder, decoder, heads.
 
     Raises:
-        CheckpointError: nothing fits.
+        CheckpointError: nothing of the encoder fits.
     """
     saved = {k.removeprefix("network."): v for k, v in checkpoint["state_dict"].items() if k.startswith("network.")}
     own = network.state_dict()
-    wanted = {k: v for k, v in saved.items() if k.startswith("encoder.") and not k.endswith("num_batches_tracked")}
+    wanted = {k: v for k, v in saved.items() if k.split(".")[0] in parts and not k.endswith("num_batches_tracked")}
     fits = {k: v for k, v in wanted.items() if k in own and own[k].shape == v.shape}
-    if not any(v.dim() > 1 for v in fits.values()):
+    if not any(v.dim() > 1 for k, v in fits.items() if k.startswith("encoder.")):
         raise CheckpointError(
             f"no weight of {path} fits the new model's encoder", expected="a checkpoint with the same encoder",
             remedy="Check network.encoder, or leave model.start_from out",

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from m2net.batch import BagBatch
 from m2net.errors import ConfigError
-from m2net.networks import ConceptPooling, HierarchicalHead, M2Net, M2UNetDecoder, M2UNetEncoder
+from m2net.networks import ConceptPooling, Features, HierarchicalHead, M2Net, M2UNetDecoder, M2UNetEncoder, PooledHead, SmpEncoder
 from m2net.networks.memory import run
 
 
@@ -148,6 +150,78 @@ def test_library_encoders_behind_the_same_interface(name: str) -> None:
         outputs = net(bag([2, 1], size=64))
     assert outputs["lobes"].logits.shape == (3, 6, 64, 64)
     assert outputs["severity"].logits.shape == (2, 2)
+
+
+@pytest.mark.parametrize("encoder", ["densenet121", "inceptionv4", "resnet50", "tu-dla34"])
+@pytest.mark.parametrize("decoder", ["smp_unet", "smp_unetplusplus", "smp_linknet"])
+def test_networks_of_the_infection_maps(encoder: str, decoder: str) -> None:
+    widths = {"width": 8} if decoder == "smp_linknet" else {"channels": [16, 16, 8, 8, 8]}
+    net = network({"name": "smp", "encoder": encoder}, decoder={"name": decoder, **widths}).eval()
+    with torch.no_grad():
+        assert net(bag([1], size=96))["lobes"].logits.shape == (1, 6, 96, 96)
+
+
+def test_a_decoder_of_one_stage_less_stops_at_half_size() -> None:
+    net = network({"name": "residual", "width": 4}, decoder={"name": "smp_unet", "channels": [16, 8, 8, 8]}).eval()
+    with torch.no_grad():
+        images = bag([1], size=64).instances
+        assert net.features(images).decoded.shape == (1, 8, 32, 32)
+        assert net(bag([1], size=64))["lobes"].logits.shape == (1, 6, 64, 64)
+
+
+def test_weights_from_a_local_file(tmp_path: Path) -> None:
+    """Weights made for colour answer to grey as they did; a file that lacks some is refused, a name that is unknown too."""
+    colour, grey = SmpEncoder(3, "resnet18").eval(), SmpEncoder(1, "resnet18").eval()
+    save_file(colour.encoder.state_dict(), tmp_path / "w.safetensors")
+    torch.save({"state_dict": {f"encoder.{k}": v for k, v in colour.encoder.state_dict().items()}}, tmp_path / "w.pt")
+    image = torch.randn(1, 1, 64, 64)
+    for name in ("w.safetensors", "w.pt"):
+        grey.load_weights(str(tmp_path / name))
+        with torch.no_grad():
+            torch.testing.assert_close(grey(image)[-1], colour(image.expand(-1, 3, -1, -1))[-1], rtol=1e-3, atol=1e-4)
+    short = dict(list(colour.encoder.state_dict().items())[:-6])
+    save_file(short, tmp_path / "short.safetensors")
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    for given, message in (("short.safetensors", "lacks"), ("none.pt", "do not exist"), ("junk.pt", "cannot be read as weights")):
+        with pytest.raises(ConfigError, match=message):
+            grey.load_weights(str(tmp_path / given))
+    with pytest.raises(ConfigError, match="Wrong pretrained weights"):
+        grey.load_weights("marsnet")
+
+
+def test_a_download_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no route")
+
+    encoder = SmpEncoder(1, "resnet18")
+    monkeypatch.setattr("segmentation_models_pytorch.encoders.hf_hub_download", offline, raising=False)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    with pytest.raises(ConfigError, match="could not be downloaded.*give the file's path"):
+        encoder.load_weights("imagenet")
+
+
+def test_a_frozen_encoder_stays_as_it_is() -> None:
+    net = network({"name": "residual", "width": 4}, decoder={"name": "smp_unet", "channels": [16, 8, 8, 8]}, freeze_encoder=True).train()
+    before = {k: v.clone() for k, v in net.encoder.state_dict().items()}
+    outputs = net(bag([3], size=64))
+    sum(o.logits.sum() for o in outputs.values()).backward()
+    torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=1.0).step()
+    assert all(torch.equal(v, before[k]) for k, v in net.encoder.state_dict().items())
+    assert all(p.grad is not None for p in net.decoder.parameters())
+
+
+@pytest.mark.parametrize(("source", "width"), [("encoder", 32), ("decoder", 8), ("both", 40)])
+def test_pooled_head_is_linear_in_the_means(source: str, width: int) -> None:
+    head = PooledHead((4, 32), 8, 1, source=source).eval()
+    features = Features([torch.randn(3, 4, 8, 8), torch.randn(3, 32, 4, 4)], torch.randn(3, 8, 8, 8), (16, 16))
+    batch = bag([2, 1], size=16)
+    parts = {"encoder": [features.maps[-1]], "decoder": [features.decoded], "both": [features.maps[-1], features.decoded]}[source]
+    pooled = torch.cat([p.mean((2, 3)) for p in parts], dim=1)
+    expected = head.answer(torch.stack([pooled[:2].mean(0), pooled[2]]))
+    torch.testing.assert_close(head.bag(head.instance(features), batch).logits, expected)
+    assert head.answer.in_features == width
 
 
 def test_papers_decoder_stands_on_a_library_encoder() -> None:

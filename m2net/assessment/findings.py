@@ -1,0 +1,121 @@
+"""What a model says of one study, in numbers: read from the outputs of its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from m2net.batch import Output
+from m2net.objectives import BurdenReading, DetectionReading, Objective, ScoreObjective, SeverityObjective, at_or_above
+from m2net.objectives.burden import SIDES, ZONES, derived_scores
+from m2net.studies.scores import EXTENT, OPACITY, SCORE_TITLES
+
+
+@dataclass(frozen=True)
+class SeverityFinding:
+    """Severity of one study in one scheme.
+
+    Attributes:
+        scheme: binary or ordinal:K.
+        probabilities: of each grade, from 0.
+        at_or_above: P(grade >= k), k = 1..K-1.
+        grade: number of cuts with P >= 0.5.
+    """
+
+    scheme: str
+    probabilities: list[float]
+    at_or_above: list[float]
+    grade: int
+
+
+@dataclass(frozen=True)
+class DetectionFinding:
+    """Whether infection was found in the map, by two rules.
+
+    Attributes:
+        any_pixel: some pixel is called infected (Degerli et al. 2021).
+        rule: the calibrated rule's answer, None where no thresholds were chosen in training.
+        area: infected share of the lungs (of the picture without a lung task) at the rule's probability threshold.
+        least_area: the rule's threshold on it.
+        probability: the rule's threshold on a pixel's probability.
+        sensitivity: wanted when the thresholds were chosen on validation studies.
+    """
+
+    any_pixel: bool
+    rule: bool | None
+    area: float
+    least_area: float | None
+    probability: float | None
+    sensitivity: float
+
+
+@dataclass(frozen=True)
+class ScoreFinding:
+    """A real-valued severity score.
+
+    Attributes:
+        scheme: its name and range.
+        value: predicted.
+        highest: its highest value.
+        source: ``regressed`` by a head, or ``derived`` from the maps.
+    """
+
+    scheme: str
+    value: float
+    highest: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything read off a study's outputs, by task.
+
+    Attributes:
+        severity: grades.
+        detection: None without such a task.
+        shares: infected share of each lung and zone, empty without a burden task.
+        scores: severity scores.
+    """
+
+    severity: dict[str, SeverityFinding] = field(default_factory=dict)
+    detection: DetectionFinding | None = None
+    shares: dict[str, float] = field(default_factory=dict)
+    scores: list[ScoreFinding] = field(default_factory=list)
+
+
+def findings_of(objectives: Mapping[str, Objective], outputs: Mapping[str, Output]) -> Findings:
+    """Read the outputs of a batch of one study."""
+    severity: dict[str, SeverityFinding] = {}
+    detection, shares, scores = None, {}, []
+    for task, objective in objectives.items():
+        output = outputs[task]
+        if isinstance(objective, SeverityObjective):
+            severity[task] = _graded(objective, output)
+        elif isinstance(objective, ScoreObjective):
+            value = float(objective.predicted(output)[0])
+            scores.append(ScoreFinding(SCORE_TITLES.get(objective.score, objective.score), value, objective.highest, "regressed"))
+        elif isinstance(objective, DetectionReading):
+            detection = _detected(objective, output)
+        elif isinstance(objective, BurdenReading):
+            values = output.logits[:1].cpu().double().numpy()
+            shares = dict(zip((*SIDES, *ZONES), [*values[0, :2].tolist(), *values[0, 4:].tolist()], strict=True))
+            for name, value, top in zip((EXTENT, OPACITY), derived_scores(values)[0].tolist(), (8.0, 6.0), strict=True):
+                if value == value:  # opacity needs a map that tells kinds
+                    scores.append(ScoreFinding(SCORE_TITLES[name], value, top, "derived"))
+    return Findings(severity, detection, shares, scores)
+
+
+def _graded(objective: SeverityObjective, output: Output) -> SeverityFinding:
+    probability = output.logits.float().softmax(1)
+    above = at_or_above(probability)[0].tolist()
+    return SeverityFinding(objective.scheme, probability[0].tolist(), above, sum(p >= 0.5 for p in above))
+
+
+def _detected(objective: DetectionReading, output: Output) -> DetectionFinding:
+    row = objective.decide(output.logits[:1])
+    paper, rule, area = (float(v[0]) for v in row)
+    known = bool(objective.calibration)
+    return DetectionFinding(
+        paper > 0.5, rule > 0.5 if known else None, area, objective.calibration.get("area"), objective.calibration.get("probability"),
+        objective.sensitivity,
+    )  # fmt: skip

@@ -1,0 +1,47 @@
+"""What is read off the maps of other tasks: no head, no loss, but figures and columns like any task's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from m2net.batch import BagBatch, Output
+from m2net.errors import ConfigError
+from m2net.objectives.base import Objective, nothing
+
+
+class Reading(Objective):
+    """An objective that reads other tasks' dense outputs instead of a head of its own."""
+
+    classes = 0
+    primary = ""
+
+    reads: tuple[str, ...]
+    """Tasks whose outputs are read."""
+
+    def accept(self, objectives: Mapping[str, Objective]) -> None:
+        """Look at the objectives of the tasks read.
+
+        Raises:
+            ConfigError: a task is missing, or its map does not tell what is wanted.
+        """
+        missing = [name for name in self.reads if name not in objectives]
+        if missing:
+            raise ConfigError(f"the task {self.task} reads {', '.join(missing)}", expected=f"tasks among {', '.join(objectives)}")
+
+    def read(self, outputs: Mapping[str, Output], batch: BagBatch) -> Output:
+        """What the maps say of each bag, (B, K)."""
+        raise TypeError(f"{type(self).__name__} does not define read()")
+
+    def loss(self, output: Output, batch: BagBatch) -> Tensor:
+        """Nothing is trained."""
+        return nothing(output)
+
+
+def own_pixels(batch: BagBatch, bag: int, shape: torch.Size) -> Tensor:
+    """Pixels (N, H, W) that a bag's instances stand for."""
+    members = batch.bag_index == bag
+    owned = batch.owned if batch.owned is not None else torch.ones((batch.num_instances, *shape), dtype=torch.bool)
+    return owned.to(batch.bag_index.device)[members]

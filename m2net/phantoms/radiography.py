@@ -1,0 +1,133 @@
+"""From tissue to a radiograph: attenuation along rays from a point source, scatter, noise, and what a workstation makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from m2net.phantoms.grid import Field, Grid
+
+_WATER = 0.019  # linear attenuation of water, 1/mm, behind a filtered beam of some 100 kV
+_BONE_FACTOR = 2.2  # attenuation of what is above 100 HU, beyond its CT number (photoelectric)
+_SLABS = 16
+
+
+@dataclass(frozen=True)
+class Radiography:
+    """How one site takes chest radiographs.
+
+    Attributes:
+        bedside: share of patients taken supine, front to back, from near.
+        photons: quanta a pixel in air; fewer is noisier.
+        scatter: scattered intensity as a share of the primary one, range.
+        enhancement: range of the factor on local contrast.
+        gamma: range of the exponent of the display curve.
+        devices: share of patients with leads and electrodes, whatever their disease.
+        monochrome1: whether DICOM files are stored inverted.
+    """
+
+    bedside: float
+    photons: float
+    scatter: tuple[float, float]
+    enhancement: tuple[float, float]
+    gamma: tuple[float, float]
+    devices: float
+    monochrome1: bool
+
+
+RADIOGRAPHY = {
+    "home": Radiography(0.35, 40000.0, (0.15, 0.5), (0.0, 0.8), (0.8, 1.25), 0.25, False),
+    "north": Radiography(0.75, 9000.0, (0.4, 0.9), (0.5, 1.6), (0.7, 1.1), 0.5, True),
+    "south": Radiography(0.15, 80000.0, (0.1, 0.3), (0.0, 0.4), (0.9, 1.5), 0.1, False),
+}
+"""How radiographs are taken, by the same site names as the CT scanners."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Where source and detector stand.
+
+    Attributes:
+        name: PA or AP.
+        distance_mm: source to detector.
+        front: whether the detector is in front of the chest (PA) or behind it (AP).
+        detector_y: its place along y, mm.
+        centre_mm: (z, x) where the central ray meets the body.
+    """
+
+    name: str
+    distance_mm: float
+    front: bool
+    detector_y: float
+    centre_mm: tuple[float, float]
+
+    def magnification(self, y: float) -> float:
+        """How much larger a plane at ``y`` mm appears on the detector."""
+        return self.distance_mm / (self.distance_mm - abs(y - self.detector_y))
+
+
+@dataclass(frozen=True)
+class Film:
+    """Pixels of the detector: ``shape`` (rows, columns) of ``pixel_mm``; row 0 is superior, column 0 the patient's right."""
+
+    shape: tuple[int, int]
+    pixel_mm: float
+    top_mm: float
+    right_mm: float
+
+
+def project(values: Field, grid: Grid, view: View, film: Film) -> Field:
+    """Integrals of ``values`` (Z, Y, X) along the rays, in value times mm, (rows, columns).
+
+    Planes are gathered in slabs along y; within a slab rays are taken to be parallel.
+    """
+    total = np.zeros(film.shape, np.float32)
+    v = film.top_mm - film.pixel_mm * (np.arange(film.shape[0]) + 0.5) - view.centre_mm[0]
+    u = film.right_mm + film.pixel_mm * (np.arange(film.shape[1]) + 0.5) - view.centre_mm[1]
+    y = grid.axis(1).reshape(-1)
+    for members in np.array_split(np.arange(grid.shape[1]), _SLABS):
+        plane = values[:, members].sum(axis=1) * grid.spacing_mm[1]
+        m = view.magnification(float(y[members].mean()))
+        rows = (v / m + view.centre_mm[0] - grid.start_mm[0]) / grid.spacing_mm[0]
+        columns = (u / m + view.centre_mm[1] - grid.start_mm[2]) / grid.spacing_mm[2]
+        total += _sample(plane, rows, columns) / m  # oblique rays are longer; over a chest that is below 2 %
+    return total
+
+
+def _sample(plane: Field, rows: NDArray[Any], columns: NDArray[Any]) -> Field:
+    """Linear interpolation on a separable lattice; what lies outside repeats the edge."""
+
+    def weights(place: NDArray[Any], size: int) -> NDArray[np.float32]:
+        place = np.clip(place, 0, size - 1)
+        return np.asarray(np.clip(1 - np.abs(place[:, None] - np.arange(size)[None]), 0, 1), dtype=np.float32)
+
+    return np.asarray(weights(rows, plane.shape[0]) @ plane @ weights(columns, plane.shape[1]).T, dtype=np.float32)
+
+
+def attenuation(hu: Field) -> Field:
+    """Linear attenuation in 1/mm of tissue in HU."""
+    bone = np.clip(hu - 100, 0, None) * (_BONE_FACTOR - 1)
+    return np.asarray(_WATER * np.clip(1 + (hu + bone) / 1000, 0, None), dtype=np.float32)
+
+
+def expose(depth: Field, pixel_mm: float, site: Radiography, rng: np.random.Generator) -> Field:
+    """Attenuation integrals (rows, columns) to what is shown, 0 to 1, dense tissue bright.
+
+    Beer-Lambert, a veil of scattered light, quantum noise, logarithm, local contrast, a window on the image's own percentiles and a
+    display curve. Scatter, enhancement and curve are drawn from the site's ranges, whatever the disease.
+    """
+    dose = site.photons * rng.uniform(0.6, 1.6)
+    primary = np.exp(-depth)
+    light = primary + rng.uniform(*site.scatter) * ndimage.gaussian_filter(primary, 55 / pixel_mm, mode="nearest")
+    light = ndimage.gaussian_filter(light, rng.uniform(0.3, 0.9) / pixel_mm)
+    noisy = rng.poisson(np.clip(light * dose, 0, 1e8)).astype(np.float32) / dose
+    shown = -np.log(np.maximum(noisy, 0.5 / dose))
+    local = shown - ndimage.gaussian_filter(shown, rng.uniform(8, 25) / pixel_mm, mode="nearest")
+    shown = shown + rng.uniform(*site.enhancement) * local
+    low, high = np.quantile(shown[::3, ::3], [rng.uniform(0.0, 0.03), rng.uniform(0.96, 1.0)])
+    curve = np.clip((shown - low) / max(high - low, 1e-3), 0, 1) ** rng.uniform(*site.gamma)
+    return np.asarray(curve, dtype=np.float32)

@@ -1,0 +1,167 @@
+"""Maps with open classes, figures of all pixels pooled, and what is read off maps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from sklearn.metrics import f1_score, jaccard_score, recall_score
+
+from m2net.batch import BagBatch, Output
+from m2net.errors import ConfigError
+from m2net.objectives import BurdenReading, DetectionReading, ScoreObjective, SegmentationObjective
+from m2net.objectives.burden import SIDES, ZONES
+from tests.objectives.test_objectives import batch
+
+
+def masked(target: torch.Tensor, mask: str = "infection") -> BagBatch:
+    """One bag an instance, targets (N, H, W)."""
+    b = batch(len(target), per_bag=1, size=target.shape[1])
+    b.dense[mask] = target
+    b.uncovered[mask] = torch.zeros(len(target), 256, dtype=torch.int64)
+    return b
+
+
+def hard(classes: torch.Tensor, count: int) -> Output:
+    """Logits that say these classes (N, H, W) with certainty."""
+    return Output(torch.nn.functional.one_hot(classes, count).permute(0, 3, 1, 2).float() * 20)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.5])
+def test_pixels_of_unknown_kind_teach_the_sum(gamma: float) -> None:
+    target = torch.tensor([[[0, 1, 2, 3], [3, 3, -1, 0], [1, 0, 2, 3], [0, 0, 0, -1]]])
+    logits = torch.randn(1, 3, 4, 4, dtype=torch.float64)
+    p = logits.softmax(1)[0].permute(1, 2, 0)
+    losses = []
+    for i in range(4):
+        for j in range(4):
+            code = int(target[0, i, j])
+            if code >= 0:
+                q = float(p[i, j, 1] + p[i, j, 2]) if code == 3 else float(p[i, j, code])
+                losses.append(-np.log(q) * (1 - q) ** gamma)
+    loss = SegmentationObjective("infection", dice=0.0, gamma=gamma).loss(Output(logits), masked(target))
+    assert float(loss) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_merged_infection_knows_one_class() -> None:
+    objective = SegmentationObjective("infection", merged=True)
+    assert objective.classes == 2
+    truth = objective.truth(masked(torch.tensor([[[0, 1], [2, 3]]])))
+    assert truth is not None
+    assert truth.tolist() == [[[0, 1], [1, 1]]]
+    assert objective.as_codes(np.array([0, 1], np.uint8)).tolist() == [0, 3]
+    with pytest.raises(ConfigError, match="merged lobes"):
+        SegmentationObjective("lobes", merged=True)
+
+
+def test_pooled_figures_against_scikit_learn(rng: np.random.Generator) -> None:
+    truth, said = rng.integers(-1, 3, (5, 6, 6)), rng.integers(0, 3, (5, 6, 6))
+    objective, b = SegmentationObjective("infection"), masked(torch.from_numpy(truth))
+    output = hard(torch.from_numpy(said), 3)
+    objective.update(output, b)
+    known = truth >= 0
+    t, s = truth[known] > 0, said[known] > 0
+    expected = {
+        "pooled_f1": f1_score(t, s), "pooled_iou": jaccard_score(t, s), "pooled_sensitivity": recall_score(t, s),
+        "pooled_specificity": recall_score(t, s, pos_label=0),
+    }  # fmt: skip
+    metrics = objective.compute()
+    assert {k: metrics[k] for k in expected} == pytest.approx(expected)
+    figures = objective.statistics(objective.rows(output, b))
+    assert {k: figures[k](np.arange(5)) for k in expected} == pytest.approx(expected)
+
+
+def test_open_classes_count_in_the_foreground_only() -> None:
+    objective = SegmentationObjective("lungs")
+    target = torch.tensor([[[3, 3], [0, 0]], [[1, 1], [0, 2]]])
+    objective.update(hard(torch.tensor([[[1, 2], [0, 0]], [[1, 1], [0, 2]]]), 3), masked(target, "lungs"))
+    metrics = objective.compute()
+    assert metrics["pooled_f1"] == 1.0
+    assert metrics["n_right"] == 1
+
+
+def read(objective: DetectionReading, p: torch.Tensor, infected: list[float]) -> None:
+    b = batch(len(p), per_bag=1, size=p.shape[1])
+    b.bag_targets["infected"] = torch.tensor(infected)
+    logits = torch.stack([torch.log1p(-p), torch.log(p)], dim=1)
+    objective.update(objective.read({"infection": Output(logits)}, b), b)
+
+
+def test_thresholds_are_the_best_that_reach_the_sensitivity(rng: np.random.Generator) -> None:
+    """Against a search over every threshold."""
+    infected = rng.random(60) < 0.5
+    p = torch.from_numpy(np.clip(rng.beta(1, 6, (60, 8, 8)) + infected[:, None, None] * rng.random((60, 1, 1)) * 0.4, 1e-4, 1 - 1e-4))
+    objective = DetectionReading(sensitivity=0.9)
+    read(objective, p, infected.astype(float).tolist())
+    objective.calibrate()
+    metrics = objective.compute()
+    best = 0.0
+    for t in objective.probabilities:
+        area = (p >= t).double().mean((1, 2)).numpy()
+        for cut in area[area > 0]:
+            if (area[infected] >= cut).mean() >= 0.9:
+                best = max(best, float((area[~infected] < cut).mean()))
+    assert metrics["sensitivity"] >= 0.9
+    assert metrics["specificity"] == pytest.approx(best)
+    any_pixel = (p >= 0.5).flatten(1).any(1).numpy()
+    assert metrics["any_pixel_sensitivity"] == pytest.approx(any_pixel[infected].mean())
+    assert metrics["any_pixel_specificity"] == pytest.approx(1 - any_pixel[~infected].mean())
+
+
+def test_without_both_answers_no_threshold_is_invented() -> None:
+    objective = DetectionReading()
+    read(objective, torch.full((4, 4, 4), 0.7), [1, 1, 1, float("nan")])
+    objective.calibrate()
+    metrics = objective.compute()
+    assert objective.calibration == {}
+    assert np.isnan(metrics["sensitivity"])
+    assert metrics["any_pixel_sensitivity"] == 1
+    assert metrics["n"] == 3
+
+
+def test_shares_by_lung_and_zone_of_a_drawn_chest() -> None:
+    lungs, infection = torch.zeros(1, 90, 60, dtype=torch.int64), torch.zeros(1, 90, 60, dtype=torch.int64)
+    lungs[0, 15:75, 5:25], lungs[0, 15:75, 35:55] = 1, 2
+    infection[0, 55:75, 5:25] = 1  # all of the right lower zone
+    infection[0, 15:35, 35:45] = 2  # half of the left upper zone
+    b = batch(1, per_bag=1, size=90)
+    b.position_step[:, 0, 2] = -0.02  # rows run down
+    b.bag_targets["score:geographic_extent"] = torch.tensor([4.0])
+    objective = BurdenReading()
+    objective.accept({"infection": SegmentationObjective("infection"), "lungs": SegmentationObjective("lungs")})
+    output = objective.read({"infection": hard(infection, 3), "lungs": hard(lungs, 3)}, b)
+    row = objective.rows(output, b)[0]
+    assert {side: row[f"burden_{side}"] for side in SIDES} == pytest.approx({"right": 1 / 3, "left": 1 / 6})
+    zones = dict.fromkeys(ZONES, 0.0) | {"right_lower": 1.0, "left_upper": 0.5}
+    assert {zone: row[f"burden_{zone}"] for zone in ZONES} == pytest.approx(zones, abs=1e-6)
+    assert row["burden_geographic_extent"] == 3  # 2 and 1
+    assert row["burden_opacity"] == 3  # ground glass and consolidation
+    objective.update(output, b)
+    assert objective.compute()["geographic_extent_mae"] == 1.0
+
+
+def test_lungs_without_sides_are_refused() -> None:
+    with pytest.raises(ConfigError, match="right from left"):
+        BurdenReading().accept({"infection": SegmentationObjective("infection"), "lungs": SegmentationObjective("lungs", merged=True)})
+    with pytest.raises(ConfigError, match="reads infection, lungs"):
+        BurdenReading().accept({})
+
+
+def test_scores_against_scipy(rng: np.random.Generator) -> None:
+    objective, b = ScoreObjective("opacity"), batch(12)
+    truth = rng.uniform(0, 6, 12)
+    truth[3] = np.nan
+    b.bag_targets["score:opacity"] = torch.from_numpy(truth).float()
+    output = Output(torch.from_numpy(rng.normal(size=(12, 1))))
+    objective.update(output, b)
+    metrics, known = objective.compute(), ~np.isnan(truth)
+    said = 6 / (1 + np.exp(-output.logits.numpy()[:, 0]))
+    assert metrics["spearman"] == pytest.approx(spearmanr(said[known], truth[known]).statistic)
+    assert metrics["mae"] == pytest.approx(np.abs(said - truth)[known].mean(), rel=1e-5)
+    assert metrics["n"] == 11
+    off = np.abs(said - truth)[known] / 6
+    expected = np.where(off < 0.1, 0.5 * off**2 / 0.1, off - 0.05).mean()
+    assert float(objective.loss(output, b)) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ConfigError, match="highest"):
+        ScoreObjective("brixia")
