@@ -33,7 +33,8 @@ class BagBatch:
         study_ids: B study identifiers.
         draws: (B,) int64 keys from which every random draw for that bag is derived.
         side: (ΣN,) int64, store pixels along each side of the instance (H where it is not resized).
-        owned: (ΣN, H, W) bool or None; in full coverage, the pixels that this instance stands for (each voxel has one).
+        owned: (ΣN, H, W) bool or None; in full coverage, the pixels of the image that this instance stands for (each
+            voxel has one); padding belongs to none.
     """
 
     instances: Tensor

@@ -57,7 +57,7 @@ def cut_bag(study: Prepared, cut: Cut, spec: InputSpec, study_id: str, draw: int
         draws=torch.tensor([draw], dtype=torch.int64),
     )
     if cut.owned is not None:
-        batch.owned = torch.from_numpy(_owned(cut.owned, patch))
+        batch.owned = torch.from_numpy(_owned(cut.owned, patch) & _inside(study, cut, patch))
     for name in masks:
         _add_dense(batch, study, cut, name, patch)
     return batch
@@ -131,6 +131,14 @@ def _owned(ranges: NDArray[np.int64], patch: int) -> NDArray[np.bool_]:
     rows = (along >= ranges[:, 0:1]) & (along < ranges[:, 1:2])
     columns = (along >= ranges[:, 2:3]) & (along < ranges[:, 3:4])
     return rows[:, :, None] & columns[:, None, :]
+
+
+def _inside(study: Prepared, cut: Cut, patch: int) -> NDArray[np.bool_]:
+    """Pixels (N, H, W) that lie in the image; the rest of an instance is padding."""
+    offset = ((np.arange(patch) + 0.5) * (cut.side or patch) / patch).astype(int)
+    at = [cut.corner[:, axis : axis + 1] + offset for axis in (1, 2)]
+    rows, columns = ((place >= 0) & (place < size) for place, size in zip(at, study.image.shape[1:], strict=True))
+    return np.asarray(rows[:, :, None] & columns[:, None, :])
 
 
 def _add_dense(batch: BagBatch, study: Prepared, cut: Cut, name: str, patch: int) -> None:

@@ -89,7 +89,7 @@ def _text(study: Study, label: str) -> str:
 
 
 def _scores(rows: list[dict[str, Any]], label: str, classes: list[str]) -> dict[str, Any]:
-    """Per class what the predictions say of it: a probability; classes that they do not speak of are left out.
+    """Per class what the predictions say of it: a probability, or an area that grows with it; other classes are left out.
 
     Raises:
         ConfigError: they speak of no class.
@@ -108,6 +108,8 @@ def _scores(rows: list[dict[str, Any]], label: str, classes: list[str]) -> dict[
         elif label == "infected" and "diagnosis_p_non_pneumonia" in have:
             healthy = column("diagnosis_p_non_pneumonia")
             found[name] = healthy if name == "0" else 1 - healthy
+        elif label == "infected" and "detection_area" in have:
+            found[name] = column("detection_area") * (-1 if name == "0" else 1)
         elif label == "severity" and name.isdigit() and "severity_ge1" in have:
             above = column(f"severity_ge{name}") if name != "0" else np.ones(len(rows))
             after = f"severity_ge{int(name) + 1}"

@@ -83,6 +83,16 @@ def test_what_radiographs_cannot_be(wrong: dict[str, object]) -> None:
         InputSpec.of({**SPEC.plain(), **wrong})
 
 
+def test_padding_is_nobodys() -> None:
+    """What a model says beside a portrait picture is not read."""
+    study = prepared((200, 100))
+    owned = cut_bag(study, cover(study, SPEC), SPEC, "s", 0).owned
+    assert owned is not None
+    assert not owned[0, 32, :12].any()
+    assert owned[0, 32, 20:44].all()
+    assert float(owned.float().mean()) == pytest.approx(200 * 100 / 212**2, abs=0.03)
+
+
 def test_mask_of_the_whole_picture_is_covered() -> None:
     study = prepared((120, 180), {"lungs": np.ones((1, 120, 180), np.uint8)})
     batch = cut_bag(study, cover(study, SPEC), SPEC, "s", 0, ("lungs",))

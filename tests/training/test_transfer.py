@@ -56,6 +56,36 @@ def test_what_does_not_fit_is_told(trained: Path) -> None:
     assert any(name.startswith("decoder.") for name in transfer.skipped)
 
 
+@pytest.mark.parametrize("parts", [("encoder",), ("encoder", "decoder"), ("encoder", "decoder", "heads")])
+def test_parts_that_are_asked_for_are_taken(trained: Path, parts: tuple[str, ...]) -> None:
+    checkpoint = read_checkpoint(trained / "best.ckpt")
+    fresh = M2NetModule(**{k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")})
+    transfer = take_over(fresh.network, checkpoint, trained / "best.ckpt", parts)
+    assert {name.split(".")[0] for name in transfer.loaded} == set(parts)
+    assert {name.split(".")[0] for name in transfer.fresh} == {"encoder", "decoder", "heads"} - set(parts)
+
+
+def test_wrong_starts_are_named(trained: Path, configure: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = ["fit", "--config", str(configure(tmp_path))]
+    checkpoint = ["--model.start_from", str(trained / "best.ckpt")]
+    for words, message in (
+        ([*checkpoint, "--model.start_parts", "[neck]"], "start_parts has neck"),
+        ([*checkpoint, "--model.encoder_weights", "imagenet"], "are both given"),
+        (["--model.encoder_weights", "imagenet"], "encoder of m2net's own"),
+    ):
+        assert main([*config, *words]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_reading_takes_no_head_and_knows_its_tasks() -> None:
+    network = {"encoder": {"name": "residual", "width": 4}, "decoder": {"name": "grid"}}
+    dense = {"head": {"name": "dense"}, "objective": {"name": "segmentation", "mask": "infection"}}
+    with pytest.raises(ConfigError, match="task burden has weight; expected an objective only"):
+        M2NetModule(network, {"infection": dense, "burden": {"objective": {"name": "burden"}, "weight": 2.0}})
+    with pytest.raises(ConfigError, match="reads lungs"):
+        M2NetModule(network, {"infection": dense, "burden": {"objective": {"name": "burden"}}})
+
+
 def test_mirrored_evaluation_gives_both_sides_the_same_answer(cohort: Path, store: Path) -> None:
     spec = {"spacing_mm": 6.0, "patch": 32, "view": "slices"}
     data = BagDataModule(str(cohort), str(store), input=spec)

@@ -1,0 +1,124 @@
+"""Collect the figures of the runs into results.csv beside this file, with the trivial baselines beside them.
+
+    python experiments/infection_maps/results.py
+
+Reads what `m2net test`, `crossval` and `audit` wrote below runs/; what was not run is left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m2net.bags import InputSpec, Store, cover, cut_bag
+from m2net.cli.lightning import make_cli
+from m2net.objectives import Interval, intervals
+from m2net.reports.results import write_table
+from m2net.studies import read_manifest
+
+RUNS, HERE = Path("runs"), Path(__file__).parent
+CROSSVALS = {
+    "real infection, cross-validation": ("infection.yaml", RUNS / "cxr_infection"),
+    "real severity, cross-validation": ("severity.yaml", RUNS / "cxr_severity"),
+}
+PHANTOM = "phantom (synthetic), test part"
+
+
+def row(what: str, figure: str, value: Any, low: Any = "", high: Any = "", n: Any = "") -> dict[str, Any]:
+    """One line of results.csv; undefined is an empty cell."""
+    texts = [f"{v:.4f}" if isinstance(v, float) else ("" if v is None else v) for v in (value, low, high)]
+    return {"experiment": what, "figure": figure, "value": texts[0], "low": texts[1], "high": texts[2], "n": n}
+
+
+def table_of(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def phantom() -> Iterator[dict[str, Any]]:
+    """The test part of the synthetic radiographs, and its audit."""
+    path = RUNS / "infection_maps" / "metrics.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+        for name, value in found.items():
+            if f"{name}_low" in found:
+                yield row(PHANTOM, name, value, found[f"{name}_low"], found[f"{name}_high"], found["studies"])
+        for name in ("detection/n", "detection/n_infected"):
+            yield row(PHANTOM, name, found[name])
+    path = RUNS / "infection_maps" / "audit.json"
+    if path.exists():
+        for one in json.loads(path.read_text())["classes"]:
+            for family, value in one["families"].items():
+                yield row(PHANTOM, f"audit/{family} alone", value["value"], value["low"], value["high"])
+
+
+def lung_overlap(manifest: Path, store: Path, spec: InputSpec) -> dict[str, tuple[int, int, int]]:
+    """Per study with both masks: pixels of lung that are infected, of lung, of infection, on the network's grid."""
+    found = {}
+    opened = Store(store, spec.spacing_mm)
+    for study in read_manifest(manifest):
+        if {"lungs", "infection"} <= set(study.masks):
+            prepared = opened.open(study)
+            dense = cut_bag(prepared, cover(prepared, spec), spec, study.study_id, 0, ("lungs", "infection")).dense
+            lung, sick = dense["lungs"] > 0, dense["infection"] > 0
+            found[study.study_id] = (int((lung & sick).sum()), int(lung.sum()), int(sick.sum()))
+    return found
+
+
+def against_whole_lung(rows: list[dict[str, str]], trivial: dict[str, tuple[int, int, int]]) -> dict[str, Interval]:
+    """Pooled pixel F1 of the model and of "the whole lung is infected", on the studies with both masks, and their difference."""
+    both = [r for r in rows if r["study_id"] in trivial and r["infection_hit"]]
+    model = np.array([[float(r[f"infection_{n}"]) for n in ("hit", "claimed", "present")] for r in both])
+    plain = np.array([trivial[r["study_id"]] for r in both], dtype=float)
+
+    def f1(counts: np.ndarray) -> float:
+        hit, claimed, present = counts.sum(0)
+        return float(2 * hit / (claimed + present))
+
+    figures = {
+        "pooled_f1 where both masks are known": lambda c: f1(model[c]),
+        "pooled_f1 if the whole lung were infected": lambda c: f1(plain[c]),
+        "pooled_f1 above that": lambda c: f1(model[c]) - f1(plain[c]),
+    }
+    return intervals(figures, [r["patient_id"] for r in both])
+
+
+def mean_score(rows: list[dict[str, str]], task: str) -> Interval:
+    """MAE of always saying the mean score of the other folds."""
+    scored = [(r["fold"], float(r[task]), r["patient_id"]) for r in rows if r.get(task)]
+    folds, truth = np.array([s[0] for s in scored]), np.array([s[1] for s in scored])
+    error = np.array([abs(truth[k] - truth[folds != folds[k]].mean()) for k in range(len(truth))])
+    return intervals({"mae": lambda c: float(error[c].mean())}, [s[2] for s in scored])["mae"]
+
+
+def real() -> Iterator[dict[str, Any]]:
+    """The cross-validations, with baselines."""
+    for what, (config, folder) in CROSSVALS.items():
+        path = folder / "crossval" / "crossval.json"
+        if not path.exists():
+            continue
+        found, rows = json.loads(path.read_text()), table_of(folder / "crossval" / "predictions.csv")
+        for name, value in found["figures"].items():
+            count = sum(bool(r.get(f"{name.split('/')[0]}_hit", r.get(name.split("/")[0]))) for r in rows)
+            yield row(what, name, value["value"], value["low"], value["high"], count or found["studies"])
+        data = make_cli(["--config", str(HERE / config)], run_now=False).datamodule
+        trivial = lung_overlap(folder / "manifest.csv", data.store.root, data.spec)
+        for name, interval in against_whole_lung(rows, trivial).items():
+            yield row(what, f"infection/{name}", interval.value, interval.low, interval.high, len(trivial))
+        for task in ("extent", "opacity"):
+            if any(r.get(task) for r in rows):
+                interval = mean_score(rows, task)
+                yield row(what, f"{task}/mae of the other folds' mean", interval.value, interval.low, interval.high)
+
+
+if __name__ == "__main__":
+    out = HERE / "results.csv"
+    table = [*phantom(), *real()]
+    write_table(out, table)
+    print(f"{out}: {len(table)} figures")
