@@ -92,12 +92,14 @@ class Output:
         instance_weight: (ΣN,) in [0, 1] or None; the share each instance had in its bag's answer, summing to 1 a bag.
         deep: (D, B, K) logits at each depth of a head that is supervised at several, or None.
         instance_logits: (ΣN, K), each instance judged by itself, or None.
+        lobe_logits: (B, 5, K), each lobe judged by itself in the order of the lobe codes, NaN where a lobe is absent, or None.
     """
 
     logits: Tensor
     instance_weight: Tensor | None = None
     deep: Tensor | None = None
     instance_logits: Tensor | None = None
+    lobe_logits: Tensor | None = None
 
     def mirrored(self) -> Output:
         """The answer about a mirror image, turned back: dense logits are flipped, bag answers know no sides."""
@@ -114,4 +116,5 @@ class Output:
             mean(self.instance_weight, other.instance_weight),
             mean(self.deep, other.deep),
             mean(self.instance_logits, other.instance_logits),
+            mean(self.lobe_logits, other.lobe_logits),
         )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from m2net.batch import BagBatch, Output
-from m2net.networks.pooling import ConceptPooling, segment_mean
+from m2net.networks.bag_pools import BAG_POOLS
+from m2net.networks.pooling import ConceptPooling
+from m2net.networks.registry import build
 
 
 @dataclass
@@ -21,17 +24,21 @@ class Features:
         maps: encoder maps, finest first.
         decoded: (N, D, h, w) of the decoder, None without one.
         size: height and width of the instances.
+        dense: answers of the dense tasks so far, (N, K, H, W) logits by task, for heads that read them.
     """
 
     maps: list[Tensor]
     decoded: Tensor | None
     size: tuple[int, int]
+    dense: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Head(nn.Module):
     """A task's part of the network, in two steps so that large bags can be read in chunks."""
 
     needs_decoder = False
+    reads: tuple[str, ...] = ()
+    """Dense tasks whose answers the head reads; they are answered first."""
 
     def instance(self, features: Features) -> Tensor:
         """Per-instance answer, (N, ...)."""
@@ -66,10 +73,21 @@ class DenseHead(Head):
 
 
 class PooledHead(Head):
-    """A linear answer on the mean of a map: over its places, then over the instances of a bag."""
+    """A linear answer on the mean of a map over its places, pooled over the instances of a bag.
+
+    At the level ``embedding`` the instances' vectors are pooled and the bag is judged; at the level ``instance`` every instance is judged
+    and the judgements are pooled (instance-level multi-instance learning).
+    """
 
     def __init__(
-        self, encoder_channels: Sequence[int], decoder_channels: int, classes: int, source: str = "encoder", dropout: float = 0.2
+        self,
+        encoder_channels: Sequence[int],
+        decoder_channels: int,
+        classes: int,
+        source: str = "encoder",
+        dropout: float = 0.2,
+        pool: str | Mapping[str, Any] = "mean",
+        level: str = "embedding",
     ) -> None:
         """Build for ``classes`` outputs.
 
@@ -79,20 +97,25 @@ class PooledHead(Head):
             classes: outputs.
             source: encoder (its deepest map), decoder (its map), or both.
             dropout: share of the pooled features dropped in training.
+            pool: over instances, by name or as ``{name: ..., arguments}``, see BAG_POOLS.
+            level: embedding or instance.
 
         Raises:
-            ValueError: unknown source.
+            ConfigError: unknown pool.
+            ValueError: unknown source or level.
         """
         super().__init__()
         widths = {"encoder": encoder_channels[-1], "decoder": decoder_channels, "both": encoder_channels[-1] + decoder_channels}
-        if source not in widths:
-            raise ValueError(f"source {source!r} is none of {', '.join(widths)}")
-        self.source, self.needs_decoder = source, source != "encoder"
+        if source not in widths or level not in ("embedding", "instance"):
+            raise ValueError(f"source {source!r}, level {level!r}: not among {', '.join(widths)}, and embedding or instance")
+        self.source, self.level, self.needs_decoder = source, level, source != "encoder"
         self.dropout = nn.Dropout(dropout)
         self.answer = nn.Linear(widths[source], classes)
+        spec = {"name": pool} if isinstance(pool, str) else dict(pool)
+        self.pool = build(BAG_POOLS, spec, "pool", widths[source] if level == "embedding" else classes)
 
     def instance(self, features: Features) -> Tensor:
-        """Pooled features (N, width)."""
+        """Features of the instance (N, width)."""
         maps = [features.maps[-1]] if self.source != "decoder" else []
         if self.source != "encoder":
             assert features.decoded is not None
@@ -100,8 +123,12 @@ class PooledHead(Head):
         return torch.cat([m.float().mean((2, 3)) for m in maps], dim=1)
 
     def bag(self, answers: Tensor, batch: BagBatch) -> Output:
-        """Logits (B, classes)."""
-        return Output(self.answer(self.dropout(segment_mean(answers, batch.bag_index, batch.num_bags))).float())
+        """Logits (B, classes), and each instance's share where the pool gives one."""
+        vectors = answers.float() if self.level == "embedding" else self.answer(self.dropout(answers)).float()
+        pooled, weight = self.pool(vectors, batch.bag_index, batch.num_bags)
+        logits = self.answer(self.dropout(pooled)).float() if self.level == "embedding" else pooled
+        each = None if self.level == "embedding" else vectors.detach()
+        return Output(logits, None if weight is None else weight.detach(), instance_logits=each)
 
 
 class HierarchicalHead(Head):

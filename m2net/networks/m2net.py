@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.networks.heads import DenseHead, Features, Head, HierarchicalHead, PooledHead
+from m2net.networks.lobes import LobeAwareHead
 from m2net.networks.m2unet import M2UNetDecoder, M2UNetEncoder
 from m2net.networks.registry import build
 from m2net.networks.residual import GridDecoder, ResidualEncoder
@@ -29,6 +30,7 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
 HEADS: dict[str, Callable[..., Head]] = {
     "dense": DenseHead,
     "hierarchical": HierarchicalHead,
+    "lobe_aware": LobeAwareHead,
     "pooled": PooledHead,
     "score_maps": ScoreMapHead,
 }
@@ -57,7 +59,7 @@ class M2Net(nn.Module):
         Args:
             in_channels: channels of an instance.
             encoder: name and arguments, see ENCODERS.
-            heads: per task name and arguments, see HEADS; ``classes`` included.
+            heads: per task name and arguments, see HEADS; ``classes`` included. Dense heads are answered first: others may read them.
             decoder: name and arguments, see DECODERS; needed by dense heads.
             chunk: instances read at once in evaluation.
             checkpointing: recompute activations in the backward pass.
@@ -76,6 +78,7 @@ class M2Net(nn.Module):
         self.heads = nn.ModuleDict({task: build(HEADS, spec, f"head of {task}", channels, width) for task, spec in heads.items()})
         if self.decoder is None and any(head.needs_decoder for head in self.heads.values()):
             raise ConfigError("a dense head has no decoder under it", remedy="Name one: decoder: {name: m2unet}")
+        self._check_reads()
         self.chunk, self.freeze_encoder = chunk, freeze_encoder
         self.encoder.requires_grad_(not freeze_encoder)
         for part in (self.encoder, self.decoder):
@@ -107,6 +110,13 @@ class M2Net(nn.Module):
         maps = self.encoder(images)
         return Features(maps, None if self.decoder is None else self.decoder(maps), (images.shape[2], images.shape[3]))
 
+    def _check_reads(self) -> None:
+        dense = [task for task, head in self._heads() if isinstance(head, DenseHead)]
+        for task, head in self._heads():
+            if missing := set(head.reads) - set(dense):
+                raise ConfigError(f"the head of {task} reads the task {', '.join(sorted(missing))}", expected="a task with a dense head")
+
     def _answers(self, images: Tensor) -> dict[str, Tensor]:
         features = self.features(images)
-        return {task: head.instance(features) for task, head in self._heads()}
+        features.dense = {task: head.instance(features) for task, head in self._heads() if isinstance(head, DenseHead)}
+        return {task: features.dense[task] if task in features.dense else head.instance(features) for task, head in self._heads()}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from m2net.assessment import Assessment
+from m2net.assessment import Assessment, ScoreFinding
 from m2net.objectives.burden import SIDES
 from m2net.reports.pictures import COLOURS, INFECTION_COLOURS, data_url, grey, outline, overlay
 from m2net.studies import Volume
@@ -43,6 +43,7 @@ def write_page(path: Path, assessment: Assessment, study_name: str) -> None:
         patches=[{"url": data_url(overlay(grey(p.pixels, volume.intensity), None), (132, 132)), "p": p} for p in assessment.patches],
         severity=[{"task": t, "f": f, "grades": _grades(f.scheme, len(f.probabilities))} for t, f in assessment.findings.severity.items()],
         colours={lobe.key: f"rgb{colour}" for lobe, colour in COLOURS.items()},
+        scores=_by_scheme(assessment.findings.scores),
         kinds=[(code.name.replace("_", " ").capitalize(), f"rgb{INFECTION_COLOURS[code]}") for code in _kinds(assessment)],
         zones=[(third, [assessment.findings.shares[f"{side}_{third}"] for side in SIDES]) for third in _THIRDS]
         if assessment.findings.shares
@@ -77,6 +78,14 @@ def _grid(volume: Volume) -> str:
         return f"{x} x {y} pixels; millimetres unknown"
     dz, dy, dx = volume.geometry.spacing_mm
     return f"{x} x {y} x {z} voxels of {dx:.2f} x {dy:.2f} x {dz:.2f} mm"
+
+
+def _by_scheme(scores: list[ScoreFinding]) -> list[tuple[str, dict[str, str]]]:
+    """Each scheme with its values as text, by where they come from."""
+    table: dict[str, dict[str, str]] = {}
+    for score in scores:
+        table.setdefault(score.scheme, {})[score.source] = f"{score.value:.1f}"
+    return list(table.items())
 
 
 def _kinds(a: Assessment) -> list[InfectionCode]:

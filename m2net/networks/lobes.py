@@ -1,0 +1,110 @@
+"""Lobe-aware pooling: instance -> lobe -> patient, with the decoder's own lobe probabilities as membership."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from m2net.batch import BagBatch, Output
+from m2net.networks.bag_pools import GatedAttention
+from m2net.networks.heads import Features, Head
+from m2net.networks.pooling import segment_softmax, segment_sum
+
+LOBES = 5
+
+
+class LobeAwareHead(Head):
+    """What each lobe looks like, and from the lobes what the patient has.
+
+    Every place p of an instance n carries an embedding x_np; P(l | n, p), the lobe task's probability, says to which lobe it belongs.
+
+        mass_nl = sum_p P(l | n, p)        e_nl = sum_p P(l | n, p) x_np / mass_nl
+        v_l = sum_n w_nl e_nl, with w_nl proportional to mass_nl (mean) or to mass_nl exp(a(e_nl)) (attention)
+        score of lobe l: c(v_l) + b_l;  answer: sum_l beta_l (c(v_l) + b_l), beta by attention over the lobes that are there
+
+    A lobe with less than ``least`` of the bag's lung is absent (lobectomy, or nothing of it was sampled): it has no score and no share
+    in the answer. Order, padding and chunks of instances do not matter.
+    """
+
+    needs_decoder = True
+
+    def __init__(
+        self,
+        encoder_channels: Sequence[int],
+        decoder_channels: int,
+        classes: int,
+        lobes: str = "lobes",
+        source: str = "both",
+        width: int = 64,
+        pool: str = "mean",
+        gradient: bool = True,
+        least: float = 0.005,
+    ) -> None:
+        """Build for ``classes`` outputs.
+
+        Args:
+            encoder_channels: of the encoder's maps, finest first.
+            decoder_channels: of the decoder's map.
+            classes: outputs.
+            lobes: task whose dense answer gives the membership.
+            source: what is pooled: encoder (its deepest map), decoder (its map), or both.
+            width: of an embedding.
+            pool: over instances within a lobe: mean or attention.
+            gradient: whether the membership is trained through; otherwise the lobe task alone shapes it.
+            least: share of the bag's lung below which a lobe counts as absent.
+
+        Raises:
+            ValueError: unknown source or pool.
+        """
+        super().__init__()
+        widths = {"encoder": encoder_channels[-1], "decoder": decoder_channels, "both": encoder_channels[-1] + decoder_channels}
+        if source not in widths or pool not in ("mean", "attention"):
+            raise ValueError(f"source {source!r}, pool {pool!r}: not among {', '.join(widths)}, and mean or attention")
+        self.reads, self.source, self.pool, self.gradient, self.least = (lobes,), source, pool, gradient, least
+        self.embed = nn.Sequential(nn.Conv2d(widths[source], width, 1), nn.ReLU())
+        self.within = GatedAttention(width) if pool == "attention" else None
+        self.across = GatedAttention(width)
+        self.classify = nn.Linear(width, classes)
+        self.of_lobe = nn.Parameter(torch.zeros(LOBES, classes))
+
+    def instance(self, features: Features) -> Tensor:
+        """Sums of embeddings a lobe, and its mass, (N, 5 * (width + 1)), as shares of the instance's places."""
+        assert features.decoded is not None
+        membership = features.dense[self.reads[0]].float().softmax(1)[:, 1:]  # (N, 5, H, W)
+        membership = membership if self.gradient else membership.detach()
+        size = list(features.decoded.shape[2:] if self.source != "encoder" else features.maps[-1].shape[2:])
+        membership = F.adaptive_avg_pool2d(membership, (size[0], size[1]))
+        maps = [features.decoded] if self.source != "encoder" else []
+        if self.source != "decoder":
+            deepest = features.maps[-1]
+            maps.append(deepest if list(deepest.shape[2:]) == size else F.interpolate(deepest, size=size))
+        embedded = self.embed(torch.cat(maps, dim=1)).float()
+        places = size[0] * size[1]
+        sums = torch.einsum("nlhw,nchw->nlc", membership, embedded) / places
+        return torch.cat([sums, membership.mean((2, 3))[:, :, None]], dim=2).flatten(1)
+
+    def bag(self, answers: Tensor, batch: BagBatch) -> Output:
+        """Answer (B, classes) with each lobe's own score (B, 5, classes), NaN where the lobe is absent, and each instance's share."""
+        index, count = batch.bag_index, batch.num_bags
+        parts = answers.float().reshape(len(answers), LOBES, -1)
+        sums, mass = parts[..., :-1], parts[..., -1]  # (ΣN, 5, W), (ΣN, 5)
+        weight = self._weights(sums, mass, index, count)  # (ΣN, 5), summing to 1 a bag and lobe
+        each = sums / mass[..., None].clamp(min=1e-6)
+        lobe = segment_sum((each * weight[..., None]).flatten(1), index, count).reshape(count, LOBES, -1)
+        total = segment_sum(mass, index, count)
+        there = total >= self.least * total.sum(1, keepdim=True).clamp(min=1e-6)
+        beta = self.across.logits(lobe).masked_fill(~there, -torch.inf)
+        beta = torch.where(there.any(1, keepdim=True), beta, torch.zeros_like(beta)).softmax(1)
+        score = self.classify(lobe) + self.of_lobe  # (B, 5, classes)
+        logits = (beta[..., None] * score).sum(1)
+        share = (weight * beta[index]).sum(1)
+        return Output(logits, share.detach(), lobe_logits=score.masked_fill(~there[..., None], float("nan")).detach())
+
+    def _weights(self, sums: Tensor, mass: Tensor, index: Tensor, count: int) -> Tensor:
+        logit = mass.clamp(min=1e-12).log()
+        if self.within is not None:
+            logit = logit + self.within.logits(sums / mass[..., None].clamp(min=1e-6))
+        return torch.stack([segment_softmax(logit[:, k], index, count) for k in range(LOBES)], dim=1)

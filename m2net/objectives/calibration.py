@@ -1,0 +1,61 @@
+"""Probabilities put right on validation studies: temperature, or isotonic regression of each cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+Values = NDArray[np.float64]
+Grades = NDArray[np.int64]
+_TEMPERATURES = (0.05, 20.0)
+
+
+def fit_temperature(log_p: Values, grade: Grades) -> dict[str, Any]:
+    """T that makes the grades (n,) likeliest under softmax(log p / T), log p (n, K) (Guo et al. 2017)."""
+
+    def loss(log_t: float) -> float:
+        return float(-log_softmax(log_p / np.exp(log_t), axis=1)[np.arange(len(grade)), grade].mean())
+
+    found = minimize_scalar(loss, bounds=tuple(np.log(_TEMPERATURES)), method="bounded")
+    return {"temperature": float(np.exp(found.x))}
+
+
+def fit_isotonic(log_p: Values, grade: Grades) -> dict[str, Any]:
+    """Per cut k the isotonic regression of [grade >= k] on P(grade >= k), as knots (Zadrozny and Elkan 2002)."""
+    from sklearn.isotonic import IsotonicRegression
+
+    above = _above(softmax(log_p, axis=1))
+    knots = []
+    for k in range(above.shape[1]):
+        fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(above[:, k], grade > k)
+        knots.append([fitted.X_thresholds_.tolist(), fitted.y_thresholds_.tolist()])
+    return {"isotonic": knots}
+
+
+FITS: dict[str, Callable[[Values, Grades], dict[str, Any]]] = {
+    "none": lambda log_p, grade: {},
+    "temperature": fit_temperature,
+    "isotonic": fit_isotonic,
+}
+"""Ways to calibrate, by name."""
+
+
+def calibrated(log_p: Values, calibration: dict[str, Any]) -> Values:
+    """Probabilities (n, K) of grades from log probabilities or logits, as ``calibration`` says; plain softmax where it says nothing."""
+    if "isotonic" in calibration:
+        above = _above(softmax(log_p, axis=1))
+        put = np.stack([np.interp(above[:, k], *knots) for k, knots in enumerate(calibration["isotonic"])], axis=1)
+        put = np.minimum.accumulate(put, axis=1)  # P(grade >= k) cannot grow with k
+        edges = np.concatenate([np.ones((len(put), 1)), put, np.zeros((len(put), 1))], axis=1)
+        return np.asarray(-np.diff(edges, axis=1))
+    return np.asarray(softmax(log_p / calibration.get("temperature", 1.0), axis=1))
+
+
+def _above(probability: Values) -> Values:
+    """P(grade >= k), k = 1..K-1."""
+    return np.asarray(np.cumsum(probability[:, ::-1], axis=1)[:, ::-1][:, 1:])

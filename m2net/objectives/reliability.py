@@ -1,0 +1,80 @@
+"""Whether probabilities can be trusted: calibration error, Brier score, conformal sets, selective risk."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+_BINS = 10
+_BAND_DRAWS = 500
+
+
+def calibration_error(probability: Values, happened: NDArray[np.bool_], bins: int = _BINS) -> float:
+    """Expected calibration error over bins of equal size: mean over studies of |mean probability - frequency| of their bin.
+
+    Args:
+        probability: (n,) of the event.
+        happened: (n,) whether it happened.
+        bins: groups of equal size, by rank of the probability.
+
+    Returns:
+        NaN without studies.
+    """
+    if not len(probability):
+        return float("nan")
+    order = np.argsort(probability, kind="stable")
+    groups = np.array_split(order, min(bins, len(order)))
+    return float(sum(abs(float(probability[g].sum()) - float(happened[g].sum())) for g in groups) / len(order))
+
+
+def calibration_band(probability: Values, level: float = 0.95, bins: int = _BINS, seed: int = 0) -> float:
+    """Calibration error that a perfectly calibrated model with these probabilities stays below with this chance.
+
+    Outcomes are drawn from the probabilities themselves (consistency resampling, Broecker and Smith 2007).
+    """
+    if not len(probability):
+        return float("nan")
+    rng = np.random.default_rng(seed)
+    drawn = [calibration_error(probability, rng.random(len(probability)) < probability, bins) for _ in range(_BAND_DRAWS)]
+    return float(np.quantile(drawn, level))
+
+
+def brier(probability: Values, grade: NDArray[np.int64]) -> float:
+    """Brier score: mean over studies of the squared distance of (n, K) probabilities from the grade; half of it for two grades."""
+    if not len(grade):
+        return float("nan")
+    truth = np.eye(probability.shape[1])[grade]
+    squared = ((probability - truth) ** 2).sum(1)
+    return float(squared.mean() / (2 if probability.shape[1] == 2 else 1))
+
+
+def conformal_threshold(probability: Values, grade: NDArray[np.int64], coverage: float) -> float:
+    """Least probability of a grade in a conformal set (split conformal prediction, Vovk et al. 2005; Sadinle et al. 2019).
+
+    Args:
+        probability: (n, K) of calibration studies that the model was not fitted on.
+        grade: (n,) their grades.
+        coverage: wanted share of new studies whose set holds the true grade.
+
+    Returns:
+        0 (every grade is in) where there are too few studies to promise the coverage.
+    """
+    rank = math.ceil((len(grade) + 1) * coverage)
+    if rank > len(grade):
+        return 0.0
+    scores = np.sort(1 - probability[np.arange(len(grade)), grade])
+    return float(1 - scores[rank - 1])
+
+
+def conformal_set(probability: Values, threshold: float) -> NDArray[np.bool_]:
+    """Grades (n, K) in each study's set; an empty set is an answer too: no grade is likely enough."""
+    return np.asarray(probability >= threshold)
+
+
+def selective_risk(confidence: Values, wrong: NDArray[np.bool_]) -> Values:
+    """Error rate among the k most confident studies, k = 1..n, (n,)."""
+    order = np.argsort(-confidence, kind="stable")
+    return np.asarray(np.cumsum(wrong[order]) / np.arange(1, len(order) + 1), dtype=np.float64)
