@@ -20,12 +20,18 @@ class SeverityFinding:
         probabilities: of each grade, from 0.
         at_or_above: P(grade >= k), k = 1..K-1.
         grade: number of cuts with P >= 0.5.
+        calibrated: whether the probabilities were calibrated on validation studies.
+        likely: conformal set of grades, None where none was fitted; empty: no grade is likely enough.
+        coverage: share of studies whose set was to hold the true grade, None without sets.
     """
 
     scheme: str
     probabilities: list[float]
     at_or_above: list[float]
     grade: int
+    calibrated: bool
+    likely: list[int] | None
+    coverage: float | None
 
 
 @dataclass(frozen=True)
@@ -106,9 +112,14 @@ def findings_of(objectives: Mapping[str, Objective], outputs: Mapping[str, Outpu
 
 
 def _graded(objective: SeverityObjective, output: Output) -> SeverityFinding:
-    probability = output.logits.float().softmax(1)
+    probability = objective.probabilities(output)
     above = at_or_above(probability)[0].tolist()
-    return SeverityFinding(objective.scheme, probability[0].tolist(), above, sum(p >= 0.5 for p in above))
+    sets = objective.likely(probability)
+    known = bool(objective.calibration.keys() & {"temperature", "isotonic"})
+    return SeverityFinding(
+        objective.scheme, probability[0].tolist(), above, sum(p >= 0.5 for p in above), known, None if sets is None else sets[0],
+        None if sets is None else objective.coverage,
+    )  # fmt: skip
 
 
 def _detected(objective: DetectionReading, output: Output) -> DetectionFinding:

@@ -11,7 +11,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from m2net.bags.cutting import join
-from m2net.bags.dataset import BagDataset, EpochSampler, score_target, severity_target
+from m2net.bags.dataset import BagDataset, EpochSampler, balanced_chances, score_target, severity_target
 from m2net.bags.inputs import InputSpec
 from m2net.bags.preparing import prepare_missing, refuse_rejected, rejected_verdicts
 from m2net.bags.store import Store
@@ -44,6 +44,7 @@ class BagDataModule(pl.LightningDataModule):
         repair: bool = False,
         allow: list[str] | None = None,
         seed: int = 0,
+        balance: list[str] | None = None,
     ) -> None:
         """Configure; all values are plain.
 
@@ -61,6 +62,8 @@ class BagDataModule(pl.LightningDataModule):
             repair: resample irregular series (uneven, missing or sheared slices) instead of refusing them.
             allow: study_ids to train on although m2net verify rejects them.
             seed: seeds order, sampling and augmentation.
+            balance: labels that share the training draws equally, as ``lobes`` and ``severity:binary``: a study that carries a rare one is
+                drawn more often; each study once an epoch without it.
 
         Raises:
             ConfigError: a value is not usable.
@@ -83,6 +86,7 @@ class BagDataModule(pl.LightningDataModule):
         self.prepare_workers = prepare_workers
         self.allow = tuple(allow or ())
         self.seed = seed
+        self.balance = tuple(balance or ())
         self._manifest: Manifest | None = None
 
     @property
@@ -129,15 +133,26 @@ class BagDataModule(pl.LightningDataModule):
         """How many training studies carry each target."""
         counts: Counter[str] = Counter()
         for study in self.part(Split.TRAIN):
-            counts.update(name for name in self.masks if name in study.masks)
-            if study.severity is not None:
-                counts[severity_target(str(study.severity_scheme))] += 1
-            counts.update(score_target(name) for name in study.scores)
-            counts[str(Column.DIAGNOSIS)] += bool(study.possible)
-            if study.possible:
-                counts[f"{Column.DIAGNOSIS}:{study.possible_text}"] += 1
-            counts[str(Column.INFECTED)] += study.infected is not None
+            counts.update(self._labels(study))
         return dict(counts)
+
+    def _labels(self, study: Study) -> set[str]:
+        """Targets that a study carries."""
+        carried = {name for name in self.masks if name in study.masks} | {score_target(name) for name in study.scores}
+        if study.severity is not None:
+            carried.add(severity_target(str(study.severity_scheme)))
+        if study.possible:
+            carried |= {str(Column.DIAGNOSIS), f"{Column.DIAGNOSIS}:{study.possible_text}"}
+        return carried | ({str(Column.INFECTED)} if study.infected is not None else set())
+
+    def _chances(self, studies: list[Study]) -> list[float] | None:
+        if not self.balance:
+            return None
+        labels = [self._labels(study) for study in studies]
+        if missing := [target for target in self.balance if not any(target in own for own in labels)]:
+            known = ", ".join(sorted(set().union(*labels)))
+            raise ConfigError(f"data.balance names {', '.join(missing)}, which no training study carries", expected=f"some of {known}")
+        return balanced_chances(labels, self.balance)
 
     def describe(self) -> dict[str, Any]:
         """What a model is trained on, in plain values without any identifier."""
@@ -179,7 +194,7 @@ class BagDataModule(pl.LightningDataModule):
             studies, self.store, self.spec, self.masks, schemes=self.schemes, scores=self.scores,
             cap=self.instances if training else None, seed=self.seed,
         )  # fmt: skip
-        sampler = EpochSampler(len(data), self.seed) if training else None
+        sampler = EpochSampler(len(data), self.seed, self._chances(studies)) if training else None
         return DataLoader(
             data,
             batch_size=min(self.studies_per_batch, len(data)) if training else 1,

@@ -119,11 +119,12 @@ def _true_probabilities(study: Study, scheme: str) -> torch.Tensor:
 class EpochSampler(Sampler[Key]):
     """Studies in a new order every epoch; each draw carries its number, so that it can be repeated."""
 
-    def __init__(self, size: int, seed: int) -> None:
-        """Sample ``size`` studies an epoch."""
+    def __init__(self, size: int, seed: int, chances: Sequence[float] | None = None) -> None:
+        """Sample ``size`` studies an epoch: each once, or drawn anew with ``chances`` proportional to these."""
         self.size = size
         self.seed = seed
         self.epoch = 0
+        self.chances = None if chances is None else np.asarray(chances) / np.sum(chances)
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before every epoch."""
@@ -135,6 +136,19 @@ class EpochSampler(Sampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         """Yield (study, number of the draw)."""
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(self.size) if self.chances is None else rng.choice(self.size, self.size, p=self.chances)
         for slot, index in enumerate(order):
             yield int(index), self.epoch * self.size + slot
+
+
+def balanced_chances(labels: Sequence[set[str]], targets: Sequence[str]) -> list[float]:
+    """Chances of studies under which each target is seen equally often by those who carry it, summing to 1.
+
+    Args:
+        labels: targets that each study carries.
+        targets: those that share the draws equally; studies with none of them are not drawn.
+    """
+    counts = {target: sum(target in own for own in labels) for target in targets}
+    shares = [sum(1 / counts[t] for t in targets if t in own) for own in labels]
+    return [share / len(targets) for share in shares]

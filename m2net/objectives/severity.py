@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from torch.nn import functional as F
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives.base import Objective, Statistic, nan_mean, nothing, number
+from m2net.objectives.calibration import FITS, calibrated
 from m2net.objectives.kept import Kept
+from m2net.objectives.reliability import brier, calibration_band, calibration_error, conformal_set, conformal_threshold, selective_risk
 from m2net.vocabulary import Column, SeverityScheme
 
 
@@ -28,18 +31,29 @@ class SeverityObjective(Objective):
 
     primary = "auc"
 
-    def __init__(self, scheme: str = "binary") -> None:
+    def __init__(self, scheme: str = "binary", calibrate: str = "none", coverage: float | None = None) -> None:
         """Grade in ``binary`` or ``ordinal:K``; studies graded in another scheme carry no label for this task.
 
+        Args:
+            scheme: of the grades.
+            calibrate: how probabilities are put right on validation studies: none, temperature or isotonic.
+            coverage: share of new studies whose conformal set shall hold the true grade; no sets without it. With both, every second
+                validation study calibrates and the others set the threshold of the sets.
+
         Raises:
-            ConfigError: no ordered scheme.
+            ConfigError: no ordered scheme, an unknown calibration, or an impossible coverage.
         """
         super().__init__()
+        if calibrate not in FITS:
+            raise ConfigError(f"calibrate is {calibrate!r}", expected=f"one of {', '.join(FITS)}")
+        if coverage is not None and not 0 < coverage < 1:
+            raise ConfigError(f"a coverage of {coverage}", expected="between 0 and 1")
+        self.how, self.coverage = calibrate, coverage
         self.scheme, self.task = scheme, str(Column.SEVERITY)
         self.target = f"{Column.SEVERITY}:{scheme}"
         self.classes = grades_of(scheme)
         columns = self.classes - 1
-        self.graded = Kept(probability=(torch.float64, self.classes), grade=(torch.int64, 1), true=(torch.float64, columns))
+        self.graded = Kept(log_p=(torch.float64, self.classes), grade=(torch.int64, 1), true=(torch.float64, columns))
 
     def labels(self, batch: BagBatch) -> int:
         """Graded bags."""
@@ -72,13 +86,42 @@ class SeverityObjective(Objective):
         true = batch.bag_targets.get(f"true:{self.target}")
         if true is None:
             true = torch.full((batch.num_bags, self.classes - 1), float("nan"), device=truth.device)
-        probability = output.logits.float().softmax(1)[known]
-        self.graded.update(probability=probability, grade=truth[known], true=true[known, : self.classes - 1])
+        log_p = F.log_softmax(output.logits.double(), dim=1)[known]
+        self.graded.update(log_p=log_p, grade=truth[known], true=true[known, : self.classes - 1])
+
+    def calibrate(self) -> None:
+        """Fit the calibration, and the threshold of conformal sets, on the graded bags kept."""
+        kept = self.graded.rows()
+        log_p, grade = kept["log_p"].numpy(), kept["grade"][:, 0].numpy()
+        self.calibration = {}
+        if not len(grade):
+            return
+        both = self.how != "none" and self.coverage is not None
+        fitting, sets = (slice(0, None, 2), slice(1, None, 2)) if both else (slice(None), slice(None))
+        self.calibration = FITS[self.how](log_p[fitting], grade[fitting])
+        if self.coverage is not None:
+            self.calibration["least"] = conformal_threshold(calibrated(log_p[sets], self.calibration), grade[sets], self.coverage)
+
+    def probabilities(self, output: Output) -> Tensor:
+        """Grade probabilities (B, K), calibrated if the checkpoint holds a calibration."""
+        return torch.from_numpy(calibrated(output.logits.detach().double().cpu().numpy(), self.calibration))
+
+    def likely(self, probability: Tensor) -> list[list[int]] | None:
+        """Conformal set of grades of each bag, None where no threshold was fitted."""
+        if "least" not in self.calibration:
+            return None
+        inside = conformal_set(probability.numpy(), self.calibration["least"])
+        return [np.flatnonzero(row).tolist() for row in inside]
 
     def compute(self) -> dict[str, float]:
         """Metrics, mean over the cuts, each defined or NaN, with n and the number of bags at or above each cut."""
         kept = self.graded.rows()
-        return figures_of(at_or_above(kept["probability"]), kept["grade"][:, 0], kept["true"])
+        probability, grade = torch.from_numpy(calibrated(kept["log_p"].numpy(), self.calibration)), kept["grade"][:, 0]
+        metrics = figures_of(at_or_above(probability), grade, kept["true"]) | trust(probability.numpy(), grade.numpy())
+        if sets := self.likely(probability):
+            inside = [int(g) in one for g, one in zip(grade.tolist(), sets, strict=True)]
+            metrics |= {"coverage": float(np.mean(inside)), "set_size": float(np.mean([len(one) for one in sets]))}
+        return metrics
 
     def reset(self) -> None:
         """Forget the bags kept."""
@@ -86,12 +129,15 @@ class SeverityObjective(Objective):
 
     def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
         """True grade, predicted grade and P(grade >= k)."""
-        above = at_or_above(output.logits.float().softmax(1))
+        probability = self.probabilities(output)
+        above, sets = at_or_above(probability), self.likely(probability)
         rows = []
-        for truth, row in zip(self._truth(batch).tolist(), above.tolist(), strict=True):
+        for bag, (truth, row) in enumerate(zip(self._truth(batch).tolist(), above.tolist(), strict=True)):
             columns: dict[str, Any] = {self.task: "" if math.isnan(truth) else int(truth)}
             columns[f"{self.task}_predicted"] = sum(q >= 0.5 for q in row)
             columns |= {f"{self.task}_ge{k}": q for k, q in enumerate(row, start=1)}
+            if sets is not None:
+                columns[f"{self.task}_set"] = "|".join(map(str, sets[bag]))
             rows.append(columns)
         true = batch.bag_targets.get(f"true:{self.target}")
         for columns, known in zip(rows, [] if true is None else true.tolist(), strict=False):
@@ -113,9 +159,28 @@ class SeverityObjective(Objective):
 
             return of
 
+        def trusted(measure: Callable[[NDArray[np.float64], NDArray[np.int64]], float]) -> Statistic:
+            def of(chosen: NDArray[np.int64]) -> float:
+                chosen = chosen[~grade[chosen].isnan().numpy()]
+                return measure(of_grades(above[chosen]).numpy(), grade[chosen].long().numpy())
+
+            return of
+
         names = ["auc", "accuracy", "sensitivity", "specificity", "f1"]
         known = len(rows) > 0 and not bool(true.isnan().any())
-        return {name: figure(name) for name in names + (["auc_best", "auc_share"] if known else [])}
+        figures = {name: figure(name) for name in names + (["auc_best", "auc_share"] if known else [])}
+        figures |= {"ece": trusted(cut_error), "brier": trusted(brier)}
+        return figures | self._set_statistics(rows, grade.numpy())
+
+    def _set_statistics(self, rows: list[dict[str, Any]], grade: NDArray[np.float32]) -> dict[str, Statistic]:
+        """Coverage and size of the conformal sets, where the rows hold them."""
+        name = f"{self.task}_set"
+        if not rows or name not in rows[0]:
+            return {}
+        sets = [[int(g) for g in str(row[name]).split("|") if g] for row in rows]
+        inside = np.array([float("nan") if math.isnan(g) else float(int(g) in one) for g, one in zip(grade, sets, strict=True)])
+        size = np.array([float(len(one)) for one in sets])
+        return {"coverage": lambda c: nan_mean(torch.from_numpy(inside[c])), "set_size": lambda c: float(size[c].mean())}
 
 
 def grades_of(scheme: str) -> int:
@@ -136,6 +201,38 @@ def grades_of(scheme: str) -> int:
 def at_or_above(probability: Tensor) -> Tensor:
     """P(grade >= k), k = 1..K-1, from (n, K) grade probabilities -> (n, K-1)."""
     return probability.flip(1).cumsum(1).flip(1)[:, 1:].clamp(0, 1)
+
+
+def of_grades(above: Tensor) -> Tensor:
+    """Grade probabilities (n, K) from P(grade >= k) (n, K-1); the inverse of ``at_or_above``."""
+    edges = torch.cat([torch.ones(len(above), 1), above, torch.zeros(len(above), 1)], dim=1) if len(above) else above.new_zeros((0, 2))
+    return -edges.diff(dim=1)
+
+
+def cut_error(probability: NDArray[np.float64], grade: NDArray[np.int64]) -> float:
+    """Calibration error of P(grade >= k), mean over the cuts, of (n, K) grade probabilities."""
+    above = at_or_above(torch.from_numpy(probability)).numpy()
+    return float(np.mean([calibration_error(above[:, k], grade > k) for k in range(above.shape[1])]))
+
+
+def trust(probability: NDArray[np.float64], grade: NDArray[np.int64]) -> dict[str, float]:
+    """How far (n, K) grade probabilities can be trusted.
+
+    Returns:
+        ``ece``, ``ece_band`` (what a calibrated model stays below at 95 %), ``brier``, ``risk_half`` (error rate among the more confident
+        half) and ``aurc`` (mean error rate over all shares kept); NaN without studies.
+    """
+    if not len(grade):
+        return dict.fromkeys(("ece", "ece_band", "brier", "risk_half", "aurc"), float("nan"))
+    above = at_or_above(torch.from_numpy(probability)).numpy()
+    risk = selective_risk(probability.max(1), probability.argmax(1) != grade)
+    return {
+        "ece": cut_error(probability, grade),
+        "ece_band": float(np.mean([calibration_band(above[:, k]) for k in range(above.shape[1])])),
+        "brier": brier(probability, grade),
+        "risk_half": float(risk[(len(risk) - 1) // 2]),
+        "aurc": float(risk.mean()),
+    }
 
 
 def cut_auc(above: Tensor, grade: Tensor) -> float:

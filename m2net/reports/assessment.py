@@ -54,7 +54,7 @@ def as_json(assessment: Assessment, name: str) -> dict[str, Any]:
     return {
         **study_head(SCHEMA_VERSION, name, assessment.volume, assessment.model),
         "instances": assessment.instances,
-        "severity": {task: {**asdict(finding), "calibrated": False} for task, finding in found.severity.items()},
+        "severity": {task: asdict(finding) for task, finding in found.severity.items()},
         "detection": None if found.detection is None else asdict(found.detection),
         "infected_shares": found.shares,
         "scores": [asdict(score) for score in found.scores],

@@ -24,6 +24,7 @@ from m2net.objectives import OBJECTIVES, Objective, Reading
 from m2net.training.loading import CHECKPOINT_MARK, read_checkpoint
 from m2net.training.schedules import factor, run_length
 from m2net.training.transfer import PARTS, take_over
+from m2net.training.weighting import WEIGHTINGS
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
@@ -51,6 +52,7 @@ class M2NetModule(pl.LightningModule):
         start_parts: list[str] | None = None,
         encoder_weights: str | None = None,
         mirror: bool | None = None,
+        weighting: str = "fixed",
     ) -> None:
         """Build from plain values, which are saved in every checkpoint.
 
@@ -66,6 +68,7 @@ class M2NetModule(pl.LightningModule):
             encoder_weights: published weights of an smp encoder to start a fit from: a local file, or a name (which downloads them).
             mirror: average answers over the study and its mirror image when evaluating; refused where sides matter. The
                 checkpoint's own choice holds unless one is given.
+            weighting: how the tasks' losses become one: fixed (the tasks' weights), uncertainty or gradient_norm, both on top of them.
 
         Raises:
             ConfigError: a part or value is not usable.
@@ -78,7 +81,7 @@ class M2NetModule(pl.LightningModule):
         self.save_hyperparameters(
             {
                 "network": network, "tasks": tasks, "input": self.spec.plain(), "optimizer": optimizer,
-                "schedule": schedule, "warmup": warmup, "mirror": bool(mirror),
+                "schedule": schedule, "warmup": warmup, "mirror": bool(mirror), "weighting": weighting,
             }
         )  # fmt: skip
         self.start_from, self.start_parts, self.encoder_weights = start_from, tuple(start_parts or ("encoder",)), encoder_weights
@@ -107,6 +110,7 @@ class M2NetModule(pl.LightningModule):
             if isinstance(objective, Reading):
                 objective.accept({task: objectives[task] for task in heads})
         self.objectives = nn.ModuleDict(objectives)
+        self.weighting = build(WEIGHTINGS, {"name": weighting}, "weighting", self.weights)
         self.network = build({"m2net": M2Net}, {"name": "m2net", **network}, "network", self.spec.channels, heads=heads)
         self.network = self.network.to(memory_format=torch.channels_last)
         if mirror and (self.spec.positions or SIDED & {o.target for o in objectives.values()}):
@@ -134,18 +138,26 @@ class M2NetModule(pl.LightningModule):
         return {**outputs, **read}
 
     def _losses(self, outputs: dict[str, Output], batch: BagBatch, stage: str) -> Tensor:
-        total: Tensor | None = None
+        losses, labelled = {}, set()
         for task, objective in self._objectives():
             if task not in self.weights:
                 continue
-            loss = objective.loss(outputs[task], batch)
-            labels = objective.labels(batch)
-            if labels:
+            losses[task] = loss = objective.loss(outputs[task], batch)
+            if labels := objective.labels(batch):
+                labelled.add(task)
                 self.log(f"{stage}/{task}/loss", loss.detach(), batch_size=labels, on_step=stage == "train", on_epoch=stage != "train")
-            total = self.weights[task] * loss if total is None else total + self.weights[task] * loss
-        assert total is not None
+        total: Tensor = self.weighting(losses, labelled, self._shared())
         self.log(f"{stage}/loss", total.detach(), batch_size=batch.num_bags, prog_bar=True)
         return total
+
+    def _shared(self) -> Tensor:
+        """The encoder's deepest convolution, which the bag tasks and the decoder all reach."""
+        return [w for w in self.network.encoder.parameters() if w.dim() == 4][-1]
+
+    def on_train_epoch_end(self) -> None:
+        """Log the weights that were found."""
+        if self.hparams["weighting"] != "fixed":
+            self.log_dict({f"weight/{task}": value for task, value in self.weighting.now().items()})
 
     def training_step(self, batch: BagBatch, batch_idx: int) -> Tensor:
         """Weighted sum of the tasks' losses."""

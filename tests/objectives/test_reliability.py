@@ -1,0 +1,114 @@
+"""Calibration, conformal sets and selective risk: against known worlds, loops and scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binom
+from sklearn.isotonic import IsotonicRegression
+from sklearn.metrics import brier_score_loss
+
+from m2net.batch import Output
+from m2net.errors import ConfigError
+from m2net.objectives import SeverityObjective
+from m2net.objectives.calibration import calibrated, fit_isotonic, fit_temperature
+from m2net.objectives.reliability import brier, calibration_band, calibration_error, conformal_set, conformal_threshold, selective_risk
+from tests.objectives.test_objectives import graded
+
+
+def world(rng: np.random.Generator, n: int, temperature: float, grades: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of a model that is ``temperature`` times too sure, and grades drawn from the truth."""
+    true = rng.normal(size=(n, grades)) * 1.5
+    p = np.exp(true) / np.exp(true).sum(1, keepdims=True)
+    grade = (rng.random((n, 1)) > p.cumsum(1)).sum(1).clip(max=grades - 1)
+    return true * temperature, grade
+
+
+def test_calibration_error_against_a_loop(rng: np.random.Generator) -> None:
+    p = rng.random(50)
+    y = rng.random(50) < 0.4
+    order = np.argsort(p)
+    expected = sum(5 * abs(p[order[k : k + 5]].mean() - y[order[k : k + 5]].mean()) for k in range(0, 50, 5)) / 50
+    assert calibration_error(p, y) == pytest.approx(expected)
+    assert np.isnan(calibration_error(p[:0], y[:0]))
+
+
+def test_the_band_holds_calibrated_models_and_not_sure_ones(rng: np.random.Generator) -> None:
+    inside = 0
+    for _ in range(60):
+        p = rng.beta(0.7, 0.7, 300)
+        inside += calibration_error(p, rng.random(300) < p) <= calibration_band(p)
+    assert binom.ppf(0.001, 60, 0.95) <= inside
+    p = rng.beta(2, 2, 300)
+    sure = np.where(p > 0.5, 0.97, 0.03)
+    assert calibration_error(sure, rng.random(300) < p) > calibration_band(sure)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 3.0])
+def test_temperature_is_found_again(rng: np.random.Generator, temperature: float) -> None:
+    logits, grade = world(rng, 4000, temperature, grades=3)
+    assert fit_temperature(logits, grade)["temperature"] == pytest.approx(temperature, rel=0.1)
+
+
+def test_isotonic_is_scikit_learns_and_stays_ordered(rng: np.random.Generator) -> None:
+    logits, grade = world(rng, 500, 3.0)
+    new, _ = world(rng, 200, 3.0)
+    p, q = (1 / (1 + np.exp(-(x[:, 1] - x[:, 0]))) for x in (logits, new))
+    expected = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(p, grade == 1).predict(q)
+    np.testing.assert_allclose(calibrated(new, fit_isotonic(logits, grade))[:, 1], expected, atol=1e-6)
+    logits, grade = world(rng, 300, 2.0, grades=4)
+    four = calibrated(logits, fit_isotonic(logits, grade))
+    assert (four >= -1e-12).all()
+    np.testing.assert_allclose(four.sum(1), 1)
+
+
+def test_brier_is_scikit_learns(rng: np.random.Generator) -> None:
+    p, y = rng.random(40), rng.integers(0, 2, 40)
+    assert brier(np.stack([1 - p, p], 1), y) == pytest.approx(brier_score_loss(y, p))
+
+
+def test_conformal_sets_cover_as_promised(rng: np.random.Generator) -> None:
+    """Mean coverage over many calibrations lies between the promise and the promise + 1 / (n + 1)."""
+    covered, n = [], 60
+    for _ in range(300):
+        logits, grade = world(rng, n + 200, 2.0, grades=3)
+        p = calibrated(logits, {})
+        sets = conformal_set(p[n:], conformal_threshold(p[:n], grade[:n], 0.9))
+        covered.append(sets[np.arange(200), grade[n:]].mean())
+    error = 3 * np.std(covered) / np.sqrt(300)
+    assert 0.9 - error <= np.mean(covered) <= 0.9 + 1 / (n + 1) + error
+    assert conformal_threshold(p[:5], grade[:5], 0.9) == 0.0  # too few to promise anything
+
+
+def test_selective_risk_against_a_loop(rng: np.random.Generator) -> None:
+    confidence, wrong = rng.permutation(20).astype(float), rng.random(20) < 0.3
+    order = sorted(range(20), key=lambda k: -confidence[k])
+    expected = [np.mean([wrong[k] for k in order[: n + 1]]) for n in range(20)]
+    np.testing.assert_allclose(selective_risk(confidence, wrong), expected)
+
+
+@pytest.mark.parametrize("how", ["none", "temperature", "isotonic"])
+def test_severity_is_judged_calibrated(rng: np.random.Generator, how: str) -> None:
+    objective = SeverityObjective("ordinal:3", calibrate=how, coverage=0.8)
+    logits, grade = world(rng, 400, 3.0, grades=3)
+    objective.update(Output(torch.from_numpy(logits)), graded(grade.astype(float).tolist(), "ordinal:3"))
+    raw = objective.compute()
+    objective.calibrate()
+    objective.reset()
+    new, truth = world(rng, 1000, 3.0, grades=3)
+    b, output = graded(truth.astype(float).tolist(), "ordinal:3"), Output(torch.from_numpy(new))
+    objective.update(output, b)
+    metrics = objective.compute()
+    assert binom.ppf(0.001, 1000, 0.8) / 1000 - 0.03 <= metrics["coverage"] <= 0.93  # isotonic steps are ties: sets err on the large side
+    assert raw["ece"] > raw["ece_band"]
+    assert (metrics["ece"] < raw["ece"] / 2) is (how != "none")
+    rows = objective.rows(output, b)
+    figures = {name: statistic(np.arange(1000)) for name, statistic in objective.statistics(rows).items()}
+    assert {k: figures[k] for k in ("ece", "brier", "coverage", "set_size", "auc")} == pytest.approx(
+        {k: metrics[k] for k in ("ece", "brier", "coverage", "set_size", "auc")}, abs=1e-6
+    )
+    with pytest.raises(ConfigError, match="calibrate is 'platt'"):
+        SeverityObjective(calibrate="platt")
+    with pytest.raises(ConfigError, match="a coverage of 2"):
+        SeverityObjective(coverage=2.0)

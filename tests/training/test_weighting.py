@@ -1,0 +1,84 @@
+"""Tasks share an encoder: none starves, none drowns the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from m2net.bags.dataset import EpochSampler, balanced_chances
+from m2net.cli.main import main
+from m2net.training import load_model
+from m2net.training.weighting import WEIGHTINGS
+
+TASKS = {"a": 1.0, "b": 2.0}
+
+
+def test_fixed_weights_are_a_sum() -> None:
+    shared = torch.ones(1, requires_grad=True)
+    total = WEIGHTINGS["fixed"](TASKS)({"a": shared.sum() * 3, "b": shared.sum() * 5}, {"a", "b"}, shared)
+    assert float(total) == 13
+
+
+def test_uncertainty_finds_the_inverse_of_the_loss() -> None:
+    """At the optimum exp(-s) = 1 / L."""
+    torch.manual_seed(0)
+    shared, weighting, x = torch.nn.Parameter(torch.randn(4, 4)), WEIGHTINGS["uncertainty"](TASKS), torch.randn(64, 4)
+    optimizer = torch.optim.SGD([shared, *weighting.parameters()], lr=0.01)
+    for _ in range(500):
+        losses = {"a": ((x @ shared)[:, 0] ** 2).mean() + 1.0, "b": 10 * (((x @ shared)[:, 1] - 1) ** 2).mean() + 10}
+        optimizer.zero_grad()
+        weighting(losses, {"a", "b"}, shared).backward()
+        optimizer.step()
+    assert weighting.now() == pytest.approx({task: w / float(losses[task].detach()) for task, w in TASKS.items()}, rel=0.05)
+
+
+def test_gradient_norms_are_evened_out() -> None:
+    shared, weighting = torch.randn(3, 3, requires_grad=True), WEIGHTINGS["gradient_norm"]({"a": 1.0, "b": 1.0})
+    for _ in range(5):
+        losses = {"a": (shared**2).sum(), "b": 50 * (shared**2).sum()}
+        weighting(losses, {"a", "b"}, shared)
+    now = weighting.now()
+    assert now["a"] / now["b"] == pytest.approx(50, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(WEIGHTINGS))
+def test_a_task_without_a_label_moves_nothing(name: str) -> None:
+    shared, weighting = torch.randn(2, 2, requires_grad=True), WEIGHTINGS[name](TASKS)
+    before = weighting.now()
+    total = weighting({"a": (shared**2).sum(), "b": shared.sum() * 0.0}, {"a"}, shared)
+    total.backward()
+    torch.testing.assert_close(shared.grad, 2 * shared.detach() * (before["a"] if name != "gradient_norm" else 1.0))
+    assert weighting.now()["b"] == pytest.approx(before["b"])
+    assert all(float(p.grad or 0) == 0 for key, p in weighting.named_parameters() if key.endswith("b"))
+
+
+@pytest.mark.parametrize("name", ["uncertainty", "gradient_norm"])
+def test_weightings_through_the_front_door(configure: Callable[..., Path], tmp_path: Path, name: str) -> None:
+    config = configure(tmp_path, data={"balance": ["lobes", "severity:binary"]})
+    assert main(["fit", "--config", str(config), "--model.weighting", name]) == 0
+    model = load_model(tmp_path / "best.ckpt")
+    assert model.weighting.now() != {"lobes": 1.0, "severity": 1.0}
+    assert main(["fit", "--config", str(config), "--model.weighting", "luck"]) == 2
+    assert main(["fit", "--config", str(config), "--data.balance", "[liver]"]) == 2
+
+
+def test_rare_labels_are_drawn_as_often_as_common_ones() -> None:
+    """500 outcomes, 40 lobe masks (20 with both): each label carries half of the draws."""
+    labels = [{"severity"} | ({"lobes"} if k < 20 else set()) for k in range(500)] + [{"lobes"}] * 20
+    chances = balanced_chances(labels, ["lobes", "severity"])
+    assert sum(chances) == pytest.approx(1)
+    drawn = [index for epoch in range(40) for index, _ in draws(len(labels), chances, epoch)]
+    lobes = np.mean(["lobes" in labels[k] for k in drawn])
+    expected = sum(c for c, own in zip(chances, labels, strict=True) if "lobes" in own)
+    assert expected > 0.5
+    assert lobes == pytest.approx(expected, abs=0.02)
+
+
+def draws(size: int, chances: list[float], epoch: int) -> list[tuple[int, int]]:
+    sampler = EpochSampler(size, 0, chances)
+    sampler.set_epoch(epoch)
+    return list(sampler)
