@@ -26,11 +26,18 @@ class Disease:
         infection: (Z, Y, X) uint8, infection codes.
         change: (Z, Y, X) float32, what to add to the lung's HU before vessels are laid in.
         solid: (Z, Y, X) float32 in [0, 1], how far the tissue is airless (vessels vanish in it, bronchi show).
+        spared: change and solid as they are without the infection.
     """
 
     infection: NDArray[np.uint8]
     change: Field
     solid: Field
+    spared: tuple[Field, Field] | None = None
+
+    def without_infection(self) -> Disease:
+        """The same patient with everything but the infection."""
+        assert self.spared is not None
+        return Disease(np.zeros_like(self.infection), *self.spared)
 
 
 def add_disease(body: Body, diagnosis: Diagnosis, rng: np.random.Generator) -> Disease:
@@ -43,6 +50,7 @@ def add_disease(body: Body, diagnosis: Diagnosis, rng: np.random.Generator) -> D
         _haze(body, disease, rng)
     if rng.random() < _COLLAPSE[diagnosis]:
         _collapse(body, disease, pleura, rng)
+    disease.spared = (disease.change.copy(), disease.solid.copy())
     if diagnosis is Diagnosis.COVID19:
         where, share = _covid_field(body, pleura, rng), float(np.clip(rng.beta(0.9, 2.3) * 0.8, 0.01, 0.75))
         _infect(body, disease, where, body.lobes > 0, share, _solid_share(rng), crazy=rng.random() < 0.3, rng=rng)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,12 +25,31 @@ _TOP_MARGIN_MM = 14.0
 _BOTTOM_MARGIN_MM = 45.0
 
 
-def grow(anatomy: Anatomy, grid: Grid, diagnosis: Diagnosis, rng: np.random.Generator) -> tuple[Body, Disease, Field]:
-    """One patient as tissue: the labelled body, its disease and HU (Z, Y, X) before any machine sees it."""
+@dataclass(frozen=True)
+class Patient:
+    """One patient as tissue, before any machine sees it.
+
+    Attributes:
+        body: the labelled volume.
+        disease: what is wrong.
+        hu: (Z, Y, X) tissue in HU.
+        spared: the same without the infection.
+    """
+
+    body: Body
+    disease: Disease
+    hu: Field
+    spared: Field | None
+
+
+def grow(anatomy: Anatomy, grid: Grid, diagnosis: Diagnosis, rng: np.random.Generator, *, spared: bool = False) -> Patient:
+    """Fill an anatomy with disease, vessels and tissue; with ``spared`` also as it would be without the infection."""
     body = build_body(anatomy, grid, rng)
     disease = add_disease(body, diagnosis, rng)
     vessels, bronchi = grow_vessels(body, rng)
-    return body, disease, tissue(body, disease, vessels, bronchi, rng)
+    again = copy.deepcopy(rng)
+    hu = tissue(body, disease, vessels, bronchi, rng)
+    return Patient(body, disease, hu, tissue(body, disease.without_infection(), vessels, bronchi, again) if spared else None)
 
 
 @dataclass(frozen=True)
@@ -92,7 +112,8 @@ def make_phantom(
     start = (-_BOTTOM_MARGIN_MM, -half + float(rng.normal(0, 5)), -half + float(rng.normal(0, 6)))
     grid = Grid((count * substeps, matrix, matrix), (step, pixel, pixel), start)
 
-    body, disease, hu = grow(anatomy, grid, diagnosis, rng)
+    patient = grow(anatomy, grid, diagnosis, rng)
+    body, disease, hu = patient.body, patient.disease, patient.hu
     spacing = (thickness, pixel, pixel)
     image = scan(hu, spacing, substeps, scanner, rng)
 

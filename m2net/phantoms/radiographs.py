@@ -10,9 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from m2net.phantoms.anatomy import Anatomy, Body, draw_anatomy
-from m2net.phantoms.disease import Disease
 from m2net.phantoms.grid import Field, Grid
-from m2net.phantoms.patient import grow
+from m2net.phantoms.patient import Patient, grow
 from m2net.phantoms.radiography import Film, Radiography, View, attenuation, expose, project
 from m2net.studies.scores import geographic_extent, opacity
 from m2net.vocabulary import Diagnosis, InfectionCode, Lobe, LungCode
@@ -20,7 +19,7 @@ from m2net.vocabulary import Diagnosis, InfectionCode, Lobe, LungCode
 _GRID_MM = 2.6
 _ABOVE_MM, _BELOW_MM = 75.0, 95.0
 _LEAST_LUNG_MM = 9.0  # of lung along the ray; less is not drawn as lung
-_VISIBLE = 0.30  # added attenuation along the ray that a reader can be expected to draw
+_VISIBLE = 0.20  # added attenuation along the ray that a reader can be expected to draw
 _SOLID_MM = 16.0  # of airless infected lung along the ray: consolidation
 _LEAST_SHARE = 0.01  # of the lungs; smaller opacities are not counted as visible
 
@@ -69,15 +68,15 @@ def make_radiograph(seed: tuple[int, ...], site: Radiography, diagnosis: Diagnos
     bedside = bool(taking.random() < site.bedside)
     anatomy = _posture(anatomy, bedside, taking)
     grid = _grid(anatomy)
-    body, disease, hu = grow(anatomy, grid, diagnosis, rng)
+    patient = grow(anatomy, grid, diagnosis, rng, spared=True)
     view = _view(anatomy, bedside, taking)
     film = _film(anatomy, size, taking)
-    depth = project(attenuation(hu), grid, view, film) + _shoulders(anatomy, film, taking)
+    depth = project(attenuation(patient.hu), grid, view, film) + _shoulders(anatomy, film, taking)
     if taking.random() < site.devices:
         depth = depth + _devices(film, taking)
     image = _finish(expose(depth, film.pixel_mm, site, taking), film, view, taking)
-    lungs = _lungs(body, view, film)
-    infection = _infection(body, disease, hu, view, film) * (lungs > 0)
+    lungs = _lungs(patient.body, view, film)
+    infection = _infection(patient, view, film) * (lungs > 0)
     sizes = np.array([(lungs == side).sum() for side in (LungCode.RIGHT, LungCode.LEFT)]).clip(1)
     share, solid = (
         np.array([(where & (lungs == side)).sum() for side in (LungCode.RIGHT, LungCode.LEFT)]) / sizes
@@ -195,16 +194,15 @@ def _lungs(body: Body, view: View, film: Film) -> NDArray[np.uint8]:
     return np.where(np.maximum(*depth) >= _LEAST_LUNG_MM, codes, 0).astype(np.uint8)
 
 
-def _infection(body: Body, disease: Disease, hu: Field, view: View, film: Film) -> NDArray[np.uint8]:
-    """Where infected lung adds enough attenuation to its surroundings to be drawn."""
-    where = disease.infection > 0
-    if not where.any():
+def _infection(patient: Patient, view: View, film: Film) -> NDArray[np.uint8]:
+    """Where the infection adds enough attenuation to be drawn, against the same patient without it."""
+    if not patient.disease.infection.any():
         return np.zeros(film.shape, np.uint8)
-    healthy = body.anatomy.base_hu
-    added = np.where(where, attenuation(hu) - attenuation(np.full(1, healthy, np.float32)), 0).clip(min=0).astype(np.float32)
-    contrast = project(added, body.grid, view, film)
-    solid = project(np.where(where, disease.solid, 0).astype(np.float32), body.grid, view, film)
-    contrast, solid = (ndimage.gaussian_filter(m, 3.0 / film.pixel_mm) for m in (contrast, solid))  # readers draw round outlines
-    return np.select(
-        [contrast < _VISIBLE, solid >= _SOLID_MM], [0, InfectionCode.CONSOLIDATION], InfectionCode.GROUND_GLASS
-    ).astype(np.uint8)  # fmt: skip
+    assert patient.spared is not None
+    grid = patient.body.grid
+    contrast = project(attenuation(patient.hu) - attenuation(patient.spared), grid, view, film)
+    solid = np.where(patient.disease.infection == InfectionCode.CONSOLIDATION, patient.disease.solid, 0).astype(np.float32)
+    airless = project(solid, grid, view, film)
+    contrast, airless = (ndimage.gaussian_filter(m, 3.0 / film.pixel_mm) for m in (contrast, airless))  # readers draw round outlines
+    kinds = [InfectionCode.CONSOLIDATION, InfectionCode.GROUND_GLASS]
+    return np.select([(contrast >= _VISIBLE) & (airless >= _SOLID_MM), contrast >= _VISIBLE], kinds, 0).astype(np.uint8)
