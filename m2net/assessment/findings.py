@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from m2net.batch import Output
 from m2net.objectives import BurdenReading, DetectionReading, Objective, ScoreObjective, SeverityObjective, at_or_above
 from m2net.objectives.burden import SIDES, ZONES, derived_scores
 from m2net.studies.scores import EXTENT, OPACITY, SCORE_TITLES
+from m2net.vocabulary import Lobe
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class SeverityFinding:
         calibrated: whether the probabilities were calibrated on validation studies.
         likely: conformal set of grades, None where none was fitted; empty: no grade is likely enough.
         coverage: share of studies whose set was to hold the true grade, None without sets.
+        lobes: P(grade >= 1) that each lobe gives by itself, None for an absent lobe; empty where the model tells no lobes.
     """
 
     scheme: str
@@ -32,6 +36,7 @@ class SeverityFinding:
     calibrated: bool
     likely: list[int] | None
     coverage: float | None
+    lobes: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -116,9 +121,11 @@ def _graded(objective: SeverityObjective, output: Output) -> SeverityFinding:
     above = at_or_above(probability)[0].tolist()
     sets = objective.likely(probability)
     known = bool(objective.calibration.keys() & {"temperature", "isotonic"})
+    each = objective.of_lobes(output)
+    lobes = {} if each is None else {lobe.key: None if np.isnan(p) else float(p) for lobe, p in zip(Lobe, each[0, :, 0], strict=True)}
     return SeverityFinding(
         objective.scheme, probability[0].tolist(), above, sum(p >= 0.5 for p in above), known, None if sets is None else sets[0],
-        None if sets is None else objective.coverage,
+        None if sets is None else objective.coverage, lobes,
     )  # fmt: skip
 
 

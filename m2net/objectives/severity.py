@@ -19,7 +19,7 @@ from m2net.objectives.base import Objective, Statistic, nan_mean, nothing, numbe
 from m2net.objectives.calibration import FITS, calibrated
 from m2net.objectives.kept import Kept
 from m2net.objectives.reliability import brier, calibration_band, calibration_error, conformal_set, conformal_threshold, selective_risk
-from m2net.vocabulary import Column, SeverityScheme
+from m2net.vocabulary import Column, Lobe, SeverityScheme
 
 
 class SeverityObjective(Objective):
@@ -106,6 +106,13 @@ class SeverityObjective(Objective):
         """Grade probabilities (B, K), calibrated if the checkpoint holds a calibration."""
         return torch.from_numpy(calibrated(output.logits.detach().double().cpu().numpy(), self.calibration))
 
+    def of_lobes(self, output: Output) -> NDArray[np.float64] | None:
+        """P(grade >= k) that each lobe gives by itself (B, 5, K-1), NaN where a lobe is absent; None where the head tells no lobes."""
+        if output.lobe_logits is None:
+            return None
+        flat = output.lobe_logits.detach().double().cpu().flatten(0, 1).numpy()
+        return at_or_above(torch.from_numpy(calibrated(flat, self.calibration))).reshape(len(output.lobe_logits), len(Lobe), -1).numpy()
+
     def likely(self, probability: Tensor) -> list[list[int]] | None:
         """Conformal set of grades of each bag, None where no threshold was fitted."""
         if "least" not in self.calibration:
@@ -128,7 +135,7 @@ class SeverityObjective(Objective):
         self.graded.reset()
 
     def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
-        """True grade, predicted grade and P(grade >= k)."""
+        """True grade, predicted grade and P(grade >= k), of the patient and, where the head tells them, of each lobe by itself."""
         probability = self.probabilities(output)
         above, sets = at_or_above(probability), self.likely(probability)
         rows = []
@@ -139,6 +146,11 @@ class SeverityObjective(Objective):
             if sets is not None:
                 columns[f"{self.task}_set"] = "|".join(map(str, sets[bag]))
             rows.append(columns)
+        lobes = self.of_lobes(output)
+        for columns, scores in zip(rows, [] if lobes is None else lobes, strict=False):
+            columns |= {
+                f"{self.task}_{lobe.key}_ge{k + 1}": float(scores[i, k]) for i, lobe in enumerate(Lobe) for k in range(scores.shape[1])
+            }
         true = batch.bag_targets.get(f"true:{self.target}")
         for columns, known in zip(rows, [] if true is None else true.tolist(), strict=False):
             columns |= {f"true_{self.task}_ge{k}": q for k, q in enumerate(known[: self.classes - 1], start=1) if not math.isnan(q)}
