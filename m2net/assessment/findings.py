@@ -45,8 +45,8 @@ class DetectionFinding:
 
     Attributes:
         any_pixel: some pixel is called infected (Degerli et al. 2021).
-        rule: the calibrated rule's answer, None where no thresholds were chosen in training.
-        area: infected share of the lungs (of the picture without a lung task) at the rule's probability threshold.
+        rule: the calibrated rule's answer, None where no thresholds were chosen in training or no lungs were found.
+        area: infected share of the lungs (of the picture without a lung task) at the rule's probability threshold, None without lungs.
         least_area: the rule's threshold on it.
         probability: the rule's threshold on a pixel's probability.
         sensitivity: wanted when the thresholds were chosen on validation studies.
@@ -54,7 +54,7 @@ class DetectionFinding:
 
     any_pixel: bool
     rule: bool | None
-    area: float
+    area: float | None
     least_area: float | None
     probability: float | None
     sensitivity: float
@@ -132,8 +132,8 @@ def _graded(objective: SeverityObjective, output: Output) -> SeverityFinding:
 def _detected(objective: DetectionReading, output: Output) -> DetectionFinding:
     row = objective.decide(output.logits[:1])
     paper, rule, area = (float(v[0]) for v in row)
-    known = bool(objective.calibration)
+    answered = bool(objective.calibration) and rule == rule
     return DetectionFinding(
-        paper > 0.5, rule > 0.5 if known else None, area, objective.calibration.get("area"), objective.calibration.get("probability"),
-        objective.sensitivity,
+        paper > 0.5, rule > 0.5 if answered else None, None if area != area else area, objective.calibration.get("area"),
+        objective.calibration.get("probability"), objective.sensitivity,
     )  # fmt: skip

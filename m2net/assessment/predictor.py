@@ -162,7 +162,7 @@ def _lung_doubts(lungs: NDArray[np.uint8] | None) -> list[str]:
 
 def _heaviest(outputs: dict[str, Output], batch: BagBatch, prepared: Prepared) -> list[Patch]:
     weights = next((o.instance_weight for o in outputs.values() if o.instance_weight is not None), None)
-    if weights is None:
+    if weights is None or batch.num_instances < 2:
         return []
     middle = batch.instances.shape[1] // 2
     chosen: list[Patch] = []

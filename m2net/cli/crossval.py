@@ -37,9 +37,9 @@ def run(argv: list[str]) -> int:
     out = given.out or Path(cli.trainer.default_root_dir) / "crossval"
     manifest = _with_folds(cli.datamodule.manifest_path, given.folds, given.seed)
     known = f"{__version__}{words}".encode() + given.config.read_bytes() + manifest.read_bytes()
-    start = cli.model.start_from
-    if start and Path(start).is_file():
-        known += file_hash(Path(start)).encode()
+    for start in (cli.model.start_from, cli.model.encoder_weights):
+        if start and Path(start).is_file():
+            known += file_hash(Path(start)).encode()
     tables = []
     for fold in range(given.folds):
         tables.append((fold, _fold(words, known, manifest, fold, out / f"fold_{fold}")))

@@ -73,7 +73,8 @@ class M2NetCLI(LightningCLI):
         saved = hyper_parameters(read_checkpoint(Path(path)))
         config = self.config[stage]
         if stage == "fit":
-            changed = [k for k in ("network", "tasks", "input") if not _same(config["model"].get(k), saved.get(k), k)]
+            saved.setdefault("weighting", "fixed")  # checkpoints from before there was a choice
+            changed = [k for k in ("network", "tasks", "input", "weighting") if not _same(config["model"].get(k), saved.get(k), k)]
             if changed:
                 raise ConfigError(
                     f"--ckpt_path {path} holds a model with another {', '.join(changed)}", expected="the same model, to resume it",

@@ -22,7 +22,7 @@ class MeanPool(nn.Module):
 
     def forward(self, vectors: Tensor, index: Tensor, count: int) -> Pooled:
         """Vectors (ΣN, W) of ``count`` bags by ``index``."""
-        return segment_mean(vectors, index, count), segment_softmax(vectors.new_zeros(len(vectors)), index, count)
+        return segment_mean(vectors, index, count), None
 
 
 class MaxPool(nn.Module):

@@ -87,7 +87,7 @@ class LobeAwareHead(Head):
         return torch.cat([sums, membership.mean((2, 3))[:, :, None]], dim=2).flatten(1)
 
     def bag(self, answers: Tensor, batch: BagBatch) -> Output:
-        """Answer (B, classes) with each lobe's own score (B, 5, classes), NaN where the lobe is absent, and each instance's share."""
+        """Answer (B, classes), each lobe's own score (B, 5, classes) or NaN where it is absent, and what was attended to."""
         index, count = batch.bag_index, batch.num_bags
         parts = answers.float().reshape(len(answers), LOBES, -1)
         sums, mass = parts[..., :-1], parts[..., -1]  # (ΣN, 5, W), (ΣN, 5)
@@ -100,8 +100,8 @@ class LobeAwareHead(Head):
         beta = torch.where(there.any(1, keepdim=True), beta, torch.zeros_like(beta)).softmax(1)
         score = self.classify(lobe) + self.of_lobe  # (B, 5, classes)
         logits = (beta[..., None] * score).sum(1)
-        share = (weight * beta[index]).sum(1)
-        return Output(logits, share.detach(), lobe_logits=score.masked_fill(~there[..., None], float("nan")).detach())
+        share = (weight * beta[index]).sum(1).detach() if self.within is not None else None  # by mass alone it says nothing
+        return Output(logits, share, lobe_logits=score.masked_fill(~there[..., None], float("nan")).detach())
 
     def _weights(self, sums: Tensor, mass: Tensor, index: Tensor, count: int) -> Tensor:
         logit = mass.clamp(min=1e-12).log()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.networks.heads import DenseHead, Features, Head, HierarchicalHead, PooledHead
-from m2net.networks.lobes import LobeAwareHead
+from m2net.networks.lobes import LOBES, LobeAwareHead
 from m2net.networks.m2unet import M2UNetDecoder, M2UNetEncoder
 from m2net.networks.registry import build
 from m2net.networks.residual import GridDecoder, ResidualEncoder
@@ -79,8 +79,11 @@ class M2Net(nn.Module):
         if self.decoder is None and any(head.needs_decoder for head in self.heads.values()):
             raise ConfigError("a dense head has no decoder under it", remedy="Name one: decoder: {name: m2unet}")
         self._check_reads()
+        self.maps: list[Tensor] = []
+        """The encoder's maps of the last training batch, where the tasks' gradients meet."""
         self.chunk, self.freeze_encoder = chunk, freeze_encoder
         self.encoder.requires_grad_(not freeze_encoder)
+        self.encoder.train(not freeze_encoder)
         for part in (self.encoder, self.decoder):
             if part is not None:
                 part.saving = checkpointing  # type: ignore[assignment]
@@ -108,13 +111,16 @@ class M2Net(nn.Module):
     def features(self, images: Tensor) -> Features:
         """What encoder and decoder say of instances (N, C, H, W)."""
         maps = self.encoder(images)
+        self.maps = maps if self.training else []
         return Features(maps, None if self.decoder is None else self.decoder(maps), (images.shape[2], images.shape[3]))
 
     def _check_reads(self) -> None:
-        dense = [task for task, head in self._heads() if isinstance(head, DenseHead)]
+        dense = {task: head.classify.out_channels for task, head in self._heads() if isinstance(head, DenseHead)}
         for task, head in self._heads():
             if missing := set(head.reads) - set(dense):
                 raise ConfigError(f"the head of {task} reads the task {', '.join(sorted(missing))}", expected="a task with a dense head")
+            if isinstance(head, LobeAwareHead) and dense[head.reads[0]] != 1 + LOBES:
+                raise ConfigError(f"the head of {task} reads {head.reads[0]}, which draws no lobes", expected="a task with mask: lobes")
 
     def _answers(self, images: Tensor) -> dict[str, Tensor]:
         features = self.features(images)

@@ -54,7 +54,7 @@ class SmpEncoder(nn.Module):
             self._take(_read_state(Path(source)), source)
             return
         try:
-            self.encoder = self._made(source)
+            self.encoder.load_state_dict(self._made(source).state_dict())
         except ConfigError:
             raise
         except Exception as error:  # what fails in a download is the hub's own
@@ -96,7 +96,10 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _adapted(found: Tensor | None, own: Tensor) -> Tensor | None:
-    """The tensor if it fits; a first convolution made for colour is summed over colours, so that its answer to grey is unchanged."""
+    """The tensor if it fits; a first convolution made for colour is summed over colours: its answer to grey is unchanged.
+
+    Where an instance has several channels (neighbouring slices, coordinates) the sum is spread over all of them.
+    """
     if found is None or found.shape == own.shape:
         return found
     if found.dim() != 4 or own.dim() != 4 or found.shape[0] != own.shape[0] or found.shape[2:] != own.shape[2:]:

@@ -14,10 +14,10 @@ from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives.base import Objective, Statistic
 from m2net.objectives.kept import Kept
-from m2net.objectives.readings import Reading, own_pixels
+from m2net.objectives.readings import Reading, need_map, own_pixels
 from m2net.objectives.scores import score_figures, score_statistics
 from m2net.studies.scores import EXTENT, OPACITY, geographic_extent, opacity
-from m2net.vocabulary import InfectionCode, LungCode
+from m2net.vocabulary import Column, InfectionCode, LungCode
 
 SIDES = ("right", "left")
 ZONES = tuple(f"{side}_{third}" for side in SIDES for third in ("upper", "middle", "lower"))
@@ -44,6 +44,8 @@ class BurdenReading(Reading):
             ConfigError: a task is missing, or the lungs are merged.
         """
         super().accept(objectives)
+        need_map(objectives, self.reads[0], Column.INFECTION)
+        need_map(objectives, self.reads[1], Column.LUNGS)
         if objectives[self.reads[1]].classes != 1 + len(SIDES):
             raise ConfigError(f"the task {self.reads[1]} does not tell right from left", expected="merged: false for the lungs")
         self.tells_kinds = objectives[self.reads[0]].classes > int(InfectionCode.CONSOLIDATION)

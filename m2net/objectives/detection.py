@@ -13,9 +13,9 @@ from torch import Tensor
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
-from m2net.objectives.base import Statistic, number
+from m2net.objectives.base import Objective, Statistic, number
 from m2net.objectives.kept import Kept
-from m2net.objectives.readings import Reading, own_pixels
+from m2net.objectives.readings import Reading, need_map, own_pixels
 from m2net.objectives.severity import auc
 from m2net.vocabulary import Column
 
@@ -57,8 +57,19 @@ class DetectionReading(Reading):
         columns = len(self.probabilities) + 1
         self.seen = Kept(areas=(torch.float64, columns), infected=(torch.float64, 1))
 
+    def accept(self, objectives: Mapping[str, Objective]) -> None:
+        """The maps must be of infection and lungs.
+
+        Raises:
+            ConfigError: a task is missing, or draws something else.
+        """
+        super().accept(objectives)
+        need_map(objectives, self.reads[0], Column.INFECTION)
+        if len(self.reads) > 1:
+            need_map(objectives, self.reads[1], Column.LUNGS)
+
     def read(self, outputs: Mapping[str, Output], batch: BagBatch) -> Output:
-        """Infected area at each probability threshold, as a share, and the number of pixels called infected, (B, P + 1)."""
+        """Infected share of the lungs at each probability threshold, NaN without lungs, and the number of pixels called, (B, P + 1)."""
         probability = 1 - outputs[self.reads[0]].logits.float().softmax(1)[:, 0]
         called = outputs[self.reads[0]].logits.argmax(1) > 0
         lung = outputs[self.reads[1]].logits.argmax(1) > 0 if len(self.reads) > 1 else torch.ones_like(called)
@@ -66,8 +77,8 @@ class DetectionReading(Reading):
         for bag in range(batch.num_bags):
             members = batch.bag_index == bag
             own = own_pixels(batch, bag, called.shape[1:])
-            size = (lung[members] & own).sum().clamp(min=1)
-            areas = [((probability[members] >= p) & own).sum() / size for p in self.probabilities]
+            inside = lung[members] & own
+            areas = [((probability[members] >= p) & inside).sum() / inside.sum() for p in self.probabilities]  # NaN without lungs
             found.append(torch.stack([*areas, (called[members] & own).sum().float()]))
         return Output(torch.stack(found))
 
@@ -88,7 +99,8 @@ class DetectionReading(Reading):
     def calibrate(self) -> None:
         """Choose both thresholds on what was kept, where both answers occur."""
         kept = self.seen.rows()
-        areas, infected = kept["areas"].numpy()[:, :-1], kept["infected"].numpy()[:, 0] > 0.5
+        known = ~kept["areas"].isnan().any(1)
+        areas, infected = kept["areas"][known].numpy()[:, :-1], kept["infected"][known].numpy()[:, 0] > 0.5
         if infected.all() or not infected.any():
             self.calibration = {}
             return
@@ -109,7 +121,8 @@ class DetectionReading(Reading):
         if not self.calibration:
             return paper, nothing_known, logits[:, self._nearest(0.5)].cpu()
         area = logits[:, self._nearest(self.calibration["probability"])].cpu()
-        return paper, (area >= self.calibration["area"]).to(logits.dtype), area
+        rule = (area >= self.calibration["area"]).to(logits.dtype)
+        return paper, torch.where(area.isnan(), nothing_known, rule), area
 
     def _nearest(self, probability: float) -> int:
         return min(range(len(self.probabilities)), key=lambda k: abs(self.probabilities[k] - probability))
@@ -144,14 +157,18 @@ class DetectionReading(Reading):
 
 
 def detection_figures(table: NDArray[np.float64]) -> dict[str, float]:
-    """Figures from (n, 4) truth, rule ``any``, calibrated rule and area; rows of unknown truth are left out."""
+    """Figures from (n, 4) truth, rule ``any``, calibrated rule and area; rows of unknown truth are left out.
+
+    A study that a rule does not answer (no lungs were found) counts against it; a rule that answers none is undefined.
+    """
     table = table[~np.isnan(table[:, 0])]
     infected = table[:, 0] > 0.5
     figures = {}
     for name, column in (("any_pixel_", 1), ("", 2)):
         said = table[:, column]
-        open_answer = np.isnan(said).any()
+        open_answer = np.isnan(said).all()
         for figure, group, hit in (("sensitivity", infected, said > 0.5), ("specificity", ~infected, said <= 0.5)):
             figures[f"{name}{figure}"] = float(hit[group].mean()) if group.any() and not open_answer else float("nan")
-    figures["auc"] = auc(torch.from_numpy(table[:, 3].copy()), torch.from_numpy(infected)) if len(table) else float("nan")
+    area = torch.from_numpy(np.nan_to_num(table[:, 3], nan=0.0))
+    figures["auc"] = auc(area, torch.from_numpy(infected)) if len(table) else float("nan")
     return figures

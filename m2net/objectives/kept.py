@@ -22,7 +22,7 @@ class Kept(Metric):
     def update(self, **rows: Tensor) -> None:
         """Add (n, columns) rows to every table, or (n,) to one of a single column."""
         for name, (kind, columns) in self.tables.items():
-            getattr(self, name).append(rows[name].detach().to(kind).reshape(-1, columns))
+            getattr(self, name).append(rows[name].detach().to(self.device, kind).reshape(-1, columns))
 
     def rows(self) -> dict[str, Tensor]:
         """Every table (rows, columns), empty before the first update."""
@@ -34,6 +34,6 @@ class Kept(Metric):
         kept = {}
         for name, (kind, columns) in self.tables.items():
             state = getattr(self, name)
-            whole = state if isinstance(state, Tensor) else torch.cat([torch.zeros((0, columns), dtype=kind), *(s.cpu() for s in state)])
-            kept[name] = whole
+            parts = [state] if isinstance(state, Tensor) else state  # a tensor once processes were joined
+            kept[name] = torch.cat([torch.zeros((0, columns), dtype=kind), *(s.cpu().reshape(-1, columns) for s in parts)])
         return kept

@@ -10,6 +10,7 @@ from torch import Tensor
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives.base import Objective, nothing
+from m2net.objectives.segmentation import SegmentationObjective
 
 
 class Reading(Objective):
@@ -38,6 +39,13 @@ class Reading(Objective):
     def loss(self, output: Output, batch: BagBatch) -> Tensor:
         """Nothing is trained."""
         return nothing(output)
+
+
+def need_map(objectives: Mapping[str, Objective], task: str, mask: str) -> None:
+    """Raise ConfigError unless a task draws this mask."""
+    objective = objectives[task]
+    if not isinstance(objective, SegmentationObjective) or objective.target != mask:
+        raise ConfigError(f"the task {task} draws no {mask}", expected=f"a segmentation task with mask: {mask}")
 
 
 def own_pixels(batch: BagBatch, bag: int, shape: torch.Size) -> Tensor:

@@ -65,8 +65,7 @@ def conformal_threshold(probability: Values, grade: NDArray[np.int64], coverage:
     rank = math.ceil((len(grade) + 1) * coverage)
     if rank > len(grade):
         return 0.0
-    scores = np.sort(1 - probability[np.arange(len(grade)), grade])
-    return float(1 - scores[rank - 1])
+    return float(np.sort(probability[np.arange(len(grade)), grade])[::-1][rank - 1])
 
 
 def conformal_set(probability: Values, threshold: float) -> NDArray[np.bool_]:

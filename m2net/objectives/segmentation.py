@@ -103,7 +103,8 @@ class SegmentationObjective(Objective):
         if bool(some.any()):
             of_truth = torch.where(some, log_p[:, 1:].logsumexp(1), of_truth)
         of_truth = of_truth[truth != UNLABELLED]
-        entropy = -(of_truth * (1 - of_truth.exp()) ** self.gamma).mean() if self.gamma else -of_truth.mean()
+        focus = (1 - of_truth.exp()).clamp(min=1e-6) ** self.gamma if self.gamma else torch.ones_like(of_truth)
+        entropy = -(of_truth * focus).mean()
         return entropy + self.dice * (1 - soft_dice(log_p.exp(), likeliest)) if self.dice else entropy
 
     def update(self, output: Output, batch: BagBatch) -> None:

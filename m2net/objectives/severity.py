@@ -187,12 +187,12 @@ class SeverityObjective(Objective):
     def _set_statistics(self, rows: list[dict[str, Any]], grade: NDArray[np.float32]) -> dict[str, Statistic]:
         """Coverage and size of the conformal sets, where the rows hold them."""
         name = f"{self.task}_set"
-        if not rows or name not in rows[0]:
+        if not any(name in row for row in rows):
             return {}
-        sets = [[int(g) for g in str(row[name]).split("|") if g] for row in rows]
+        sets = [[int(g) for g in str(row.get(name, "")).split("|") if g] for row in rows]
         inside = np.array([float("nan") if math.isnan(g) else float(int(g) in one) for g, one in zip(grade, sets, strict=True)])
-        size = np.array([float(len(one)) for one in sets])
-        return {"coverage": lambda c: nan_mean(torch.from_numpy(inside[c])), "set_size": lambda c: float(size[c].mean())}
+        size = np.where(np.isnan(inside), np.nan, [float(len(one)) for one in sets])
+        return {"coverage": lambda c: nan_mean(torch.from_numpy(inside[c])), "set_size": lambda c: nan_mean(torch.from_numpy(size[c]))}
 
 
 def grades_of(scheme: str) -> int:

@@ -19,9 +19,9 @@ from m2net.vocabulary import Diagnosis, InfectionCode, Lobe, LungCode
 _GRID_MM = 2.6
 _ABOVE_MM, _BELOW_MM = 75.0, 95.0
 _LEAST_LUNG_MM = 9.0  # of lung along the ray; less is not drawn as lung
-_VISIBLE = 0.20  # added attenuation along the ray that a reader can be expected to draw
+_VISIBLE = 0.25  # added attenuation along the ray that a reader can be expected to draw
 _SOLID_MM = 16.0  # of airless infected lung along the ray: consolidation
-_LEAST_SHARE = 0.01  # of the lungs; smaller opacities are not counted as visible
+_LEAST_SHARE = 0.02  # of the lungs' shadow; a patient whose opacities are smaller is neither infected nor not
 
 
 @dataclass(frozen=True)

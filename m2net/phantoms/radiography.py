@@ -83,7 +83,8 @@ class Film:
 def project(values: Field, grid: Grid, view: View, film: Film) -> Field:
     """Integrals of ``values`` (Z, Y, X) along the rays, in value times mm, (rows, columns).
 
-    Planes are gathered in slabs along y; within a slab rays are taken to be parallel.
+    Planes are gathered in slabs along y; within a slab rays are taken to be parallel, and their path no longer than straight through:
+    at the edge of a chest taken from a metre that is 2 % too short.
     """
     total = np.zeros(film.shape, np.float32)
     v = film.top_mm - film.pixel_mm * (np.arange(film.shape[0]) + 0.5) - view.centre_mm[0]
@@ -94,7 +95,7 @@ def project(values: Field, grid: Grid, view: View, film: Film) -> Field:
         m = view.magnification(float(y[members].mean()))
         rows = (v / m + view.centre_mm[0] - grid.start_mm[0]) / grid.spacing_mm[0]
         columns = (u / m + view.centre_mm[1] - grid.start_mm[2]) / grid.spacing_mm[2]
-        total += _sample(plane, rows, columns) / m  # oblique rays are longer; over a chest that is below 2 %
+        total += _sample(plane, rows, columns)
     return total
 
 

@@ -105,7 +105,10 @@ def _film(a: Assessment) -> list[View]:
         drawn = outline(drawn, a.maps[Column.LUNGS][0])
     scale = _FILM_SIDE / max(pixels.shape)
     size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
-    titles = (("The radiograph", overlay(pixels, None)), ("Infection as predicted, lungs outlined", drawn))
+    shown = [text for mask, text in ((Column.INFECTION, "infection in colour"), (Column.LUNGS, "lungs outlined")) if mask in a.maps]
+    titles = [("The radiograph", overlay(pixels, None))]
+    if shown:
+        titles.append((f"As predicted: {', '.join(shown)}", drawn))
     return [View(title, data_url(picture, size), "R", "L", "", "") for title, picture in titles]
 
 

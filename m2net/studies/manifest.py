@@ -10,6 +10,7 @@ from pathlib import Path
 
 from m2net.errors import ManifestError, MissingFileError
 from m2net.studies.labels import SCHEMES
+from m2net.studies.scores import SCORE_LIMITS
 from m2net.vocabulary import (
     MASK_COLUMNS,
     REQUIRED_COLUMNS,
@@ -269,10 +270,15 @@ class _Row:
                     raise self.fail(f"{column} is {value!r}", "a number") from None
         severity = self.severity(scheme)
         if severity is not None and SeverityScheme.kind(str(scheme)) is SeverityScheme.SCORE:
-            found[str(scheme).partition(":")[2]] = severity
+            name = str(scheme).partition(":")[2]
+            if found.setdefault(name, severity) != severity:
+                raise self.fail(f"severity {severity:g} in scheme {scheme} contradicts {SCORE_PREFIX}{name} {found[name]:g}", "one value")
         wrong = [name for name, value in found.items() if not math.isfinite(value)]
         if wrong:
             raise self.fail(f"the score {wrong[0]} is {found[wrong[0]]}", "a finite number")
+        for name, top in SCORE_LIMITS.items():
+            if not 0 <= found.get(name, 0.0) <= top:
+                raise self.fail(f"the score {name} is {found[name]:g}", f"0 to {top:g}")
         return found
 
     def flag(self) -> bool | None:

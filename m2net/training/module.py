@@ -20,7 +20,7 @@ from m2net.bags.transforms import SIDED
 from m2net.batch import BagBatch, Output
 from m2net.errors import CheckpointError, ConfigError
 from m2net.networks import M2Net, SmpEncoder, build
-from m2net.objectives import OBJECTIVES, Objective, Reading
+from m2net.objectives import OBJECTIVES, Objective, Reading, ScoreObjective, SegmentationObjective
 from m2net.training.loading import CHECKPOINT_MARK, read_checkpoint
 from m2net.training.schedules import factor, run_length
 from m2net.training.transfer import PARTS, take_over
@@ -106,10 +106,15 @@ class M2NetModule(pl.LightningModule):
                 continue
             heads[task] = {**(parts.get("head") or {}), "classes": objectives[task].classes}
             self.weights[task] = float(parts.get("weight", 1.0))
+        drawn = [o.target for o in objectives.values() if isinstance(o, SegmentationObjective | ScoreObjective)]
+        if twice := {target for target in drawn if drawn.count(target) > 1}:
+            raise ConfigError(f"several tasks answer {', '.join(sorted(twice))}", expected="one task a mask or score")
         for objective in objectives.values():
             if isinstance(objective, Reading):
                 objective.accept({task: objectives[task] for task in heads})
         self.objectives = nn.ModuleDict(objectives)
+        if weighting == "gradient_norm" and network.get("freeze_encoder"):
+            raise ConfigError("weighting gradient_norm with a frozen encoder", expected="fixed or uncertainty: no task pulls at it")
         self.weighting = build(WEIGHTINGS, {"name": weighting}, "weighting", self.weights)
         self.network = build({"m2net": M2Net}, {"name": "m2net", **network}, "network", self.spec.channels, heads=heads)
         self.network = self.network.to(memory_format=torch.channels_last)
@@ -146,13 +151,9 @@ class M2NetModule(pl.LightningModule):
             if labels := objective.labels(batch):
                 labelled.add(task)
                 self.log(f"{stage}/{task}/loss", loss.detach(), batch_size=labels, on_step=stage == "train", on_epoch=stage != "train")
-        total: Tensor = self.weighting(losses, labelled, self._shared())
+        total: Tensor = self.weighting(losses, labelled, self.network.maps)
         self.log(f"{stage}/loss", total.detach(), batch_size=batch.num_bags, prog_bar=True)
         return total
-
-    def _shared(self) -> Tensor:
-        """The encoder's deepest convolution, which the bag tasks and the decoder all reach."""
-        return [w for w in self.network.encoder.parameters() if w.dim() == 4][-1]
 
     def on_train_epoch_end(self) -> None:
         """Log the weights that were found."""
@@ -190,11 +191,15 @@ class M2NetModule(pl.LightningModule):
                 row |= more
         return rows
 
-    def _finish(self, stage: str) -> dict[str, float]:
+    def _finish(self, stage: str, *, calibrate: bool = False) -> dict[str, float]:
         results: dict[str, float] = {}
         primary = []
         for task, objective in self._objectives():
+            if calibrate:
+                objective.calibration = {}
             metrics = objective.compute()
+            if calibrate:
+                objective.calibrate()
             objective.reset()
             results |= {f"{task}/{name}": value for name, value in metrics.items()}
             if objective.primary and math.isfinite(metrics[objective.primary]):
@@ -207,12 +212,10 @@ class M2NetModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all validation studies; ``val/score`` is the mean of the tasks' primary metrics.
 
-        While fitting, what is calibrated on validation is calibrated first, so that a checkpoint holds thresholds for its own weights.
+        While fitting these are figures without calibration: it would be judged on the studies it is fitted to. Then it is fitted, so that a
+        checkpoint holds thresholds for its own weights.
         """
-        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
-            for _, objective in self._objectives():
-                objective.calibrate()
-        self._finish("val")
+        self._finish("val", calibrate=self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking)
 
     def on_test_epoch_start(self) -> None:
         """Start a new table."""
@@ -301,5 +304,6 @@ class M2NetModule(pl.LightningModule):
         if CHECKPOINT_MARK not in checkpoint:
             raise CheckpointError("the checkpoint is not one of m2net's", expected="a file written by m2net fit")
         self.about = dict(checkpoint[CHECKPOINT_MARK])
-        for task, values in self.about.pop("calibration", {}).items():
-            self.objectives[task].calibration = dict(values)  # type: ignore[assignment]
+        calibration = self.about.pop("calibration", {})
+        for task, objective in self._objectives():
+            objective.calibration = dict(calibration.get(task, {}))

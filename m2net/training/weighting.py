@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,13 @@ class Weighting(nn.Module):
         super().__init__()
         self.weights = dict(weights)
 
-    def forward(self, losses: Mapping[str, Tensor], labelled: set[str], shared: Tensor) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor], labelled: set[str], shared: Sequence[Tensor]) -> Tensor:
         """One loss from the tasks'.
 
         Args:
             losses: scalar per task.
             labelled: tasks with a label in this batch.
-            shared: a weight of the encoder that every task reaches.
+            shared: the encoder's maps, where the tasks' gradients meet.
         """
         return torch.stack([self.weights[task] * loss for task, loss in losses.items()]).sum()
 
@@ -41,7 +41,7 @@ class Uncertainty(Weighting):
         super().__init__(weights)
         self.log_variance = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in weights})
 
-    def forward(self, losses: Mapping[str, Tensor], labelled: set[str], shared: Tensor) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor], labelled: set[str], shared: Sequence[Tensor]) -> Tensor:
         """As Weighting; variances of tasks without a label stay as they are."""
         terms = []
         for task, loss in losses.items():
@@ -55,10 +55,10 @@ class Uncertainty(Weighting):
 
 
 class GradientNorm(Weighting):
-    """Weights under which every task pulls alike at a shared weight, times the YAML's weight.
+    """Weights under which every task pulls alike at the encoder's maps, times the YAML's weight.
 
-    The norm of each task's gradient there is averaged over steps; a task's weight is the mean norm of all tasks divided by its own. That
-    is the aim of GradNorm (Chen et al. 2018) without its second loss, which speeds up tasks that lag behind.
+    The norm of each task's gradient there, over all maps together, is averaged over steps; a task's weight is the mean norm of all tasks
+    divided by its own. That is the aim of GradNorm (Chen et al. 2018) without its second loss, which speeds up tasks that lag behind.
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:
@@ -67,15 +67,14 @@ class GradientNorm(Weighting):
         self.register_buffer("norms", torch.full((len(weights),), float("nan")))
         self.norms: Tensor
 
-    def forward(self, losses: Mapping[str, Tensor], labelled: set[str], shared: Tensor) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor], labelled: set[str], shared: Sequence[Tensor]) -> Tensor:
         """As Weighting; outside training the norms stay as they are."""
         if torch.is_grad_enabled():
             for place, task in enumerate(self.weights):
                 if task in labelled:
-                    (gradient,) = torch.autograd.grad(losses[task], shared, retain_graph=True, allow_unused=True)
-                    if gradient is None:
-                        continue  # this task's head stands on an earlier stage
-                    norm, kept = gradient.detach().float().norm(), self.norms[place]
+                    gradients = torch.autograd.grad(losses[task], list(shared), retain_graph=True, allow_unused=True)
+                    squares = [g.detach().float().square().sum() for g in gradients if g is not None]
+                    norm, kept = torch.stack(squares).sum().sqrt(), self.norms[place]
                     self.norms[place] = norm if bool(kept.isnan()) else _MEMORY * kept + (1 - _MEMORY) * norm
         weights = self.now()
         return torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()

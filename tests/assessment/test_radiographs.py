@@ -13,11 +13,12 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from m2net.cli.main import main
 from m2net.phantoms.files import write_dicom_radiograph
-from m2net.training import load_model
+from m2net.training import load_model, read_checkpoint
 from tests.assessment.test_assessment import SCHEMA
 from tests.conftest import REAL
 
@@ -26,7 +27,7 @@ TASKS = {
     "infection": {"head": DENSE, "objective": {"name": "segmentation", "mask": "infection", "gamma": 1.0}},
     "lungs": {"head": DENSE, "objective": {"name": "segmentation", "mask": "lungs"}},
     "extent": {"head": {"name": "pooled", "source": "both"}, "objective": {"name": "score", "score": "geographic_extent"}},
-    "detection": {"objective": {"name": "detection", "lungs": "lungs", "sensitivity": 0.9}},
+    "detection": {"objective": {"name": "detection", "lungs": "lungs", "sensitivity": 0.5, "probabilities": [0.02, 0.1, 0.3, 0.5]}},
     "burden": {"objective": {"name": "burden"}},
 }
 INPUT = {
@@ -38,7 +39,7 @@ INPUT = {
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("radiographs")
-    assert main(["phantom", "--modality", "cxr", "--out", str(folder), "--patients", "14", "--seed", "3", "--matrix", "96"]) == 0
+    assert main(["phantom", "--modality", "cxr", "--out", str(folder), "--patients", "24", "--seed", "3", "--matrix", "96"]) == 0
     assert main(["split", str(folder / "manifest.csv"), "--parts", "0.5", "0.25", "0.25"]) == 0
     return folder / "manifest.split.csv"
 
@@ -77,6 +78,25 @@ def test_thresholds_travel_with_the_checkpoint(trained: Path, films: Path, tmp_p
 def pooled(rows: list[dict[str, str]]) -> float:
     hit, claimed, present = (sum(int(row[f"infection_{name}"]) for row in rows) for name in ("hit", "claimed", "present"))
     return 2 * hit / (claimed + present)
+
+
+def test_a_frozen_encoder_stays_frozen_through_a_fit(trained: Path, tmp_path: Path) -> None:
+    words = ["fit", "--config", str(trained / "config.in.yaml"), "--model.start_from", str(trained / "best.ckpt")]
+    words += ["--model.network.freeze_encoder", "true", "--trainer.default_root_dir", str(tmp_path), "--trainer.max_steps", "6"]
+    words += ["--trainer.val_check_interval", "3", "--trainer.callbacks.init_args.dirpath", str(tmp_path)]
+    assert main(words) == 0
+    before, after = (load_model(folder / "best.ckpt").network for folder in (trained, tmp_path))
+    kept = {k: v for k, v in before.encoder.state_dict().items() if not k.endswith("num_batches_tracked")}  # not taken over
+    assert all(torch.equal(v, after.encoder.state_dict()[k]) for k, v in kept.items())
+    assert not torch.equal(before.heads["lungs"].classify.weight, after.heads["lungs"].classify.weight)
+
+
+def test_thresholds_of_other_weights_do_not_stay(trained: Path) -> None:
+    """A checkpoint without thresholds takes away those that another left in the module."""
+    model, checkpoint = load_model(trained / "best.ckpt"), read_checkpoint(trained / "best.ckpt")
+    checkpoint["m2net"] = {**checkpoint["m2net"], "calibration": {}}
+    model.on_load_checkpoint(checkpoint)
+    assert model.objectives["detection"].calibration == {}
 
 
 def shown(shape: tuple[int, int], seed: int = 0) -> np.ndarray:

@@ -44,6 +44,16 @@ def test_pixels_of_unknown_kind_teach_the_sum(gamma: float) -> None:
     assert float(loss) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
+@pytest.mark.parametrize("gamma", [0.5, 1.5])
+def test_certain_pixels_leave_the_loss_finite(gamma: float) -> None:
+    logits = torch.tensor([40.0, 0.0, -40.0])[None, :, None, None].expand(1, 3, 4, 4).clone().requires_grad_()
+    target = torch.tensor([0, 3, 1, 2]).repeat(1, 4, 1)
+    loss = SegmentationObjective("infection", gamma=gamma).loss(Output(logits), masked(target))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+
+
 def test_merged_infection_knows_one_class() -> None:
     objective = SegmentationObjective("infection", merged=True)
     assert objective.classes == 2
@@ -118,6 +128,26 @@ def test_without_both_answers_no_threshold_is_invented() -> None:
     assert np.isnan(metrics["sensitivity"])
     assert metrics["any_pixel_sensitivity"] == 1
     assert metrics["n"] == 3
+
+
+def test_without_lungs_there_is_no_area_and_no_answer() -> None:
+    objective = DetectionReading(lungs="lungs")
+    objective.accept({"infection": SegmentationObjective("infection"), "lungs": SegmentationObjective("lungs")})
+    objective.calibration = {"probability": 0.5, "area": 0.1}
+    classes = torch.zeros(2, 8, 8, dtype=torch.int64)
+    lungs, infection = classes.clone(), classes.clone()
+    lungs[1, :, :4], infection[:, :, 2:] = 1, 1
+    b = batch(2, per_bag=1, size=8)
+    b.bag_targets["infected"] = torch.tensor([1.0, 1.0])
+    output = objective.read({"infection": hard(infection, 3), "lungs": hard(lungs, 3)}, b)
+    rows = objective.rows(output, b)
+    assert np.isnan(rows[0]["detection_area"])
+    assert np.isnan(rows[0]["detection_rule"])
+    assert rows[1]["detection_area"] == 0.5  # what lies outside the lungs does not count
+    objective.update(output, b)
+    assert objective.compute()["sensitivity"] == 0.5  # no answer is no hit
+    with pytest.raises(ConfigError, match="draws no infection"):
+        DetectionReading("lungs").accept({"lungs": SegmentationObjective("lungs")})
 
 
 def test_shares_by_lung_and_zone_of_a_drawn_chest() -> None:

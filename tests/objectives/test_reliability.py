@@ -81,6 +81,14 @@ def test_conformal_sets_cover_as_promised(rng: np.random.Generator) -> None:
     assert conformal_threshold(p[:5], grade[:5], 0.9) == 0.0  # too few to promise anything
 
 
+def test_ties_at_the_threshold_are_in_the_set() -> None:
+    """Isotonic steps give many studies one probability: whoever sets the threshold is covered by it."""
+    p = np.repeat([[0.9, 0.1], [0.7, 0.3], [0.6, 0.4]], 10, axis=0)
+    grade = np.zeros(30, np.int64)
+    for coverage in (0.3, 0.5, 0.6, 0.8):
+        assert conformal_set(p, conformal_threshold(p, grade, coverage))[:, 0].mean() >= coverage
+
+
 def test_selective_risk_against_a_loop(rng: np.random.Generator) -> None:
     confidence, wrong = rng.permutation(20).astype(float), rng.random(20) < 0.3
     order = sorted(range(20), key=lambda k: -confidence[k])

@@ -31,8 +31,10 @@ def box(z: tuple[float, float], y: tuple[float, float], x: tuple[float, float]) 
     return (inside[0] & inside[1] & inside[2]).astype(np.float32)
 
 
-def test_a_ray_through_a_slab_gathers_its_thickness() -> None:
-    view = View("PA", 1e7, True, -80.0, (0.0, 0.0))  # from very far: parallel rays
+@pytest.mark.parametrize("distance", [1e7, 1000.0])
+def test_a_ray_through_a_slab_gathers_its_thickness(distance: float) -> None:
+    """From near as from far: what is enlarged is not thinned."""
+    view = View("PA", distance, True, -80.0, (0.0, 0.0))
     seen = project(box((-45, 45), (-30, 30), (-45, 45)), GRID, view, Film((200, 200), 1.0, 100.0, -100.0))
     assert seen[100, 100] == pytest.approx(60.0, rel=1e-3)
     assert seen[5, 5] == pytest.approx(0.0, abs=1e-3)

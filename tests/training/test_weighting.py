@@ -19,7 +19,7 @@ TASKS = {"a": 1.0, "b": 2.0}
 
 def test_fixed_weights_are_a_sum() -> None:
     shared = torch.ones(1, requires_grad=True)
-    total = WEIGHTINGS["fixed"](TASKS)({"a": shared.sum() * 3, "b": shared.sum() * 5}, {"a", "b"}, shared)
+    total = WEIGHTINGS["fixed"](TASKS)({"a": shared.sum() * 3, "b": shared.sum() * 5}, {"a", "b"}, [shared])
     assert float(total) == 13
 
 
@@ -31,7 +31,7 @@ def test_uncertainty_finds_the_inverse_of_the_loss() -> None:
     for _ in range(500):
         losses = {"a": ((x @ shared)[:, 0] ** 2).mean() + 1.0, "b": 10 * (((x @ shared)[:, 1] - 1) ** 2).mean() + 10}
         optimizer.zero_grad()
-        weighting(losses, {"a", "b"}, shared).backward()
+        weighting(losses, {"a", "b"}, [shared]).backward()
         optimizer.step()
     assert weighting.now() == pytest.approx({task: w / float(losses[task].detach()) for task, w in TASKS.items()}, rel=0.05)
 
@@ -40,7 +40,7 @@ def test_gradient_norms_are_evened_out() -> None:
     shared, weighting = torch.randn(3, 3, requires_grad=True), WEIGHTINGS["gradient_norm"]({"a": 1.0, "b": 1.0})
     for _ in range(5):
         losses = {"a": (shared**2).sum(), "b": 50 * (shared**2).sum()}
-        weighting(losses, {"a", "b"}, shared)
+        weighting(losses, {"a", "b"}, [shared])
     now = weighting.now()
     assert now["a"] / now["b"] == pytest.approx(50, rel=1e-3)
 
@@ -49,11 +49,19 @@ def test_gradient_norms_are_evened_out() -> None:
 def test_a_task_without_a_label_moves_nothing(name: str) -> None:
     shared, weighting = torch.randn(2, 2, requires_grad=True), WEIGHTINGS[name](TASKS)
     before = weighting.now()
-    total = weighting({"a": (shared**2).sum(), "b": shared.sum() * 0.0}, {"a"}, shared)
+    total = weighting({"a": (shared**2).sum(), "b": shared.sum() * 0.0}, {"a"}, [shared])
     total.backward()
     torch.testing.assert_close(shared.grad, 2 * shared.detach() * (before["a"] if name != "gradient_norm" else 1.0))
     assert weighting.now()["b"] == pytest.approx(before["b"])
     assert all(float(p.grad or 0) == 0 for key, p in weighting.named_parameters() if key.endswith("b"))
+
+
+def test_a_pull_is_measured_wherever_a_head_stands() -> None:
+    """Two heads on different maps; a map that a task does not reach adds nothing to its norm."""
+    maps = [torch.randn(2, 2, requires_grad=True), torch.randn(2, 2, requires_grad=True)]
+    weighting = WEIGHTINGS["gradient_norm"]({"a": 1.0, "b": 1.0})
+    weighting({"a": 3 * maps[0].sum(), "b": 12 * maps[1].sum()}, {"a", "b"}, maps)
+    assert weighting.norms.tolist() == pytest.approx([6.0, 24.0])
 
 
 @pytest.mark.parametrize("name", ["uncertainty", "gradient_norm"])
@@ -62,7 +70,10 @@ def test_weightings_through_the_front_door(configure: Callable[..., Path], tmp_p
     assert main(["fit", "--config", str(config), "--model.weighting", name]) == 0
     model = load_model(tmp_path / "best.ckpt")
     assert model.weighting.now() != {"lobes": 1.0, "severity": 1.0}
-    assert main(["fit", "--config", str(config), "--model.weighting", "luck"]) == 2
+    words = ["fit", "--config", str(config)]
+    assert main([*words, "--ckpt_path", str(tmp_path / "best.ckpt")]) == 2  # resumed with fixed weights
+    assert main([*words, "--model.weighting", "luck"]) == 2
+    assert main([*words, "--model.weighting", "gradient_norm", "--model.network.freeze_encoder", "true"]) == 2
     assert main(["fit", "--config", str(config), "--data.balance", "[liver]"]) == 2
 
 
