@@ -89,6 +89,12 @@ def against_whole_lung(rows: list[dict[str, str]], trivial: dict[str, tuple[int,
     return intervals(figures, [r["patient_id"] for r in both])
 
 
+def judged(rows: list[dict[str, str]], task: str) -> int:
+    """Studies that carry the task's label."""
+    columns = (f"{task}_hit", f"{task}_geographic_extent_true", task)
+    return sum(any(r.get(column) for column in columns) for r in rows)
+
+
 def mean_score(rows: list[dict[str, str]], task: str) -> Interval:
     """MAE of always saying the mean score of the other folds."""
     scored = [(r["fold"], float(r[task]), r["patient_id"]) for r in rows if r.get(task)]
@@ -105,8 +111,7 @@ def real() -> Iterator[dict[str, Any]]:
             continue
         found, rows = json.loads(path.read_text()), table_of(folder / "crossval" / "predictions.csv")
         for name, value in found["figures"].items():
-            count = sum(bool(r.get(f"{name.split('/')[0]}_hit", r.get(name.split("/")[0]))) for r in rows)
-            yield row(what, name, value["value"], value["low"], value["high"], count or found["studies"])
+            yield row(what, name, value["value"], value["low"], value["high"], judged(rows, name.split("/")[0]))
         data = make_cli(["--config", str(HERE / config)], run_now=False).datamodule
         trivial = lung_overlap(folder / "manifest.csv", data.store.root, data.spec)
         for name, interval in against_whole_lung(rows, trivial).items():
