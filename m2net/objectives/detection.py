@@ -35,7 +35,7 @@ class DetectionReading(Reading):
         infection: str = "infection",
         lungs: str = "",
         sensitivity: float = 0.95,
-        probabilities: Sequence[float] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        probabilities: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
     ) -> None:
         """Choose tasks and the sensitivity wanted on validation.
 
