@@ -102,7 +102,7 @@ def test_test_and_assess_agree(trained: Path, tmp_path: Path, rows: list[dict[st
         told = next(csv.DictReader(file))
     image = cohort.parent / next(r["image"] for r in rows if r["study_id"] == told["study_id"])
     found = Assessor(trained / "best.ckpt", precision="float32").assess(read_image(image))
-    assert found.severity["severity"].at_or_above[0] == pytest.approx(float(told["severity_ge1"]), abs=1e-4)
+    assert found.findings.severity["severity"].at_or_above[0] == pytest.approx(float(told["severity_ge1"]), abs=1e-4)
 
 
 def test_one_bad_study_does_not_stop_the_others(

@@ -23,7 +23,7 @@ def test_fit_leaves_a_safe_checkpoint_that_says_what_it_saw(trained: Path) -> No
     assert about["studies"] == 6
     assert about["labels"] == {"lobes": 6, "severity:binary": 6, "diagnosis": 6, "infected": 6}
     assert about["phantom_versions"]
-    assert set(checkpoint["hyper_parameters"]) == {"network", "tasks", "input", "optimizer", "schedule", "warmup", "mirror"}
+    assert set(checkpoint["hyper_parameters"]) == {"network", "tasks", "input", "optimizer", "schedule", "warmup", "mirror", "weighting"}
     config = yaml.safe_load((trained / "config.yaml").read_text())
     assert config["model"]["input"] == config["data"]["input"]
     model = load_model(trained / "best.ckpt")
