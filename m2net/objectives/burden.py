@@ -69,7 +69,7 @@ class BurdenReading(Reading):
         zones = []
         for side in sides:
             values = height[side]
-            low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+            low, high = np.quantile(values.cpu().numpy(), [0.01, 0.99]).tolist() if len(values) else (0.0, 1.0)  # specks do not stretch it
             third = ((high - height) / max(high - low, 1e-6) * 3).clamp(0, 2.999).long()
             zones += [_share(infected, side & (third == k)) for k in range(3)]
         return torch.tensor([*shares, *kinds, *zones], dtype=torch.float32)
