@@ -10,7 +10,7 @@ import numpy as np
 from m2net.batch import Output
 from m2net.objectives import BurdenReading, DetectionReading, Objective, ScoreObjective, SeverityObjective, at_or_above
 from m2net.objectives.burden import SIDES, ZONES, derived_scores
-from m2net.studies.scores import EXTENT, OPACITY, SCORE_TITLES
+from m2net.studies.scores import EXTENT, OPACITY, SCORE_LIMITS, SCORE_TITLES
 from m2net.vocabulary import Lobe
 
 
@@ -110,9 +110,9 @@ def findings_of(objectives: Mapping[str, Objective], outputs: Mapping[str, Outpu
         elif isinstance(objective, BurdenReading):
             values = output.logits[:1].cpu().double().numpy()
             shares = dict(zip((*SIDES, *ZONES), [*values[0, :2].tolist(), *values[0, 4:].tolist()], strict=True))
-            for name, value, top in zip((EXTENT, OPACITY), derived_scores(values)[0].tolist(), (8.0, 6.0), strict=True):
+            for name, value in zip((EXTENT, OPACITY), derived_scores(values)[0].tolist(), strict=True):
                 if value == value:  # opacity needs a map that tells kinds
-                    scores.append(ScoreFinding(SCORE_TITLES[name], value, top, "derived"))
+                    scores.append(ScoreFinding(SCORE_TITLES[name], value, SCORE_LIMITS[name], "derived"))
     return Findings(severity, detection, shares, scores)
 
 

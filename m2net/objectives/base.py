@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from m2net.batch import BagBatch, Output
 
@@ -63,7 +64,9 @@ class Objective(nn.Module):
 
     def reset(self) -> None:
         """Forget the batches seen."""
-        raise TypeError(f"{type(self).__name__} does not define reset()")
+        for part in self.children():
+            if isinstance(part, Metric):
+                part.reset()
 
     def statistics(self, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
         """The task's headline figures as functions of rows, for intervals over patients."""

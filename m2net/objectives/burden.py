@@ -74,10 +74,6 @@ class BurdenReading(Reading):
             zones += [_share(infected, side & (third == k)) for k in range(3)]
         return torch.tensor([*shares, *kinds, *zones], dtype=torch.float32)
 
-    def labels(self, batch: BagBatch) -> int:
-        """Bags with a score."""
-        return int((~self._truth(batch).isnan()).any(1).sum())
-
     def _truth(self, batch: BagBatch) -> Tensor:
         unknown = torch.full((batch.num_bags,), float("nan"))
         return torch.stack([batch.bag_targets.get(f"score:{name}", unknown).cpu() for name in _SCORES], dim=1)
@@ -96,10 +92,6 @@ class BurdenReading(Reading):
         said, truth = kept["said"].numpy(), kept["truth"].numpy()
         each = {name: score_figures(said[:, k], truth[:, k]) for k, name in enumerate(_SCORES)}
         return {f"{name}_{figure}": value for name, figures in each.items() for figure, value in figures.items()}
-
-    def reset(self) -> None:
-        """Forget the bags kept."""
-        self.scored.reset()
 
     def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
         """Shares by lung and zone, the derived scores, and the readers' scores."""

@@ -82,10 +82,6 @@ class DetectionReading(Reading):
             found.append(torch.stack([*areas, (called[members] & own).sum().float()]))
         return Output(torch.stack(found))
 
-    def labels(self, batch: BagBatch) -> int:
-        """Bags that are known to be infected or not."""
-        return int((~self._truth(batch).isnan()).sum())
-
     def _truth(self, batch: BagBatch) -> Tensor:
         return batch.bag_targets.get(self.target, torch.full((batch.num_bags,), float("nan")))
 
@@ -134,10 +130,6 @@ class DetectionReading(Reading):
         truth = kept["infected"][:, 0]
         figures = detection_figures(np.stack([truth, paper, rule, area], axis=1))
         return figures | {"n": float(len(truth)), "n_infected": float((truth > 0.5).sum())}
-
-    def reset(self) -> None:
-        """Forget the bags kept."""
-        self.seen.reset()
 
     def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
         """Truth, both rules' answers, and the area."""

@@ -123,10 +123,6 @@ class DiagnosisObjective(Objective):
         kept = self.diagnosed.rows()
         return group_metrics(kept["probability"], kept["possible"], self.names)
 
-    def reset(self) -> None:
-        """Forget the bags kept."""
-        self.diagnosed.reset()
-
     def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
         """The label's possible groups, the predicted one, and the probability of each."""
         rows = []

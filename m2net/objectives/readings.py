@@ -9,12 +9,12 @@ from torch import Tensor
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
-from m2net.objectives.base import Objective, nothing
+from m2net.objectives.base import Objective
 from m2net.objectives.segmentation import SegmentationObjective
 
 
 class Reading(Objective):
-    """An objective that reads other tasks' dense outputs instead of a head of its own."""
+    """An objective that reads other tasks' dense outputs instead of a head of its own; it has no loss."""
 
     classes = 0
     primary = ""
@@ -35,10 +35,6 @@ class Reading(Objective):
     def read(self, outputs: Mapping[str, Output], batch: BagBatch) -> Output:
         """What the maps say of each bag, (B, K)."""
         raise TypeError(f"{type(self).__name__} does not define read()")
-
-    def loss(self, output: Output, batch: BagBatch) -> Tensor:
-        """Nothing is trained."""
-        return nothing(output)
 
 
 def need_map(objectives: Mapping[str, Objective], task: str, mask: str) -> None:

@@ -75,10 +75,6 @@ class ScoreObjective(Objective):
         kept = self.kept.rows()
         return score_figures(kept["said"][:, 0].numpy(), kept["truth"][:, 0].numpy())
 
-    def reset(self) -> None:
-        """Forget the bags kept."""
-        self.kept.reset()
-
     def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
         """The readers' score and the predicted one."""
         pairs = zip(self._truth(batch).tolist(), self.predicted(output).tolist(), strict=True)

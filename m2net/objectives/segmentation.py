@@ -168,10 +168,6 @@ class SegmentationObjective(Objective):
         metrics["n"] = float(len(counts))
         return metrics
 
-    def reset(self) -> None:
-        """Forget the studies counted."""
-        self.counts.reset()
-
     def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
         """Per labelled study Dice per class and the foreground's pixels: hits, claimed, present, all."""
         rows = []

@@ -130,10 +130,6 @@ class SeverityObjective(Objective):
             metrics |= {"coverage": float(np.mean(inside)), "set_size": float(np.mean([len(one) for one in sets]))}
         return metrics
 
-    def reset(self) -> None:
-        """Forget the bags kept."""
-        self.graded.reset()
-
     def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
         """True grade, predicted grade and P(grade >= k), of the patient and, where the head tells them, of each lobe by itself."""
         probability = self.probabilities(output)

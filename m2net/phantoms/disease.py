@@ -26,7 +26,7 @@ class Disease:
         infection: (Z, Y, X) uint8, infection codes.
         change: (Z, Y, X) float32, what to add to the lung's HU before vessels are laid in.
         solid: (Z, Y, X) float32 in [0, 1], how far the tissue is airless (vessels vanish in it, bronchi show).
-        spared: change and solid as they are without the infection.
+        spared: change and solid as they are without the infection, where asked for.
     """
 
     infection: NDArray[np.uint8]
@@ -40,8 +40,8 @@ class Disease:
         return Disease(np.zeros_like(self.infection), *self.spared)
 
 
-def add_disease(body: Body, diagnosis: Diagnosis, rng: np.random.Generator) -> Disease:
-    """Draw the infection of ``diagnosis`` and distractors into the lungs of ``body``."""
+def add_disease(body: Body, diagnosis: Diagnosis, rng: np.random.Generator, *, spared: bool = False) -> Disease:
+    """Draw the infection of ``diagnosis`` and distractors into the lungs of ``body``; ``spared`` remembers the lungs without the infection."""
     shape = body.grid.shape
     disease = Disease(np.zeros(shape, np.uint8), np.zeros(shape, np.float32), np.zeros(shape, np.float32))
     pleura = _depth_under_pleura(body)
@@ -50,7 +50,8 @@ def add_disease(body: Body, diagnosis: Diagnosis, rng: np.random.Generator) -> D
         _haze(body, disease, rng)
     if rng.random() < _COLLAPSE[diagnosis]:
         _collapse(body, disease, pleura, rng)
-    disease.spared = (disease.change.copy(), disease.solid.copy())
+    if spared:
+        disease.spared = (disease.change.copy(), disease.solid.copy())
     if diagnosis is Diagnosis.COVID19:
         where, share = _covid_field(body, pleura, rng), float(np.clip(rng.beta(0.9, 2.3) * 0.8, 0.01, 0.75))
         _infect(body, disease, where, body.lobes > 0, share, _solid_share(rng), crazy=rng.random() < 0.3, rng=rng)

@@ -45,11 +45,10 @@ class Patient:
 def grow(anatomy: Anatomy, grid: Grid, diagnosis: Diagnosis, rng: np.random.Generator, *, spared: bool = False) -> Patient:
     """Fill an anatomy with disease, vessels and tissue; with ``spared`` also as it would be without the infection."""
     body = build_body(anatomy, grid, rng)
-    disease = add_disease(body, diagnosis, rng)
+    disease = add_disease(body, diagnosis, rng, spared=spared)
     vessels, bronchi = grow_vessels(body, rng)
-    again = copy.deepcopy(rng)
-    hu = tissue(body, disease, vessels, bronchi, rng)
-    return Patient(body, disease, hu, tissue(body, disease.without_infection(), vessels, bronchi, again) if spared else None)
+    without = tissue(body, disease.without_infection(), vessels, bronchi, copy.deepcopy(rng)) if spared else None
+    return Patient(body, disease, tissue(body, disease, vessels, bronchi, rng), without)
 
 
 @dataclass(frozen=True)
