@@ -11,61 +11,32 @@ Where only one lung was drawn the lung mask is left out. Sizes, file names, find
 from __future__ import annotations
 
 import argparse
-import csv
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
-COLUMNS = [
-    "study_id", "patient_id", "modality", "image", "lungs", "lungs_scheme", "infection", "infected", "score_geographic_extent",
-    "score_opacity", "site",
-]  # fmt: skip
+from m2net.recipes.table import Row, read_table, row, write
+from m2net.vocabulary import Modality
 
 
-def masked_rows(source: Path, out: Path) -> list[dict[str, str]]:
+def masked_rows(source: Path, out: Path) -> Iterator[Row]:
     """Radiographs with lung and infection masks."""
-    rows = []
-    for row in _table(source):
-        one_lung = "not annotated" in row.get("note", "")
-        rows.append(
-            {
-                "study_id": f"mask-{Path(row['file']).stem}",
-                "patient_id": row["patient_id"],
-                "modality": "cxr",
-                "image": _path(source, row["file"], out),
-                "lungs": "" if one_lung else _path(source, row["lung_mask"], out),
-                "infection": _path(source, row["infection_mask"], out),
-                "infected": str(int(int(row["ggo_px"]) + int(row["consolidation_px"]) > 0)),
-                "site": "cohen",
-            }
-        )
-    return rows
+    for entry in read_table(source / "labels.csv"):
+        one_lung = "not annotated" in entry["note"]
+        yield row(
+            out, f"mask-{Path(entry['file']).stem}", entry["patient_id"], Modality.CXR, source / entry["file"],
+            lungs=None if one_lung else source / entry["lung_mask"], infection=source / entry["infection_mask"],
+            infected=int(int(entry["ggo_px"]) + int(entry["consolidation_px"]) > 0), site="cohen",
+        )  # fmt: skip
 
 
-def scored_rows(source: Path, out: Path) -> list[dict[str, str]]:
+def scored_rows(source: Path, out: Path) -> Iterator[Row]:
     """Radiographs with severity scores; their lung masks do not tell the sides."""
-    return [
-        {
-            "study_id": f"score-{Path(row['file']).stem}",
-            "patient_id": row["patient_id"],
-            "modality": "cxr",
-            "image": _path(source, row["file"], out),
-            "lungs": _path(source, row["lung_mask"], out),
-            "lungs_scheme": "lungs_one_code",
-            "score_geographic_extent": row["geographic_extent_mean"],
-            "score_opacity": row["opacity_mean"],
-            "site": "cohen",
-        }
-        for row in _table(source)
-    ]
-
-
-def _table(source: Path) -> list[dict[str, str]]:
-    with (source / "labels.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _path(source: Path, name: str, out: Path) -> str:
-    return os.path.relpath(source / name, out.parent)
+    for entry in read_table(source / "labels.csv"):
+        yield row(
+            out, f"score-{Path(entry['file']).stem}", entry["patient_id"], Modality.CXR, source / entry["file"],
+            lungs=source / entry["lung_mask"], lungs_scheme="lungs_one_code", score_geographic_extent=entry["geographic_extent_mean"],
+            score_opacity=entry["opacity_mean"], site="cohen",
+        )  # fmt: skip
 
 
 def main() -> None:
@@ -75,15 +46,13 @@ def main() -> None:
     options.add_argument("source", type=Path, help="folder that holds cxr_infection/ and cxr_severity/")
     options.add_argument("out", type=Path)
     given = options.parse_args()
-    rows = masked_rows(given.source / "cxr_infection", given.out)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    rows = [*masked_rows(given.source / "cxr_infection", given.out)]
     if given.kind == "severity":
         rows += scored_rows(given.source / "cxr_severity", given.out)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with given.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"{given.out}: {len(rows)} radiographs of {len({row['patient_id'] for row in rows})} patients")
+    print(
+        f"{given.out}: {write(given.out, rows, given.source, 'labels.csv')} radiographs of {len({r['patient_id'] for r in rows})} patients"
+    )
 
 
 if __name__ == "__main__":

@@ -7,55 +7,28 @@ Reads what `m2net test`, `crossval` and `audit` wrote below runs/; what was not 
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from m2net.bags import InputSpec, Store, cover, cut_bag
 from m2net.cli.lightning import make_cli
 from m2net.objectives import Interval, intervals
+from m2net.recipes.table import read_table
+from m2net.reports.figures import FigureRow, audit_rows, crossval_rows, interval_row, metrics_rows
 from m2net.reports.results import write_table
 from m2net.studies import read_manifest
 
 RUNS, HERE = Path("runs"), Path(__file__).parent
+RUN = RUNS / "infection_maps"
 CROSSVALS = {
     "real infection, cross-validation": ("infection.yaml", RUNS / "cxr_infection"),
     "real severity, cross-validation": ("severity.yaml", RUNS / "cxr_severity"),
 }
 PHANTOM = "phantom (synthetic), test part"
-
-
-def row(what: str, figure: str, value: Any, low: Any = "", high: Any = "", n: Any = "") -> dict[str, Any]:
-    """One line of results.csv; undefined is an empty cell."""
-    texts = [f"{v:.4f}" if isinstance(v, float) else ("" if v is None else v) for v in (value, low, high)]
-    return {"experiment": what, "figure": figure, "value": texts[0], "low": texts[1], "high": texts[2], "n": n}
-
-
-def table_of(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def phantom() -> Iterator[dict[str, Any]]:
-    """The test part of the synthetic radiographs, and its audit."""
-    path = RUNS / "infection_maps" / "metrics.json"
-    if path.exists():
-        found = json.loads(path.read_text())
-        for name, value in found.items():
-            if f"{name}_low" in found:
-                yield row(PHANTOM, name, value, found[f"{name}_low"], found[f"{name}_high"], found["studies"])
-        for name in ("detection/n", "detection/n_infected"):
-            yield row(PHANTOM, name, found[name])
-    path = RUNS / "infection_maps" / "audit.json"
-    if path.exists():
-        for one in json.loads(path.read_text())["classes"]:
-            for family, value in one["families"].items():
-                yield row(PHANTOM, f"audit/{family} alone", value["value"], value["low"], value["high"])
 
 
 def lung_overlap(manifest: Path, store: Path, spec: InputSpec) -> dict[str, tuple[int, int, int]]:
@@ -103,27 +76,25 @@ def mean_score(rows: list[dict[str, str]], task: str) -> Interval:
     return intervals({"mae": lambda c: float(error[c].mean())}, [s[2] for s in scored])["mae"]
 
 
-def real() -> Iterator[dict[str, Any]]:
+def real() -> Iterator[FigureRow]:
     """The cross-validations, with baselines."""
     for what, (config, folder) in CROSSVALS.items():
         path = folder / "crossval" / "crossval.json"
         if not path.exists():
             continue
-        found, rows = json.loads(path.read_text()), table_of(folder / "crossval" / "predictions.csv")
-        for name, value in found["figures"].items():
-            yield row(what, name, value["value"], value["low"], value["high"], judged(rows, name.split("/")[0]))
+        rows = read_table(folder / "crossval" / "predictions.csv")
+        yield from crossval_rows(what, path, partial(judged, rows))
         data = make_cli(["--config", str(HERE / config)], run_now=False).datamodule
         trivial = lung_overlap(folder / "manifest.csv", data.store.root, data.spec)
         for name, interval in against_whole_lung(rows, trivial).items():
-            yield row(what, f"infection/{name}", interval.value, interval.low, interval.high, len(trivial))
+            yield interval_row(what, f"infection/{name}", asdict(interval), len(trivial))
         for task in ("extent", "opacity"):
             if any(r.get(task) for r in rows):
-                interval = mean_score(rows, task)
-                yield row(what, f"{task}/mae of the other folds' mean", interval.value, interval.low, interval.high)
+                yield interval_row(what, f"{task}/mae of the other folds' mean", asdict(mean_score(rows, task)), judged(rows, task))
 
 
 if __name__ == "__main__":
     out = HERE / "results.csv"
-    table = [*phantom(), *real()]
+    table = [*metrics_rows(PHANTOM, RUN / "metrics.json"), *audit_rows(PHANTOM, RUN / "audit.json"), *real()]
     write_table(out, table)
     print(f"{out}: {len(table)} figures")

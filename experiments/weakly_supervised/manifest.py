@@ -11,30 +11,25 @@ text are not carried along.
 from __future__ import annotations
 
 import argparse
-import csv
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
+from m2net.recipes.table import Row, read_table, row, write
+from m2net.vocabulary import Modality
+
 LABELS = {"covid": "covid19", "noncovid": "non_pneumonia|cap"}
-COLUMNS = ["study_id", "patient_id", "modality", "image", "diagnosis", "site", "split"]
 
 
-def real_rows(source: Path, out: Path, part: str) -> list[dict[str, str]]:
+def real_rows(source: Path, out: Path, part: str) -> Iterator[Row]:
     """Slices of all parts, or of one."""
-    with (source / "labels.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if not row.get("caution") and part in ("", row["split"])]
-    return [
-        {
-            "study_id": Path(row["file"]).stem,
-            "patient_id": f"{row['label']}-{row['patient_id']}",  # the source counts patients anew in each class
-            "modality": "ct",
-            "image": os.path.relpath(source / row["file"], out.parent),
-            "diagnosis": LABELS[row["label"]],
-            "site": "covid_ct",
-            "split": "" if part else row["split"],
-        }
-        for row in rows
-    ]
+    for entry in read_table(source / "labels.csv"):
+        if entry["caution"] or part not in ("", entry["split"]):
+            continue
+        patient = f"{entry['label']}-{entry['patient_id']}"  # the source counts patients anew in each class
+        yield row(
+            out, Path(entry["file"]).stem, patient, Modality.CT, source / entry["file"], diagnosis=LABELS[entry["label"]], site="covid_ct",
+            split=None if part else entry["split"],
+        )  # fmt: skip
 
 
 def main() -> None:
@@ -44,13 +39,8 @@ def main() -> None:
     options.add_argument("out", type=Path)
     options.add_argument("--part", default="", choices=["", "train", "val"])
     given = options.parse_args()
-    rows = real_rows(given.source, given.out, given.part)
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    with given.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"{given.out}: {len(rows)} slices")
+    print(f"{given.out}: {write(given.out, real_rows(given.source, given.out, given.part), given.source, 'labels.csv')} slices")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from m2net.reports.figures import FigureRow, audit_rows, crossval_rows, figure_row, interval_row, metrics_rows
 from m2net.reports.results import write_table
 
 RUNS = Path("runs")
@@ -27,51 +27,31 @@ AUDITS = {
 }
 
 
-def row(what: str, figure: str, value: Any, low: Any = "", high: Any = "", n: Any = "") -> dict[str, Any]:
-    """One line of results.csv; undefined is an empty cell."""
-    texts = [f"{v:.4f}" if isinstance(v, float) else ("" if v is None else v) for v in (value, low, high)]
-    return {"experiment": what, "figure": figure, "value": texts[0], "low": texts[1], "high": texts[2], "n": n}
+def localisation() -> Iterator[FigureRow]:
+    """Where the infection was found."""
+    path, what = RUNS / "weak_phantom" / "localisation" / "localisation.json", "phantom (synthetic), localisation"
+    if not path.exists():
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    for method, figures in found["methods"].items():
+        yield figure_row(what, f"{method}/threshold", figures.pop("threshold"))
+        for name, value in figures.items():
+            yield interval_row(what, f"{method}/{name}", value, found["studies"])
+    for name, value in found["auprc_difference"].items():
+        yield interval_row(what, f"auprc {name}", value, found["studies"])
+    for name, value in found["slices"].items():
+        yield interval_row(what, f"single slices/{name}", value, found["studies"])
 
 
-def interval(what: str, figure: str, found: dict[str, Any], n: Any = "") -> dict[str, Any]:
-    """A figure with its bounds."""
-    return row(what, figure, found["value"], found["low"], found["high"], n)
-
-
-def rows() -> Iterator[dict[str, Any]]:
+def rows() -> Iterator[FigureRow]:
     """Every figure there is."""
     for what, path in TESTS.items():
-        if path.exists():
-            found = json.loads(path.read_text())
-            for name, value in found.items():
-                if f"{name}_low" in found:
-                    yield row(what, name, value, found[f"{name}_low"], found[f"{name}_high"], found["studies"])
-    path = RUNS / "weak_phantom" / "localisation" / "localisation.json"
-    if path.exists():
-        found = json.loads(path.read_text())
-        what = "phantom (synthetic), localisation"
-        for method, figures in found["methods"].items():
-            yield row(what, f"{method}/threshold", figures.pop("threshold"))
-            for name, value in figures.items():
-                yield interval(what, f"{method}/{name}", value, found["studies"])
-        for name, value in found["auprc_difference"].items():
-            yield interval(what, f"auprc {name}", value, found["studies"])
-        for name, value in found["slices"].items():
-            yield interval(what, f"single slices/{name}", value, found["studies"])
+        yield from metrics_rows(what, path)
+    yield from localisation()
     for what, path in CROSSVALS.items():
-        if path.exists():
-            found = json.loads(path.read_text())
-            for name, value in found["figures"].items():
-                yield interval(what, name, value, found["studies"])
+        yield from crossval_rows(what, path)
     for what, path in AUDITS.items():
-        if path.exists():
-            for one in json.loads(path.read_text())["classes"]:
-                for family, value in one["families"].items():
-                    yield interval(what, f"audit/{family} alone", value)
-                yield row(what, f"audit/strongest: {one['strongest']['name']}", one["strongest"]["auc"])
-                for name in ("model", "within", "lost"):
-                    if one[name]:
-                        yield interval(what, f"audit/{name} ({one['strata']})", one[name])
+        yield from audit_rows(what, path)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ class Assessor:
             maps=maps,
             lobe_measures=measures,
             findings=findings_of(self._objectives(), outputs),
-            patches=_heaviest(outputs, batch, prepared),
+            patches=_heaviest(outputs, batch),
             instances=batch.num_instances,
             warnings=[*prepared.notes, *self.model.doubts(), *_doubts(volume, measures, maps)],
             model=self.model.facts,
@@ -160,9 +160,9 @@ def _lung_doubts(lungs: NDArray[np.uint8] | None) -> list[str]:
     return [f"No {' and no '.join(missing)} lung was found: shares of the lungs mean little."] if missing else []
 
 
-def _heaviest(outputs: dict[str, Output], batch: BagBatch, prepared: Prepared) -> list[Patch]:
+def _heaviest(outputs: dict[str, Output], batch: BagBatch) -> list[Patch]:
     weights = next((o.instance_weight for o in outputs.values() if o.instance_weight is not None), None)
-    if weights is None or batch.num_instances < 2:
+    if weights is None or bool((weights == weights[0]).all()):  # alike, or the only one: none stands out
         return []
     middle = batch.instances.shape[1] // 2
     chosen: list[Patch] = []

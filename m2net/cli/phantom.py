@@ -12,9 +12,9 @@ from m2net.vocabulary import Modality
 
 def run(argv: list[str]) -> int:
     """Write files and manifest.csv."""
-    from m2net.phantoms import FORMATS, PHANTOM_VERSION, SCANNERS, SEVERITY_MODELS, CohortPlan, write_cohort
+    from m2net.phantoms import FORMATS, SCANNERS, SEVERITY_MODELS, CohortPlan, write_cohort
 
-    options = parser(argv[0], f"Write a synthetic cohort (phantom version {PHANTOM_VERSION}) with its ground truth.")
+    options = parser(argv[0], "Write a synthetic cohort with its ground truth.")
     options.add_argument("--out", type=Path, required=True, help="folder for the files and manifest.csv")
     options.add_argument("--patients", type=int, required=True, help="number of patients, one study each")
     options.add_argument("--seed", type=int, required=True, help="seed of the cohort")
@@ -33,7 +33,7 @@ def run(argv: list[str]) -> int:
     plan.check()
     for _ in progress(write_cohort(plan, given.out, given.workers), f"Making {plan.patients} patients", plan.patients):
         pass
-    print(f"{given.out / 'manifest.csv'}: {plan.patients} synthetic patients, phantom version {PHANTOM_VERSION}, seed {plan.seed}")
+    print(f"{given.out / 'manifest.csv'}: {plan.patients} synthetic patients, phantom version {plan.version}, seed {plan.seed}")
     if given.modality == Modality.CXR:
         return 0
     best = json.loads((given.out / "cohort.json").read_text(encoding="utf-8"))["severity_auc_best"]

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from m2net.networks.pooling import segment_max, segment_mean, segment_softmax, segment_sum, segment_top
+from m2net.networks.pooling import segment_mean, segment_softmax, segment_sum, segment_top
 
 Pooled = tuple[Tensor, Tensor | None]
-"""The bags' vectors (B, W), and the share (ΣN,) each instance had in them, None where it has none of its own."""
+"""The bags' vectors (B, W), and the share each instance had in them, (ΣN, W) or (ΣN, 1); None where it has none of its own."""
 
 
 class MeanPool(nn.Module):
@@ -22,19 +22,7 @@ class MeanPool(nn.Module):
 
     def forward(self, vectors: Tensor, index: Tensor, count: int) -> Pooled:
         """Vectors (ΣN, W) of ``count`` bags by ``index``."""
-        return segment_mean(vectors, index, count), None
-
-
-class MaxPool(nn.Module):
-    """Largest value of each feature."""
-
-    def __init__(self, width: int) -> None:
-        """Build; the width does not matter."""
-        super().__init__()
-
-    def forward(self, vectors: Tensor, index: Tensor, count: int) -> Pooled:
-        """Vectors (ΣN, W) of ``count`` bags by ``index``."""
-        return segment_max(vectors, index, count), None
+        return segment_mean(vectors, index, count), segment_softmax(vectors.new_zeros(len(vectors)), index, count)[:, None]
 
 
 class TopPool(nn.Module):
@@ -47,14 +35,22 @@ class TopPool(nn.Module):
             ValueError: no share.
         """
         super().__init__()
-        if not 0 < top <= 1:
-            raise ValueError(f"top is {top}, not a share above 0 and at most 1")
+        if not 0 <= top <= 1:
+            raise ValueError(f"top is {top}, not a share from 0 (the highest alone) to 1")
         self.top = top
 
     def forward(self, vectors: Tensor, index: Tensor, count: int) -> Pooled:
         """Vectors (ΣN, W) of ``count`` bags by ``index``."""
         weight = segment_top(vectors.detach(), index, count, self.top)
-        return segment_sum(vectors * weight, index, count), weight.mean(1)
+        return segment_sum(vectors * weight, index, count), weight
+
+
+class MaxPool(TopPool):
+    """Largest value of each feature."""
+
+    def __init__(self, width: int) -> None:
+        """Build; the width does not matter."""
+        super().__init__(width, top=0.0)
 
 
 class GatedAttention(nn.Module):
@@ -73,7 +69,7 @@ class GatedAttention(nn.Module):
     def forward(self, vectors: Tensor, index: Tensor, count: int) -> Pooled:
         """Vectors (ΣN, W) of ``count`` bags by ``index``."""
         weight = segment_softmax(self.logits(vectors), index, count)
-        return segment_sum(vectors * weight[:, None], index, count), weight
+        return segment_sum(vectors * weight[:, None], index, count), weight[:, None]
 
 
 class TransformerPool(nn.Module):

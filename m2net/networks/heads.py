@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from m2net.batch import BagBatch, Output
+from m2net.errors import ConfigError
 from m2net.networks.bag_pools import BAG_POOLS
 from m2net.networks.pooling import ConceptPooling
 from m2net.networks.registry import build
@@ -47,6 +48,27 @@ class Head(nn.Module):
     def bag(self, answers: Tensor, batch: BagBatch) -> Output:
         """Answer for the batch from the answers of all ΣN instances."""
         raise TypeError(f"{type(self).__name__} does not define bag()")
+
+
+SOURCES = ("encoder", "decoder", "both")
+"""What a pooled head looks at: the encoder's deepest map, the decoder's map, or both."""
+
+
+def source_width(source: str, encoder_channels: Sequence[int], decoder_channels: int) -> int:
+    """Channels of a source.
+
+    Raises:
+        ConfigError: unknown.
+    """
+    if source not in SOURCES:
+        raise ConfigError(f"the source {source!r} is unknown", expected=f"one of {', '.join(SOURCES)}")
+    return encoder_channels[-1] * (source != "decoder") + decoder_channels * (source != "encoder")
+
+
+def source_maps(source: str, features: Features) -> list[Tensor]:
+    """Maps of a source: the deepest, then the decoder's, which is finer."""
+    decoded = [features.decoded] if source != "encoder" and features.decoded is not None else []
+    return ([features.maps[-1]] if source != "decoder" else []) + decoded
 
 
 class DenseHead(Head):
@@ -101,26 +123,21 @@ class PooledHead(Head):
             level: embedding or instance.
 
         Raises:
-            ConfigError: unknown pool.
-            ValueError: unknown source or level.
+            ConfigError: unknown source, pool or level.
         """
         super().__init__()
-        widths = {"encoder": encoder_channels[-1], "decoder": decoder_channels, "both": encoder_channels[-1] + decoder_channels}
-        if source not in widths or level not in ("embedding", "instance"):
-            raise ValueError(f"source {source!r}, level {level!r}: not among {', '.join(widths)}, and embedding or instance")
+        width = source_width(source, encoder_channels, decoder_channels)
+        if level not in ("embedding", "instance"):
+            raise ConfigError(f"the level {level!r} is unknown", expected="embedding or instance")
         self.source, self.level, self.needs_decoder = source, level, source != "encoder"
         self.dropout = nn.Dropout(dropout)
-        self.answer = nn.Linear(widths[source], classes)
+        self.answer = nn.Linear(width, classes)
         spec = {"name": pool} if isinstance(pool, str) else dict(pool)
-        self.pool = build(BAG_POOLS, spec, "pool", widths[source] if level == "embedding" else classes)
+        self.pool = build(BAG_POOLS, spec, "pool", width if level == "embedding" else classes)
 
     def instance(self, features: Features) -> Tensor:
         """Features of the instance (N, width)."""
-        maps = [features.maps[-1]] if self.source != "decoder" else []
-        if self.source != "encoder":
-            assert features.decoded is not None
-            maps.append(features.decoded)
-        return torch.cat([m.float().mean((2, 3)) for m in maps], dim=1)
+        return torch.cat([m.float().mean((2, 3)) for m in source_maps(self.source, features)], dim=1)
 
     def bag(self, answers: Tensor, batch: BagBatch) -> Output:
         """Logits (B, classes), and each instance's share where the pool gives one."""
@@ -128,7 +145,7 @@ class PooledHead(Head):
         pooled, weight = self.pool(vectors, batch.bag_index, batch.num_bags)
         logits = self.answer(self.dropout(pooled)).float() if self.level == "embedding" else pooled
         each = None if self.level == "embedding" else vectors.detach()
-        return Output(logits, None if weight is None else weight.detach(), instance_logits=each)
+        return Output(logits, None if weight is None else weight.mean(1).detach(), instance_logits=each)
 
 
 class HierarchicalHead(Head):

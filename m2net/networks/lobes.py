@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from m2net.batch import BagBatch, Output
+from m2net.errors import ConfigError
 from m2net.networks.bag_pools import GatedAttention
-from m2net.networks.heads import Features, Head
+from m2net.networks.heads import Features, Head, source_maps, source_width
 from m2net.networks.pooling import segment_softmax, segment_sum
+from m2net.vocabulary import Lobe
 
-LOBES = 5
+LOBES = len(Lobe)
 
 
 class LobeAwareHead(Head):
@@ -57,14 +59,13 @@ class LobeAwareHead(Head):
             least: share of the bag's lung below which a lobe counts as absent.
 
         Raises:
-            ValueError: unknown source or pool.
+            ConfigError: unknown source or pool.
         """
         super().__init__()
-        widths = {"encoder": encoder_channels[-1], "decoder": decoder_channels, "both": encoder_channels[-1] + decoder_channels}
-        if source not in widths or pool not in ("mean", "attention"):
-            raise ValueError(f"source {source!r}, pool {pool!r}: not among {', '.join(widths)}, and mean or attention")
-        self.reads, self.source, self.pool, self.gradient, self.least = (lobes,), source, pool, gradient, least
-        self.embed = nn.Sequential(nn.Conv2d(widths[source], width, 1), nn.ReLU())
+        if pool not in ("mean", "attention"):
+            raise ConfigError(f"the pool {pool!r} is unknown", expected="mean or attention")
+        self.reads, self.source, self.gradient, self.least = (lobes,), source, gradient, least
+        self.embed = nn.Sequential(nn.Conv2d(source_width(source, encoder_channels, decoder_channels), width, 1), nn.ReLU())
         self.within = GatedAttention(width) if pool == "attention" else None
         self.across = GatedAttention(width)
         self.classify = nn.Linear(width, classes)
@@ -72,18 +73,14 @@ class LobeAwareHead(Head):
 
     def instance(self, features: Features) -> Tensor:
         """Sums of embeddings a lobe, and its mass, (N, 5 * (width + 1)), as shares of the instance's places."""
-        assert features.decoded is not None
         membership = features.dense[self.reads[0]].float().softmax(1)[:, 1:]  # (N, 5, H, W)
         membership = membership if self.gradient else membership.detach()
-        size = list(features.decoded.shape[2:] if self.source != "encoder" else features.maps[-1].shape[2:])
-        membership = F.adaptive_avg_pool2d(membership, (size[0], size[1]))
-        maps = [features.decoded] if self.source != "encoder" else []
-        if self.source != "decoder":
-            deepest = features.maps[-1]
-            maps.append(deepest if list(deepest.shape[2:]) == size else F.interpolate(deepest, size=size))
+        maps = source_maps(self.source, features)
+        height, width = maps[-1].shape[2:]
+        membership = F.adaptive_avg_pool2d(membership, (height, width))
+        maps = [m if m.shape[2:] == maps[-1].shape[2:] else F.interpolate(m, size=(height, width)) for m in maps]
         embedded = self.embed(torch.cat(maps, dim=1)).float()
-        places = size[0] * size[1]
-        sums = torch.einsum("nlhw,nchw->nlc", membership, embedded) / places
+        sums = torch.einsum("nlhw,nchw->nlc", membership, embedded) / (height * width)
         return torch.cat([sums, membership.mean((2, 3))[:, :, None]], dim=2).flatten(1)
 
     def bag(self, answers: Tensor, batch: BagBatch) -> Output:

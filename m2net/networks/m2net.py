@@ -79,8 +79,9 @@ class M2Net(nn.Module):
         if self.decoder is None and any(head.needs_decoder for head in self.heads.values()):
             raise ConfigError("a dense head has no decoder under it", remedy="Name one: decoder: {name: m2unet}")
         self._check_reads()
+        self.keep_maps = False
         self.maps: list[Tensor] = []
-        """The encoder's maps of the last training batch, where the tasks' gradients meet."""
+        """With ``keep_maps``, the encoder's maps of the last training batch, where the tasks' gradients meet."""
         self.chunk, self.freeze_encoder = chunk, freeze_encoder
         self.encoder.requires_grad_(not freeze_encoder)
         self.encoder.train(not freeze_encoder)
@@ -111,7 +112,7 @@ class M2Net(nn.Module):
     def features(self, images: Tensor) -> Features:
         """What encoder and decoder say of instances (N, C, H, W)."""
         maps = self.encoder(images)
-        self.maps = maps if self.training else []
+        self.maps = maps if self.keep_maps and self.training else []
         return Features(maps, None if self.decoder is None else self.decoder(maps), (images.shape[2], images.shape[3]))
 
     def _check_reads(self) -> None:

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
+from m2net.networks.bag_pools import BAG_POOLS
 from m2net.networks.heads import Features, Head
-from m2net.networks.pooling import segment_softmax, segment_sum, segment_top
+from m2net.networks.pooling import segment_softmax, segment_sum
 
 
 class ScoreMapHead(Head):
@@ -61,12 +62,14 @@ class ScoreMapHead(Head):
             raise ConfigError(f"score maps at depths {list(depths)}", expected=f"stages from 1 to {len(encoder_channels)}")
         if not 0 < top <= 1:
             raise ConfigError(f"the mean of the top {top} of the slices", expected="a share above 0, at most 1")
-        self.depths, self.classes, self.top = tuple(sorted(depths)), classes, top
-        self.place_pool, self.bag_pool, self.activation = place_pool, bag_pool, activation
+        self.depths, self.classes = tuple(sorted(depths)), classes
+        self.place_pool, self.activation = place_pool, activation
         self.score = nn.ModuleList(
             nn.Sequential(nn.Conv2d(encoder_channels[d - 1], classes, 1), nn.BatchNorm2d(classes), nn.Dropout(dropout)) for d in self.depths
         )
         self.attention = _Attention(encoder_channels[max(depths) - 1]) if bag_pool == "attention" else None
+        arguments = {"top": top} if bag_pool == "top" else {}
+        self.pool = None if bag_pool == "attention" else BAG_POOLS[bag_pool](len(self.depths) * classes, **arguments)
 
     def maps(self, features: Features) -> list[Tensor]:
         """Score maps (N, classes, h, w), one a depth, shallowest first."""
@@ -95,13 +98,21 @@ class ScoreMapHead(Head):
     def bag(self, answers: Tensor, batch: BagBatch) -> Output:
         """Class logits (B, classes), those of each depth, and each slice's weight in the bag."""
         scores = self.by_depth(answers).flatten(1)  # (ΣN, depths * classes)
-        pooled, weight = _BAG_POOLS[self.bag_pool](scores, answers, batch, self.top)
+        pooled, weight = self._pooled(scores, answers, batch)
         deep = pooled.reshape(-1, len(self.depths), self.classes).transpose(0, 1)  # (depths, B, classes)
         logits = deep.mean(0)
         if weight.shape[1] == scores.shape[1]:  # one weight a depth and class: that of the predicted class counts
             said = logits.argmax(1)[batch.bag_index]
             weight = weight.reshape(-1, len(self.depths), self.classes).mean(1).gather(1, said[:, None])
         return Output(logits, weight[:, 0].detach(), deep, self.slice_logits(answers).detach())
+
+    def _pooled(self, scores: Tensor, answers: Tensor, batch: BagBatch) -> tuple[Tensor, Tensor]:
+        """Bag scores (B, depths * classes), and the weight of each instance in them, (ΣN, 1) or one a score."""
+        if self.pool is not None:
+            pooled, weight = self.pool(scores, batch.bag_index, batch.num_bags)
+            return pooled, weight
+        weight = segment_softmax(answers[:, -1].float(), batch.bag_index, batch.num_bags)[:, None]
+        return segment_sum(scores * weight, batch.bag_index, batch.num_bags), weight
 
 
 class _Attention(nn.Module):
@@ -116,30 +127,6 @@ class _Attention(nn.Module):
         return logit
 
 
-Pooled = tuple[Tensor, Tensor]
-
-
-def _highest(scores: Tensor, answers: Tensor, batch: BagBatch, top: float) -> Pooled:
-    return _top(scores, answers, batch, 0.0)
-
-
-def _top(scores: Tensor, answers: Tensor, batch: BagBatch, top: float) -> Pooled:
-    weight = segment_top(scores.detach(), batch.bag_index, batch.num_bags, top)
-    return segment_sum(scores * weight, batch.bag_index, batch.num_bags), weight
-
-
-def _mean(scores: Tensor, answers: Tensor, batch: BagBatch, top: float) -> Pooled:
-    weight = segment_softmax(scores.new_zeros(len(scores)), batch.bag_index, batch.num_bags)[:, None]
-    return segment_sum(scores * weight, batch.bag_index, batch.num_bags), weight
-
-
-def _attended(scores: Tensor, answers: Tensor, batch: BagBatch, top: float) -> Pooled:
-    weight = segment_softmax(answers[:, -1].float(), batch.bag_index, batch.num_bags)[:, None]
-    return segment_sum(scores * weight, batch.bag_index, batch.num_bags), weight
-
-
-_BAG_POOLS: dict[str, Callable[[Tensor, Tensor, BagBatch, float], Pooled]] = {
-    "max": _highest, "top": _top, "mean": _mean, "attention": _attended,
-}  # fmt: skip
+_BAG_POOLS = ("max", "top", "mean", "attention")
 _PLACE_POOLS: dict[str, Callable[[Tensor], Tensor]] = {"max": lambda m: m.amax((2, 3)), "mean": lambda m: m.mean((2, 3))}
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "none": lambda m: m}

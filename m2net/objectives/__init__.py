@@ -3,12 +3,13 @@
 from m2net.objectives.base import Objective
 from m2net.objectives.bootstrap import Interval, intervals, patient_bootstrap
 from m2net.objectives.burden import BurdenReading
+from m2net.objectives.calibration import at_or_above
 from m2net.objectives.detection import DetectionReading
 from m2net.objectives.diagnosis import DiagnosisObjective, group_metrics, group_statistics
 from m2net.objectives.readings import Reading
 from m2net.objectives.scores import ScoreObjective
 from m2net.objectives.segmentation import SegmentationObjective
-from m2net.objectives.severity import SeverityObjective, at_or_above, auc, cut_auc, grade_metrics
+from m2net.objectives.severity import SeverityObjective, auc, cut_auc, grade_metrics
 
 OBJECTIVES = {
     "burden": BurdenReading,

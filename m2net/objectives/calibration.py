@@ -29,7 +29,7 @@ def fit_isotonic(log_p: Values, grade: Grades) -> dict[str, Any]:
     """Per cut k the isotonic regression of [grade >= k] on P(grade >= k), as knots (Zadrozny and Elkan 2002)."""
     from sklearn.isotonic import IsotonicRegression
 
-    above = _above(softmax(log_p, axis=1))
+    above = at_or_above(softmax(log_p, axis=1))
     knots = []
     for k in range(above.shape[1]):
         fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(above[:, k], grade > k)
@@ -48,14 +48,17 @@ FITS: dict[str, Callable[[Values, Grades], dict[str, Any]]] = {
 def calibrated(log_p: Values, calibration: dict[str, Any]) -> Values:
     """Probabilities (n, K) of grades from log probabilities or logits, as ``calibration`` says; plain softmax where it says nothing."""
     if "isotonic" in calibration:
-        above = _above(softmax(log_p, axis=1))
+        above = at_or_above(softmax(log_p, axis=1))
         put = np.stack([np.interp(above[:, k], *knots) for k, knots in enumerate(calibration["isotonic"])], axis=1)
-        put = np.minimum.accumulate(put, axis=1)  # P(grade >= k) cannot grow with k
-        edges = np.concatenate([np.ones((len(put), 1)), put, np.zeros((len(put), 1))], axis=1)
-        return np.asarray(-np.diff(edges, axis=1))
+        return of_grades(np.minimum.accumulate(put, axis=1))  # P(grade >= k) cannot grow with k
     return np.asarray(softmax(log_p / calibration.get("temperature", 1.0), axis=1))
 
 
-def _above(probability: Values) -> Values:
-    """P(grade >= k), k = 1..K-1."""
-    return np.asarray(np.cumsum(probability[:, ::-1], axis=1)[:, ::-1][:, 1:])
+def at_or_above(probability: Values) -> Values:
+    """P(grade >= k), k = 1..K-1, from (n, K) grade probabilities -> (n, K-1)."""
+    return np.asarray(np.cumsum(probability[:, ::-1], axis=1)[:, ::-1][:, 1:].clip(0, 1))
+
+
+def of_grades(above: Values) -> Values:
+    """Grade probabilities (n, K) from P(grade >= k) (n, K-1); the inverse of ``at_or_above``."""
+    return np.asarray(-np.diff(above, axis=1, prepend=1.0, append=0.0))

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives.base import Objective, Statistic, nan_mean, nothing, number
-from m2net.objectives.calibration import FITS, calibrated
+from m2net.objectives.calibration import FITS, at_or_above, calibrated, of_grades
 from m2net.objectives.kept import Kept
 from m2net.objectives.reliability import brier, calibration_band, calibration_error, conformal_set, conformal_threshold, selective_risk
 from m2net.vocabulary import Column, Lobe, SeverityScheme
@@ -102,29 +102,29 @@ class SeverityObjective(Objective):
         if self.coverage is not None:
             self.calibration["least"] = conformal_threshold(calibrated(log_p[sets], self.calibration), grade[sets], self.coverage)
 
-    def probabilities(self, output: Output) -> Tensor:
+    def probabilities(self, output: Output) -> NDArray[np.float64]:
         """Grade probabilities (B, K), calibrated if the checkpoint holds a calibration."""
-        return torch.from_numpy(calibrated(output.logits.detach().double().cpu().numpy(), self.calibration))
+        return calibrated(output.logits.detach().double().cpu().numpy(), self.calibration)
 
     def of_lobes(self, output: Output) -> NDArray[np.float64] | None:
         """P(grade >= k) that each lobe gives by itself (B, 5, K-1), NaN where a lobe is absent; None where the head tells no lobes."""
         if output.lobe_logits is None:
             return None
         flat = output.lobe_logits.detach().double().cpu().flatten(0, 1).numpy()
-        return at_or_above(torch.from_numpy(calibrated(flat, self.calibration))).reshape(len(output.lobe_logits), len(Lobe), -1).numpy()
+        return at_or_above(calibrated(flat, self.calibration)).reshape(len(output.lobe_logits), len(Lobe), -1)
 
-    def likely(self, probability: Tensor) -> list[list[int]] | None:
+    def likely(self, probability: NDArray[np.float64]) -> list[list[int]] | None:
         """Conformal set of grades of each bag, None where no threshold was fitted."""
         if "least" not in self.calibration:
             return None
-        inside = conformal_set(probability.numpy(), self.calibration["least"])
+        inside = conformal_set(probability, self.calibration["least"])
         return [np.flatnonzero(row).tolist() for row in inside]
 
     def compute(self) -> dict[str, float]:
         """Metrics, mean over the cuts, each defined or NaN, with n and the number of bags at or above each cut."""
         kept = self.graded.rows()
-        probability, grade = torch.from_numpy(calibrated(kept["log_p"].numpy(), self.calibration)), kept["grade"][:, 0]
-        metrics = figures_of(at_or_above(probability), grade, kept["true"]) | trust(probability.numpy(), grade.numpy())
+        probability, grade = calibrated(kept["log_p"].numpy(), self.calibration), kept["grade"][:, 0]
+        metrics = figures_of(torch.from_numpy(at_or_above(probability)), grade, kept["true"]) | trust(probability, grade.numpy())
         if sets := self.likely(probability):
             inside = [int(g) in one for g, one in zip(grade.tolist(), sets, strict=True)]
             metrics |= {"coverage": float(np.mean(inside)), "set_size": float(np.mean([len(one) for one in sets]))}
@@ -170,7 +170,7 @@ class SeverityObjective(Objective):
         def trusted(measure: Callable[[NDArray[np.float64], NDArray[np.int64]], float]) -> Statistic:
             def of(chosen: NDArray[np.int64]) -> float:
                 chosen = chosen[~grade[chosen].isnan().numpy()]
-                return measure(of_grades(above[chosen]).numpy(), grade[chosen].long().numpy())
+                return measure(of_grades(above[chosen].numpy()), grade[chosen].long().numpy())
 
             return of
 
@@ -206,20 +206,9 @@ def grades_of(scheme: str) -> int:
     return grades
 
 
-def at_or_above(probability: Tensor) -> Tensor:
-    """P(grade >= k), k = 1..K-1, from (n, K) grade probabilities -> (n, K-1)."""
-    return probability.flip(1).cumsum(1).flip(1)[:, 1:].clamp(0, 1)
-
-
-def of_grades(above: Tensor) -> Tensor:
-    """Grade probabilities (n, K) from P(grade >= k) (n, K-1); the inverse of ``at_or_above``."""
-    edges = torch.cat([torch.ones(len(above), 1), above, torch.zeros(len(above), 1)], dim=1) if len(above) else above.new_zeros((0, 2))
-    return -edges.diff(dim=1)
-
-
 def cut_error(probability: NDArray[np.float64], grade: NDArray[np.int64]) -> float:
     """Calibration error of P(grade >= k), mean over the cuts, of (n, K) grade probabilities."""
-    above = at_or_above(torch.from_numpy(probability)).numpy()
+    above = at_or_above(probability)
     return float(np.mean([calibration_error(above[:, k], grade > k) for k in range(above.shape[1])]))
 
 
@@ -232,7 +221,7 @@ def trust(probability: NDArray[np.float64], grade: NDArray[np.int64]) -> dict[st
     """
     if not len(grade):
         return dict.fromkeys(("ece", "ece_band", "brier", "risk_half", "aurc"), float("nan"))
-    above = at_or_above(torch.from_numpy(probability)).numpy()
+    above = at_or_above(probability)
     risk = selective_risk(probability.max(1), probability.argmax(1) != grade)
     return {
         "ece": cut_error(probability, grade),

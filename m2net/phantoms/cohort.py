@@ -20,7 +20,7 @@ from m2net.phantoms.files import write_dicom_radiograph, write_dicom_series, wri
 from m2net.phantoms.outcome import SEVERITY_MODELS
 from m2net.phantoms.patient import PHANTOM_VERSION, Phantom, make_phantom
 from m2net.phantoms.pictures import write_pictures
-from m2net.phantoms.radiographs import make_radiograph
+from m2net.phantoms.radiographs import RADIOGRAPH_VERSION, make_radiograph
 from m2net.phantoms.radiography import RADIOGRAPHY
 from m2net.phantoms.scanner import SCANNERS
 from m2net.studies import write_manifest
@@ -56,6 +56,11 @@ class CohortPlan:
     grades: int = 2
     pictures: int = 16
     modality: str = "ct"
+
+    @property
+    def version(self) -> str:
+        """Of what is made: CT and radiographs change at their own times."""
+        return RADIOGRAPH_VERSION if self.modality == Modality.CXR else PHANTOM_VERSION
 
     def check(self) -> None:
         """Raise ConfigError for what cannot be made."""
@@ -104,7 +109,7 @@ def write_cohort(plan: CohortPlan, out: Path, workers: int = 1) -> Iterator[int]
             rows += made
             done += 1
             yield done
-    facts = {**asdict(plan), "phantom_version": PHANTOM_VERSION, "severity_auc_best": best_auc(rows)}
+    facts = {**asdict(plan), "phantom_version": plan.version, "severity_auc_best": best_auc(rows)}
     (out / "cohort.json").write_text(json.dumps(facts, indent=1).replace("NaN", "null"), encoding="utf-8")
     write_manifest(manifest, list(rows[0]), rows)
 
@@ -122,7 +127,7 @@ def best_auc(rows: list[dict[str, str]]) -> float:
 
 
 def _write_patient(plan: CohortPlan, index: int, out: Path) -> list[dict[str, str]]:
-    seed = (int(PHANTOM_VERSION), zlib.crc32(plan.site.encode()), plan.seed, index)
+    seed = (int(plan.version), zlib.crc32(plan.site.encode()), plan.seed, index)
     diagnosis = list(Diagnosis)[int(np.random.default_rng([*seed, 1]).integers(3))]
     name = f"{plan.site}-{plan.seed}-{index:04d}"
     temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
@@ -138,7 +143,7 @@ def _finished(row: dict[str, str], plan: CohortPlan, name: str) -> dict[str, str
     own = row.pop(Column.STUDY_ID, "")
     paths = {c: f"{name}/{row.pop(c)}" for c in (Column.IMAGE, *MASK_COLUMNS) if c in row}
     head = {Column.STUDY_ID: f"{name}-{own}" if own else name, Column.PATIENT_ID: name, Column.MODALITY: plan.modality}
-    made = {**head, **paths, Column.SITE: plan.site, "phantom_version": PHANTOM_VERSION, **row}
+    made = {**head, **paths, Column.SITE: plan.site, "phantom_version": plan.version, **row}
     return {str(key): str(value) for key, value in made.items()}
 
 

@@ -41,7 +41,7 @@ class Disease:
 
 
 def add_disease(body: Body, diagnosis: Diagnosis, rng: np.random.Generator, *, spared: bool = False) -> Disease:
-    """Draw the infection of ``diagnosis`` and distractors into the lungs of ``body``; ``spared`` remembers the lungs without the infection."""
+    """Draw the infection of ``diagnosis`` and distractors into the lungs of ``body``; ``spared`` keeps how they are without infection."""
     shape = body.grid.shape
     disease = Disease(np.zeros(shape, np.uint8), np.zeros(shape, np.float32), np.zeros(shape, np.float32))
     pleura = _depth_under_pleura(body)

@@ -12,14 +12,18 @@ from scipy import ndimage
 from m2net.phantoms.anatomy import Anatomy, Body, draw_anatomy
 from m2net.phantoms.grid import Field, Grid
 from m2net.phantoms.patient import Patient, grow
-from m2net.phantoms.radiography import Film, Radiography, View, attenuation, expose, project
+from m2net.phantoms.radiography import Exposure, Film, Radiography, View, attenuation, displayed_difference, expose, project
 from m2net.studies.scores import geographic_extent, opacity
 from m2net.vocabulary import Diagnosis, InfectionCode, Lobe, LungCode
+
+RADIOGRAPH_VERSION = "2"
+"""Changes with every change of the synthetic radiographs; printed with every result made on them."""
 
 _GRID_MM = 2.6
 _ABOVE_MM, _BELOW_MM = 75.0, 95.0
 _LEAST_LUNG_MM = 9.0  # of lung along the ray; less is not drawn as lung
-_VISIBLE = 0.25  # added attenuation along the ray that a reader can be expected to draw
+_VISIBLE = 0.05  # of the range displayed: what a reader can be expected to see, and to draw round
+_ADDED = 0.1  # attenuation that the infection itself adds along such a ray; less is a neighbour's scatter
 _SOLID_MM = 16.0  # of airless infected lung along the ray: consolidation
 _LEAST_SHARE = 0.02  # of the lungs' shadow; a patient whose opacities are smaller is neither infected nor not
 
@@ -31,7 +35,7 @@ class Radiograph:
     Attributes:
         image: (rows, columns) float32, 0 to 1, dense tissue bright.
         lungs: (rows, columns) uint8, 1 right, 2 left; the parts behind the heart and the diaphragm's domes are in.
-        infection: (rows, columns) uint8, 1 ground glass, 2 consolidation, where it adds enough attenuation to be seen.
+        infection: (rows, columns) uint8, 1 ground glass, 2 consolidation, where the picture shows it brightly enough to be seen.
         pixel_mm: on the detector.
         view: PA or AP.
         diagnosis: what it was drawn as.
@@ -74,18 +78,24 @@ def make_radiograph(seed: tuple[int, ...], site: Radiography, diagnosis: Diagnos
     depth = project(attenuation(patient.hu), grid, view, film) + _shoulders(anatomy, film, taking)
     if taking.random() < site.devices:
         depth = depth + _devices(film, taking)
-    image = _finish(expose(depth, film.pixel_mm, site, taking), film, view, taking)
+    how = Exposure.draw(site, taking)
+    image, window = expose(depth, film.pixel_mm, how, taking)
+    image = _finish(image, film, view, taking)
     lungs = _lungs(patient.body, view, film)
-    infection = _infection(patient, view, film) * (lungs > 0)
+    infection = np.zeros(film.shape, np.uint8)
+    if patient.disease.infection.any():
+        added = _added(patient, view, film)
+        seen = displayed_difference(depth, depth - added, film.pixel_mm, how, window)
+        infection = _infection(added, seen, _airless(patient, view, film), film) * (lungs > 0)
     sizes = np.array([(lungs == side).sum() for side in (LungCode.RIGHT, LungCode.LEFT)]).clip(1)
     share, solid = (
         np.array([(where & (lungs == side)).sum() for side in (LungCode.RIGHT, LungCode.LEFT)]) / sizes
         for where in (infection > 0, infection == InfectionCode.CONSOLIDATION)
     )
-    seen = bool((infection > 0).sum() >= _LEAST_SHARE * sizes.sum())
+    enough = bool((infection > 0).sum() >= _LEAST_SHARE * sizes.sum())
     ill = diagnosis is not Diagnosis.NON_PNEUMONIA
     return Radiograph(
-        image, lungs, infection.astype(np.uint8), film.pixel_mm, view.name, diagnosis, (True if seen else None) if ill else False,
+        image, lungs, infection, film.pixel_mm, view.name, diagnosis, (True if enough else None) if ill else False,
         share, float(geographic_extent(share)), float(opacity(share, solid)),
     )  # fmt: skip
 
@@ -194,15 +204,21 @@ def _lungs(body: Body, view: View, film: Film) -> NDArray[np.uint8]:
     return np.where(np.maximum(*depth) >= _LEAST_LUNG_MM, codes, 0).astype(np.uint8)
 
 
-def _infection(patient: Patient, view: View, film: Film) -> NDArray[np.uint8]:
-    """Where the infection adds enough attenuation to be drawn, against the same patient without it."""
-    if not patient.disease.infection.any():
-        return np.zeros(film.shape, np.uint8)
+def _added(patient: Patient, view: View, film: Film) -> Field:
+    """Attenuation that the infection adds along each ray, against the same patient without it."""
     assert patient.spared is not None
-    grid = patient.body.grid
-    contrast = project(attenuation(patient.hu) - attenuation(patient.spared), grid, view, film)
+    return project(attenuation(patient.hu) - attenuation(patient.spared), patient.body.grid, view, film)
+
+
+def _airless(patient: Patient, view: View, film: Film) -> Field:
+    """Millimetres of airless infected lung along each ray."""
     solid = np.where(patient.disease.infection == InfectionCode.CONSOLIDATION, patient.disease.solid, 0).astype(np.float32)
-    airless = project(solid, grid, view, film)
-    contrast, airless = (ndimage.gaussian_filter(m, 3.0 / film.pixel_mm) for m in (contrast, airless))  # readers draw round outlines
+    return project(solid, patient.body.grid, view, film)
+
+
+def _infection(added: Field, shown: Field, airless: Field, film: Film) -> NDArray[np.uint8]:
+    """Codes of what a reader would draw round: outlines are smooth."""
+    added, shown, airless = (ndimage.gaussian_filter(m, 3.0 / film.pixel_mm) for m in (added, shown, airless))
+    seen = (shown >= _VISIBLE) & (added >= _ADDED)
     kinds = [InfectionCode.CONSOLIDATION, InfectionCode.GROUND_GLASS]
-    return np.select([(contrast >= _VISIBLE) & (airless >= _SOLID_MM), contrast >= _VISIBLE], kinds, 0).astype(np.uint8)
+    return np.select([seen & (airless >= _SOLID_MM), seen], kinds, 0).astype(np.uint8)

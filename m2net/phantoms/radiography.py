@@ -115,20 +115,63 @@ def attenuation(hu: Field) -> Field:
     return np.asarray(_WATER * np.clip(1 + (hu + bone) / 1000, 0, None), dtype=np.float32)
 
 
-def expose(depth: Field, pixel_mm: float, site: Radiography, rng: np.random.Generator) -> Field:
-    """Attenuation integrals (rows, columns) to what is shown, 0 to 1, dense tissue bright.
+@dataclass(frozen=True)
+class Exposure:
+    """How one picture was exposed and what its workstation made of it, drawn from the site's ranges whatever the disease.
 
-    Beer-Lambert, a veil of scattered light, quantum noise, logarithm, local contrast, a window on the image's own percentiles and a
-    display curve. Scatter, enhancement and curve are drawn from the site's ranges, whatever the disease.
+    Attributes:
+        dose: quanta a pixel in air.
+        scatter: scattered intensity as a share of the primary one.
+        blur_mm: of focus and detector.
+        local_mm: width of what counts as local contrast.
+        enhancement: factor on it.
+        cut: quantiles of the picture that are shown black and white.
+        gamma: exponent of the display curve.
     """
-    dose = site.photons * rng.uniform(0.6, 1.6)
-    primary = np.exp(-depth)
-    light = primary + rng.uniform(*site.scatter) * ndimage.gaussian_filter(primary, 55 / pixel_mm, mode="nearest")
-    light = ndimage.gaussian_filter(light, rng.uniform(0.3, 0.9) / pixel_mm)
-    noisy = rng.poisson(np.clip(light * dose, 0, 1e8)).astype(np.float32) / dose
-    shown = -np.log(np.maximum(noisy, 0.5 / dose))
-    local = shown - ndimage.gaussian_filter(shown, rng.uniform(8, 25) / pixel_mm, mode="nearest")
-    shown = shown + rng.uniform(*site.enhancement) * local
-    low, high = np.quantile(shown[::3, ::3], [rng.uniform(0.0, 0.03), rng.uniform(0.96, 1.0)])
-    curve = np.clip((shown - low) / max(high - low, 1e-3), 0, 1) ** rng.uniform(*site.gamma)
-    return np.asarray(curve, dtype=np.float32)
+
+    dose: float
+    scatter: float
+    blur_mm: float
+    local_mm: float
+    enhancement: float
+    cut: tuple[float, float]
+    gamma: float
+
+    @classmethod
+    def draw(cls, site: Radiography, rng: np.random.Generator) -> Exposure:
+        """Draw one from a site's ranges."""
+        return cls(
+            dose=float(site.photons * rng.uniform(0.6, 1.6)), scatter=float(rng.uniform(*site.scatter)),
+            blur_mm=float(rng.uniform(0.3, 0.9)), local_mm=float(rng.uniform(8, 25)), enhancement=float(rng.uniform(*site.enhancement)),
+            cut=(float(rng.uniform(0.0, 0.03)), float(rng.uniform(0.96, 1.0))), gamma=float(rng.uniform(*site.gamma)),
+        )  # fmt: skip
+
+    def light(self, depth: Field, pixel_mm: float) -> Field:
+        """Beer-Lambert and a veil of scattered light: intensity behind attenuation integrals (rows, columns), as a share of that in air."""
+        primary = np.exp(-depth)
+        veil = self.scatter * ndimage.gaussian_filter(primary, 55 / pixel_mm, mode="nearest")
+        return np.asarray(ndimage.gaussian_filter(primary + veil, self.blur_mm / pixel_mm), dtype=np.float32)
+
+    def enhance(self, light: Field, pixel_mm: float) -> Field:
+        """Logarithm and local contrast: dense tissue is high."""
+        shown = -np.log(np.maximum(light, 0.5 / self.dose))
+        local = shown - ndimage.gaussian_filter(shown, self.local_mm / pixel_mm, mode="nearest")
+        return np.asarray(shown + self.enhancement * local, dtype=np.float32)
+
+    def display(self, shown: Field, low: float, high: float) -> Field:
+        """Window and display curve: 0 to 1."""
+        return np.asarray(np.clip((shown - low) / max(high - low, 1e-3), 0, 1) ** self.gamma, dtype=np.float32)
+
+
+def expose(depth: Field, pixel_mm: float, how: Exposure, rng: np.random.Generator) -> tuple[Field, tuple[float, float]]:
+    """Attenuation integrals (rows, columns) to what is shown, 0 to 1, dense tissue bright; and the ends of its window."""
+    noisy = rng.poisson(np.clip(how.light(depth, pixel_mm) * how.dose, 0, 1e8)).astype(np.float32) / how.dose
+    shown = how.enhance(noisy, pixel_mm)
+    low, high = np.quantile(shown[::3, ::3], how.cut)
+    return how.display(shown, low, high), (float(low), float(high))
+
+
+def displayed_difference(depth: Field, without: Field, pixel_mm: float, how: Exposure, window: tuple[float, float]) -> Field:
+    """What attenuation ``depth`` shows brighter than ``without``, in shares of the display's range, free of noise."""
+    one, other = (how.display(how.enhance(how.light(d, pixel_mm), pixel_mm), *window) for d in (depth, without))
+    return np.asarray(one - other, dtype=np.float32)

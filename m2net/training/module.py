@@ -118,6 +118,7 @@ class M2NetModule(pl.LightningModule):
         self.weighting = build(WEIGHTINGS, {"name": weighting}, "weighting", self.weights)
         self.network = build({"m2net": M2Net}, {"name": "m2net", **network}, "network", self.spec.channels, heads=heads)
         self.network = self.network.to(memory_format=torch.channels_last)
+        self.network.keep_maps = weighting == "gradient_norm"
         if mirror and (self.spec.positions or SIDED & {o.target for o in objectives.values()}):
             raise ConfigError("model.mirror is on where lobes, sides or positions are used", remedy="Set mirror: false")
         self.about: dict[str, Any] = {"version": __version__, "trained_on": {}}

@@ -13,7 +13,9 @@ import torch
 
 import m2net.reports
 from m2net.assessment import Assessor, measure_lobes, stitch_labels
+from m2net.assessment.predictor import _heaviest
 from m2net.bags import InputSpec, cut_bag, full_cut, prepare_volume
+from m2net.batch import BagBatch, Output
 from m2net.cli.main import main
 from m2net.phantoms import SCANNERS, Phantom, write_dicom_series, write_nifti
 from m2net.studies import Volume, read_image
@@ -88,10 +90,27 @@ def test_the_page_stands_alone_and_says_what_matters(trained: Path, tmp_path: Pa
     assert "synthetic phantoms (version" in page
     assert "a&lt;b" in page
     assert "<h1>a<b" not in page
-    assert page.count("data:image/png;base64,") == 3 + 6
+    patches = json.loads((tmp_path / "out" / "a<b" / "assessment.json").read_text())["patches"]
+    assert page.count("data:image/png;base64,") == 3 + len(patches)
     assert not re.search(r"(src|href)=[\"'](?!data:)", page)
     assert all(lobe.title in page for lobe in Lobe)
     assert "not severe" in page
+
+
+def test_the_heaviest_patches_and_none_where_all_weigh_alike() -> None:
+    z, size, zeros = torch.tensor([0, 10, 10, 20, 30]), 8, torch.zeros(5, dtype=torch.int64)
+    batch = BagBatch(
+        instances=torch.arange(5, dtype=torch.int16)[:, None, None, None].expand(5, 3, size, size), bag_index=zeros,
+        position=torch.zeros(5, 3), position_known=torch.ones(5, 3, dtype=torch.bool), position_step=torch.zeros(5, 2, 3),
+        corner=torch.stack([z, zeros, torch.tensor([0, 0, 2, 0, 0])], 1), side=torch.full((5,), size),
+        study_ids=["a"], draws=torch.zeros(1, dtype=torch.int64),
+    )  # fmt: skip
+    weight = torch.tensor([0.1, 0.4, 0.3, 0.15, 0.05])
+    chosen = _heaviest({"severity": Output(torch.zeros(1, 2), weight)}, batch)
+    assert [p.slice_index for p in chosen] == [10, 20, 0, 30]  # the second heaviest shows what its neighbour shows
+    assert [round(p.weight, 2) for p in chosen] == [0.4, 0.15, 0.1, 0.05]
+    assert [int(p.pixels[0, 0]) for p in chosen] == [1, 3, 0, 4]
+    assert _heaviest({"severity": Output(torch.zeros(1, 2), torch.full((5,), 0.2))}, batch) == []
 
 
 def test_test_and_assess_agree(trained: Path, tmp_path: Path, rows: list[dict[str, str]], cohort: Path) -> None:

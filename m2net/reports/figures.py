@@ -1,0 +1,47 @@
+"""Figures of runs as the rows of an experiment's results.csv."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+FigureRow = dict[str, Any]
+
+
+def figure_row(what: str, figure: str, value: Any, low: Any = "", high: Any = "", n: Any = "") -> FigureRow:
+    """One line: the experiment, the figure's name, value and bounds to four digits, n; undefined is an empty cell."""
+    texts = [f"{v:.4f}" if isinstance(v, float) else ("" if v is None else v) for v in (value, low, high)]
+    return {"experiment": what, "figure": figure, "value": texts[0], "low": texts[1], "high": texts[2], "n": n}
+
+
+def interval_row(what: str, figure: str, found: dict[str, Any], n: Any = "") -> FigureRow:
+    """A figure as JSON holds an interval."""
+    return figure_row(what, figure, found["value"], found["low"], found["high"], n)
+
+
+def metrics_rows(what: str, path: Path) -> Iterator[FigureRow]:
+    """Figures with bounds of the metrics.json of ``m2net test``; none where it was not run."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name, value in found.items():
+        if f"{name}_low" in found:
+            yield figure_row(what, name, value, found[f"{name}_low"], found[f"{name}_high"], found["studies"])
+
+
+def crossval_rows(what: str, path: Path, n: Callable[[str], int] | None = None) -> Iterator[FigureRow]:
+    """Figures of a crossval.json; ``n`` says of a task how many studies it was judged on (all by default)."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"figures": {}}
+    for name, value in found["figures"].items():
+        yield interval_row(what, name, value, found["studies"] if n is None else n(name.partition("/")[0]))
+
+
+def audit_rows(what: str, path: Path) -> Iterator[FigureRow]:
+    """What trivial facts tell, and the model within their strata, of an audit.json."""
+    for one in json.loads(path.read_text(encoding="utf-8"))["classes"] if path.exists() else []:
+        for family, value in one["families"].items():
+            yield interval_row(what, f"audit/{family} alone", value)
+        yield figure_row(what, f"audit/strongest: {one['strongest']['name']}", one["strongest"]["auc"])
+        for name in ("model", "within", "lost"):
+            if one[name]:
+                yield interval_row(what, f"audit/{name} ({one['strata']})", one[name])
