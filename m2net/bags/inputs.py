@@ -129,9 +129,16 @@ class InputSpec:
             )
 
     @property
+    def channel_names(self) -> list[str]:
+        """Channels that the network sees: slices from the lowest, then x, y, z and their three validity flags."""
+        around = range(-(self.slices // 2), self.slices // 2 + 1)
+        places = [*"xyz", *(f"{axis} known" for axis in "xyz")] if self.positions else []
+        return [f"slice {offset:+d}" for offset in around] + places
+
+    @property
     def channels(self) -> int:
-        """Channels that the network sees: slices, then x, y, z and their three validity flags."""
-        return self.slices + (6 if self.positions else 0)
+        """How many channels the network sees."""
+        return len(self.channel_names)
 
     def plain(self) -> dict[str, Any]:
         """Plain values for YAML and checkpoints."""

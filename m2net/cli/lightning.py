@@ -14,9 +14,9 @@ from m2net.bags.datamodule import BagDataModule
 from m2net.errors import ConfigError
 from m2net.machine import keep_big_blocks
 from m2net.reports.results import ResultsWriter
-from m2net.training.checkpoint import hyper_parameters
-from m2net.training.loading import read_checkpoint
-from m2net.training.module import M2NetModule
+from m2net.training.loading import hyper_parameters, read_checkpoint
+from m2net.training.module import DEFAULT_OPTIMIZER, M2NetModule
+from m2net.training.tuning import Tuning
 
 
 class SaveConfig(SaveConfigCallback):
@@ -73,12 +73,12 @@ class M2NetCLI(LightningCLI):
         saved = hyper_parameters(read_checkpoint(Path(path)))
         config = self.config[stage]
         if stage == "fit":
-            saved.setdefault("weighting", "fixed")  # checkpoints from before there was a choice
-            changed = [k for k in ("network", "tasks", "input", "weighting") if not _same(config["model"].get(k), saved.get(k), k)]
+            saved = {"weighting": "fixed", "tuning": {}, **saved}  # checkpoints from before there was a choice
+            changed = [k for k in _RESUMED if not _same(config["model"].get(k), saved.get(k), k)]
             if changed:
                 raise ConfigError(
-                    f"--ckpt_path {path} holds a model with another {', '.join(changed)}", expected="the same model, to resume it",
-                    remedy="Leave --ckpt_path out to train anew",
+                    f"--ckpt_path {path} holds a run with another {', '.join(changed)}", expected="the same settings, to resume it",
+                    remedy="Leave --ckpt_path out to train anew, or use m2net finetune --from to bring its weights to something new",
                 )  # fmt: skip
             return
         chosen = config["model"].get("mirror")
@@ -89,11 +89,18 @@ class M2NetCLI(LightningCLI):
         config["data"]["input"] = saved["input"]
 
 
+_RESUMED = ("network", "tasks", "input", "weighting", "optimizer", "schedule", "warmup", "tuning")
+
+
 def _same(configured: Any, saved: Any, key: str) -> bool:
     if key == "input":
         from m2net.bags.inputs import InputSpec
 
         return InputSpec.of(configured) == InputSpec.of(saved)
+    if key == "optimizer" and not configured:
+        configured = DEFAULT_OPTIMIZER
+    if key == "tuning":
+        return Tuning.of(_texts(configured or {})) == Tuning.of(saved)
     return bool(_texts(configured) == _texts(saved))
 
 

@@ -71,6 +71,7 @@ class M2Net(nn.Module):
         super().__init__()
         if chunk < 1:
             raise ConfigError(f"network.chunk is {chunk}", expected="at least 1")
+        self._built = (in_channels, encoder, heads)
         self.encoder = build(ENCODERS, encoder, "encoder", in_channels)
         channels = tuple(self.encoder.channels)  # type: ignore[arg-type]
         self.decoder = build(DECODERS, decoder, "decoder", channels) if decoder else None
@@ -109,6 +110,22 @@ class M2Net(nn.Module):
     def _heads(self) -> list[tuple[str, Head]]:
         return list(self.heads.items())  # type: ignore[arg-type]
 
+    def class_axes(self) -> dict[str, tuple[int, ...]]:
+        """Axes that run over classes, by name of the tensor; only the heads have any."""
+        channels, width = tuple(self.encoder.channels), 0 if self.decoder is None else int(self.decoder.channels)  # type: ignore[arg-type]
+        found: dict[str, tuple[int, ...]] = {}
+        for task, spec in self._built[2].items():
+            with torch.device("meta"):
+                wider = build(HEADS, {**spec, "classes": spec["classes"] + 1}, f"head of {task}", channels, width)
+            found |= _axes_that_differ(self.heads[task], wider, f"heads.{task}")
+        return found
+
+    def channel_axes(self) -> dict[str, tuple[int, ...]]:
+        """Axes that run over the input's channels, by name of the tensor; only the encoder has any."""
+        with torch.device("meta"):
+            wider = build(ENCODERS, self._built[1], "encoder", self._built[0] + 1)
+        return _axes_that_differ(self.encoder, wider, "encoder")
+
     def features(self, images: Tensor) -> Features:
         """What encoder and decoder say of instances (N, C, H, W)."""
         maps = self.encoder(images)
@@ -127,3 +144,11 @@ class M2Net(nn.Module):
         features = self.features(images)
         features.dense = {task: head.instance(features) for task, head in self._heads() if isinstance(head, DenseHead)}
         return {task: features.dense[task] if task in features.dense else head.instance(features) for task, head in self._heads()}
+
+
+def _axes_that_differ(one: nn.Module, other: nn.Module, prefix: str) -> dict[str, tuple[int, ...]]:
+    shapes = {name: value.shape for name, value in other.state_dict().items()}
+    pairs = {f"{prefix}.{name}": (value.shape, shapes[name]) for name, value in one.state_dict().items()}
+    return {
+        name: tuple(d for d, (a, b) in enumerate(zip(*pair, strict=True)) if a != b) for name, pair in pairs.items() if pair[0] != pair[1]
+    }

@@ -40,6 +40,11 @@ class Objective(nn.Module):
         self.calibration: dict[str, Any] = {}
         """What was fitted on validation studies, in plain values; kept in the checkpoint with the weights it was fitted for."""
 
+    @property
+    def answers(self) -> list[str]:
+        """What each of the head's ``classes`` outputs stands for, so that weights can be matched by it."""
+        raise TypeError(f"{type(self).__name__} does not define answers")
+
     def prepare(self, counts: dict[str, int]) -> None:
         """Take note, before training, of how many training studies carry each target; nothing to note by default."""
 

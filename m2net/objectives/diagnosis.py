@@ -66,6 +66,11 @@ class DiagnosisObjective(Objective):
         """Names of the groups: ``non_pneumonia+cap``."""
         return ["+".join(group) for group in self.groups]
 
+    @property
+    def answers(self) -> list[str]:
+        """The classes, whatever their groups."""
+        return [str(d) for d in _CLASSES]
+
     def prepare(self, counts: dict[str, int]) -> None:
         """Weigh label sets by their counts in training, so that each set weighs alike in sum."""
         if not self.balanced:

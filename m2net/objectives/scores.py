@@ -43,6 +43,11 @@ class ScoreObjective(Objective):
         self.task, self.target = score, f"score:{score}"
         self.kept = Kept(said=(torch.float64, 1), truth=(torch.float64, 1))
 
+    @property
+    def answers(self) -> list[str]:
+        """The score."""
+        return [self.score]
+
     def _truth(self, batch: BagBatch) -> Tensor:
         unknown = torch.full((batch.num_bags,), float("nan"), device=batch.instances.device)
         return batch.bag_targets.get(self.target, unknown)

@@ -69,6 +69,11 @@ class SegmentationObjective(Objective):
         self.class_of_code: Tensor
         self.counts = Kept(seen=(torch.float64, 3 * len(self.names)), whole=(torch.float64, len(_WHOLE)))
 
+    @property
+    def answers(self) -> list[str]:
+        """Background and the mask's classes."""
+        return ["background", *self.names]
+
     def truth(self, batch: BagBatch) -> Tensor | None:
         """Classes (ΣN, H, W), -1 unlabelled, -2 foreground of unknown class; None where the batch does not carry the mask."""
         target = batch.dense.get(self.target)

@@ -63,6 +63,11 @@ class SeverityObjective(Objective):
         unknown = torch.full((batch.num_bags,), float("nan"), device=batch.instances.device)
         return batch.bag_targets.get(self.target, unknown)
 
+    @property
+    def answers(self) -> list[str]:
+        """The grades of the scheme; grade 1 of two is not grade 1 of five."""
+        return [f"{self.scheme} {grade}" for grade in range(self.classes)]
+
     def loss(self, output: Output, batch: BagBatch) -> Tensor:
         """Mean cumulative cross-entropy of the graded bags."""
         truth = self._truth(batch)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from m2net.errors import CheckpointError
-from m2net.training.loading import read_checkpoint
+from m2net.training.loading import hyper_parameters, read_checkpoint
 from m2net.training.module import M2NetModule
 
 
@@ -25,11 +24,6 @@ def load_model(path: Path) -> M2NetModule:
         raise CheckpointError(f"the weights in {path} do not fit its settings", expected="an unchanged checkpoint") from error
     model.on_load_checkpoint(checkpoint)
     return model.eval()
-
-
-def hyper_parameters(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The model's arguments in a checkpoint, without what the command line adds."""
-    return {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
 
 
 def file_hash(path: Path) -> str:

@@ -28,3 +28,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or CHECKPOINT_MARK not in checkpoint or "hyper_parameters" not in checkpoint:
         raise CheckpointError(f"{path} was written by another program", expected=expected, remedy=remedy)
     return checkpoint
+
+
+def hyper_parameters(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The model's arguments in a checkpoint, without what the command line adds."""
+    return {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}

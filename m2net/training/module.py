@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from m2net.batch import BagBatch, Output
 from m2net.errors import CheckpointError, ConfigError
 from m2net.networks import M2Net, SmpEncoder, build
 from m2net.objectives import OBJECTIVES, Objective, Reading, ScoreObjective, SegmentationObjective
-from m2net.training.loading import CHECKPOINT_MARK, read_checkpoint
+from m2net.training.loading import CHECKPOINT_MARK, hyper_parameters, read_checkpoint
 from m2net.training.schedules import factor, run_length
-from m2net.training.transfer import PARTS, take_over
+from m2net.training.transfer import PARTS, Meaning, Transfer, take_over
+from m2net.training.tuning import Anchor, Tuning
 from m2net.training.weighting import WEIGHTINGS
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -31,6 +33,8 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "sgd": torch.optim.SGD,
 }
+
+DEFAULT_OPTIMIZER = {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-4}
 
 
 class M2NetModule(pl.LightningModule):
@@ -53,6 +57,7 @@ class M2NetModule(pl.LightningModule):
         encoder_weights: str | None = None,
         mirror: bool | None = None,
         weighting: str = "fixed",
+        tuning: dict[str, Any] | None = None,
     ) -> None:
         """Build from plain values, which are saved in every checkpoint.
 
@@ -69,6 +74,7 @@ class M2NetModule(pl.LightningModule):
             mirror: average answers over the study and its mirror image when evaluating; refused where sides matter. The
                 checkpoint's own choice holds unless one is given.
             weighting: how the tasks' losses become one: fixed (the tasks' weights), uncertainty or gradient_norm, both on top of them.
+            tuning: how gently weights taken over are moved; see Tuning.
 
         Raises:
             ConfigError: a part or value is not usable.
@@ -77,11 +83,11 @@ class M2NetModule(pl.LightningModule):
         if not tasks:
             raise ConfigError("the model has no task", expected="at least one under model.tasks")
         self.spec = InputSpec.of(input)
-        optimizer = dict(optimizer or {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-4})
+        optimizer = dict(optimizer or DEFAULT_OPTIMIZER)
         self.save_hyperparameters(
             {
                 "network": network, "tasks": tasks, "input": self.spec.plain(), "optimizer": optimizer,
-                "schedule": schedule, "warmup": warmup, "mirror": bool(mirror), "weighting": weighting,
+                "schedule": schedule, "warmup": warmup, "mirror": bool(mirror), "weighting": weighting, "tuning": dict(tuning or {}),
             }
         )  # fmt: skip
         self.start_from, self.start_parts, self.encoder_weights = start_from, tuple(start_parts or ("encoder",)), encoder_weights
@@ -90,6 +96,7 @@ class M2NetModule(pl.LightningModule):
         if start_from and encoder_weights:
             raise ConfigError("model.start_from and model.encoder_weights are both given", expected="one of them")
         self.mirror = bool(mirror)
+        self.tuning = Tuning.of(tuning)
         factor(schedule, 0.0, warmup)
         objectives: dict[str, Objective] = {}
         heads: dict[str, dict[str, Any]] = {}
@@ -123,8 +130,21 @@ class M2NetModule(pl.LightningModule):
             raise ConfigError("model.mirror is on where lobes, sides or positions are used", remedy="Set mirror: false")
         self.about: dict[str, Any] = {"version": __version__, "trained_on": {}}
         self._started: dict[str, Any] = {}
+        self.transfer: Transfer | None = None
+        self._anchor: Anchor | None = None
         self.results: dict[str, float] = {}
         self.predictions: list[dict[str, Any]] = []
+
+    def train(self, mode: bool = True) -> M2NetModule:
+        """Switch to training or evaluation; batch statistics that are kept stay as they are."""
+        super().train(mode)
+        self.tuning.hold_statistics(self.network)
+        return self
+
+    @property
+    def meaning(self) -> Meaning:
+        """What channels and answers stand for."""
+        return Meaning(self.spec.channel_names, {task: o.answers for task, o in self._objectives() if task in self.weights})
 
     def forward(self, batch: BagBatch) -> dict[str, Output]:
         """Per task the head's output."""
@@ -246,19 +266,23 @@ class M2NetModule(pl.LightningModule):
             self._check_labels(counts)
             for _, objective in self._objectives():
                 objective.prepare(counts)
-            if self.start_from and not self.trainer.ckpt_path:
+            if self.start_from and (self.tuning.anchor or not self.trainer.ckpt_path):
                 self._start(Path(self.start_from))
             if self.encoder_weights and not self.trainer.ckpt_path:
                 self._start_published(self.encoder_weights)
 
     def _start(self, path: Path) -> None:
         checkpoint = read_checkpoint(path)
-        transfer = take_over(self.network, checkpoint, path, self.start_parts)
+        other = M2NetModule(**hyper_parameters(checkpoint))
+        self.transfer = transfer = take_over(self.network, checkpoint, path, self.start_parts, other.meaning, self.meaning)
+        self._anchor = Anchor(self.network, transfer.loaded) if self.tuning.anchor else None
         rank_zero_info(f"{path}: {transfer}")
         before = checkpoint[CHECKPOINT_MARK]
         if not before.get("trained_on", {}).get("phantom_versions"):
             rank_zero_warn(f"{path} was trained on real studies: figures are honest only if none of their patients is held out here.")
-        self._started = {"started_from": {**before, "loaded": len(transfer.loaded), "fresh": len(transfer.fresh)}}
+        self._started = {
+            "started_from": {**before, "loaded": len(transfer.loaded), "adapted": len(transfer.adapted), "fresh": len(transfer.fresh)}
+        }
 
     def _start_published(self, source: str) -> None:
         encoder = self.network.encoder
@@ -284,12 +308,27 @@ class M2NetModule(pl.LightningModule):
                 )  # fmt: skip
 
     def configure_optimizers(self) -> Any:
-        """The named optimizer; the learning rate follows the schedule over the run's progress."""
-        optimizer = build(OPTIMIZERS, self.hparams["optimizer"], "optimizer", self.parameters())
+        """The named optimizer; learning rates follow the schedule over the run's progress."""
+        given = self.hparams["optimizer"]
         schedule, warmup = self.hparams["schedule"], float(self.hparams["warmup"])
         steps = run_length(self.trainer.estimated_stepping_batches, schedule)
-        scheduler = LambdaLR(optimizer, lambda step: factor(schedule, step / steps, warmup))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        by_progress = partial(factor, schedule, warmup=warmup)
+        if self.tuning.frozen or self.tuning.layer_decay < 1:
+            if "lr" not in given:
+                raise ConfigError("model.tuning without a learning rate", expected="model.optimizer.lr")
+            groups = self.tuning.groups(self, self.network, float(given["lr"]))
+            optimizer = build(OPTIMIZERS, given, "optimizer", groups)
+            rates = LambdaLR(optimizer, self.tuning.factors(groups, by_progress, steps))
+        else:
+            optimizer = build(OPTIMIZERS, given, "optimizer", self.parameters())
+            rates = LambdaLR(optimizer, lambda step: by_progress(step / steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """A step, and the pull towards the start."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self._anchor is not None:
+            self._anchor.pull(optimizer, self.tuning.anchor)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark the checkpoint as m2net's and say what it was trained on."""

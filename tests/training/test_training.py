@@ -23,7 +23,8 @@ def test_fit_leaves_a_safe_checkpoint_that_says_what_it_saw(trained: Path) -> No
     assert about["studies"] == 6
     assert about["labels"] == {"lobes": 6, "severity:binary": 6, "diagnosis": 6, "infected": 6}
     assert about["phantom_versions"]
-    assert set(checkpoint["hyper_parameters"]) == {"network", "tasks", "input", "optimizer", "schedule", "warmup", "mirror", "weighting"}
+    kept = {"network", "tasks", "input", "optimizer", "schedule", "warmup", "mirror", "weighting", "tuning"}
+    assert set(checkpoint["hyper_parameters"]) == kept
     config = yaml.safe_load((trained / "config.yaml").read_text())
     assert config["model"]["input"] == config["data"]["input"]
     model = load_model(trained / "best.ckpt")
@@ -79,7 +80,10 @@ def test_resuming_an_unchanged_model_only(trained: Path, tmp_path: Path, configu
     assert main(["fit", "--config", str(config), "--ckpt_path", str(trained / "best.ckpt"), "--trainer.max_steps", "6"]) == 0
     wider = ["--model.network", json.dumps({"encoder": {"name": "m2unet", "width": 8}, "decoder": {"name": "m2unet", "width": 8}})]
     assert main(["fit", "--config", str(config), "--ckpt_path", str(trained / "best.ckpt"), *wider]) == 2
-    assert "holds a model with another network" in capsys.readouterr().err
+    assert "holds a run with another network" in capsys.readouterr().err
+    for words, name in ((["--model.optimizer.lr", "0.1"], "optimizer"), (["--model.tuning.frozen", "0.5"], "tuning")):
+        assert main(["fit", "--config", str(config), "--ckpt_path", str(trained / "best.ckpt"), *words]) == 2
+        assert f"holds a run with another {name};" in capsys.readouterr().err
 
 
 def test_the_same_seed_trains_the_same_weights(tmp_path: Path, configure: Configure) -> None:

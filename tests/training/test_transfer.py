@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,9 @@ from m2net.cli.main import main
 from m2net.errors import CheckpointError, ConfigError
 from m2net.networks import M2Net
 from m2net.training import M2NetModule, load_model
-from m2net.training.loading import read_checkpoint
-from m2net.training.transfer import take_over
+from m2net.training.loading import hyper_parameters, read_checkpoint
+from m2net.training.transfer import PARTS, Transfer, take_over
+from m2net.training.tuning import Anchor, Tuning
 from m2net.vocabulary import Split
 
 HEAD = {"name": "score_maps", "depths": [3, 4, 5], "bag_pool": "mean", "activation": "none"}
@@ -45,24 +47,130 @@ def test_the_encoder_is_taken_over_and_it_is_said(
     assert "tensors taken over" in caplog.text
 
 
+def changed(trained: Path, **changes: object) -> tuple[M2NetModule, M2NetModule, Transfer]:
+    """The trained model, a new one with other arguments, and what the new one took over."""
+    checkpoint = read_checkpoint(trained / "best.ckpt")
+    arguments = hyper_parameters(checkpoint)
+    torch.manual_seed(8)
+    new = M2NetModule(**(arguments | changes))
+    old = load_model(trained / "best.ckpt")
+    return old, new, take_over(new.network, checkpoint, trained / "best.ckpt", PARTS, old.meaning, new.meaning)
+
+
 def test_what_does_not_fit_is_told(trained: Path) -> None:
-    wide = M2Net(9, {"name": "m2unet", "width": 6}, {"severity": {"name": "hierarchical", "classes": 2, "concepts": [4, 4]}})
-    with pytest.raises(CheckpointError, match="no weight of"):
-        take_over(wide, read_checkpoint(trained / "best.ckpt"), trained / "best.ckpt")
-    other = M2Net(1, {"name": "m2unet", "width": 4}, {"severity": {"name": "hierarchical", "classes": 2, "concepts": [4, 4]}})
-    transfer = take_over(other, read_checkpoint(trained / "best.ckpt"), trained / "best.ckpt")
-    assert "encoder.blocks.0.0.weight" in transfer.fresh  # one channel instead of nine
-    assert "encoder.blocks.1.0.weight" in transfer.loaded
-    assert any(name.startswith("decoder.") for name in transfer.skipped)
+    network = {"encoder": {"name": "m2unet", "width": 6}, "decoder": {"name": "m2unet", "width": 4}}
+    with pytest.raises(CheckpointError, match="of the new encoder's tensors are not in"):
+        changed(trained, network=network)
+    with pytest.raises(CheckpointError, match="of the new encoder's tensors are not in"):
+        changed(trained, network={"encoder": {"name": "residual", "width": 4}, "decoder": {"name": "grid", "depth": 2}})
 
 
 @pytest.mark.parametrize("parts", [("encoder",), ("encoder", "decoder"), ("encoder", "decoder", "heads")])
 def test_parts_that_are_asked_for_are_taken(trained: Path, parts: tuple[str, ...]) -> None:
     checkpoint = read_checkpoint(trained / "best.ckpt")
-    fresh = M2NetModule(**{k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")})
-    transfer = take_over(fresh.network, checkpoint, trained / "best.ckpt", parts)
+    fresh = M2NetModule(**hyper_parameters(checkpoint))
+    transfer = take_over(fresh.network, checkpoint, trained / "best.ckpt", parts, fresh.meaning, fresh.meaning)
     assert {name.split(".")[0] for name in transfer.loaded} == set(parts)
     assert {name.split(".")[0] for name in transfer.fresh} == {"encoder", "decoder", "heads"} - set(parts)
+    assert not transfer.adapted
+
+
+def test_channels_are_matched_by_name_and_new_ones_are_silent(trained: Path) -> None:
+    """The first convolution of the trained model sees three slices and six coordinate channels."""
+    spec = {"spacing_mm": 6.0, "patch": 32, "slices": 5, "positions": False}
+    old, new, transfer = changed(trained, input=spec)
+    assert transfer.adapted == ["encoder.blocks.0.0.weight"]
+    before, after = old.network.encoder.blocks[0][0].weight, new.network.encoder.blocks[0][0].weight  # type: ignore[union-attr, index]
+    torch.testing.assert_close(after[:, 1:4], before[:, :3])
+    assert not after[:, [0, 4]].any()
+    picture = torch.randn(2, 5, 32, 32)
+    known = torch.cat([picture[:, 1:4], torch.zeros(2, 6, 32, 32)], 1)
+    torch.testing.assert_close(new.eval().network.features(picture).maps[-1], old.network.features(known).maps[-1], atol=1e-5, rtol=1e-4)
+
+
+def test_rows_of_classes_with_the_same_name_are_kept(trained: Path) -> None:
+    """From five lobes to both lungs only the background is the same; from lobes to lobes all rows are."""
+    hierarchical = {"name": "hierarchical", "concepts": [16, 8]}
+    lungs = {"head": {"name": "dense"}, "objective": {"name": "segmentation", "mask": "lungs"}}
+    ordinal = {"head": hierarchical, "objective": {"name": "severity", "scheme": "ordinal:3"}}
+    diagnosis = {"head": {"name": "pooled"}, "objective": {"name": "diagnosis"}}
+    old, new, transfer = changed(trained, tasks={"lobes": lungs, "severity": ordinal, "diagnosis": diagnosis})
+    assert transfer.adapted == ["heads.lobes.classify.bias", "heads.lobes.classify.weight"]
+    before, after = old.network.heads["lobes"].classify.weight, new.network.heads["lobes"].classify.weight  # type: ignore[union-attr]
+    torch.testing.assert_close(after[0], before[0])
+    assert len(after) == 3
+    assert not any(torch.allclose(row, other) for row in after[1:] for other in before)
+    answers = [name for name in transfer.fresh if name.startswith("heads.severity")]
+    assert len(answers) == 2  # weight and bias of the last layer; grades of another scheme mean something else
+    assert all(new.network.state_dict()[name].shape[0] == 3 for name in answers)
+    assert any(name.startswith("heads.severity.") for name in transfer.loaded)  # the concepts stay
+    assert any(name.startswith("heads.diagnosis.") for name in transfer.fresh)
+
+
+def test_classes_of_other_names_are_not_taken_for_each_other(trained: Path) -> None:
+    """Six classes then and now, but not the same six: order and identity go by name."""
+    checkpoint = read_checkpoint(trained / "best.ckpt")
+    model = M2NetModule(**hyper_parameters(checkpoint))
+    before = dataclasses.replace(model.meaning, answers={**model.meaning.answers, "lobes": ["background", "e", "d", "c", "b", "a"]})
+    now = dataclasses.replace(model.meaning, answers={**model.meaning.answers, "lobes": ["background", "a", "b", "f", "d", "e"]})
+    row = "heads.lobes.classify.bias"
+    own = model.network.state_dict()[row].clone()
+    transfer = take_over(model.network, checkpoint, trained / "best.ckpt", PARTS, before, now)
+    saved, taken = checkpoint["state_dict"][f"network.{row}"], model.network.state_dict()[row]
+    torch.testing.assert_close(taken, torch.stack([saved[0], saved[5], saved[4], own[3], saved[2], saved[1]]))
+    assert row in transfer.adapted
+
+
+def test_a_frozen_start_moves_the_heads_alone(trained: Path, configure: Callable[..., Path], tmp_path: Path) -> None:
+    """Half of the run frozen; batch statistics kept; then deeper stages move further than shallow ones."""
+    tuning = {"frozen": 0.5, "layer_decay": 0.1, "norm": "keep"}
+    start = {"start_from": str(trained / "best.ckpt"), "start_parts": ["encoder", "decoder", "heads"], "tuning": tuning}
+    sgd = {"optimizer": {"name": "sgd", "lr": 0.01}, "schedule": "constant", "warmup": 0.0}
+    before = read_checkpoint(trained / "best.ckpt")["state_dict"]
+    config = configure(tmp_path, model={**start, **sgd}, trainer={"max_steps": 4, "val_check_interval": 2})
+    keep = {"filename": "{step}", "save_top_k": "-1", "monitor": "null"}
+    words = [w for k, v in keep.items() for w in (f"--trainer.callbacks.init_args.{k}", v)]
+    assert main(["fit", "--config", str(config), *words]) == 0
+    moved = {}
+    for steps in (2, 4):
+        after = read_checkpoint(tmp_path / f"step={steps}.ckpt")["state_dict"]
+        pairs = {k: (v.float(), before[k].float()) for k, v in after.items() if not k.endswith("num_batches_tracked")}
+        moved[steps] = {k: float((a - b).norm() / b.norm().clamp(min=1e-9)) for k, (a, b) in pairs.items()}
+    assert max(v for k, v in moved[2].items() if ".encoder." in k or ".decoder." in k) == 0
+    assert max(v for k, v in moved[2].items() if ".heads." in k) > 0
+    assert max(v for k, v in moved[4].items() if "running" in k) == 0
+    weights = {k: v for k, v in moved[4].items() if ".encoder." in k and k.endswith("weight")}
+    assert 0 < weights["network.encoder.blocks.0.3.weight"] < weights["network.encoder.blocks.4.3.weight"]
+
+
+def test_the_anchor_pulls_back_what_was_taken_over() -> None:
+    """A decoupled pull of rate times strength, against the closed form."""
+    network = M2Net(1, {"name": "m2unet", "width": 2}, {"severity": {"name": "hierarchical", "classes": 2, "concepts": [4, 4]}})
+    weight = network.encoder.blocks[0][0].weight  # type: ignore[union-attr, index]
+    head = next(network.heads.parameters())
+    anchor = Anchor(network, ["encoder.blocks.0.0.weight"])
+    start, other = weight.detach().clone(), head.detach().clone()
+    with torch.no_grad():
+        weight += 1
+        head += 1
+    anchor.pull(torch.optim.SGD(network.parameters(), lr=0.1), strength=2.0)
+    torch.testing.assert_close(weight.detach(), start + 0.8)
+    torch.testing.assert_close(head.detach(), other + 1)
+
+
+def test_every_parameter_is_in_one_group_with_its_rate(trained: Path) -> None:
+    model = load_model(trained / "best.ckpt")
+    groups = Tuning.of({"layer_decay": 0.5}).groups(model, model.network, 1.0)
+    grouped = [p for group in groups for p in group["params"]]
+    assert len(grouped) == len({id(p) for p in grouped}) == len(list(model.parameters()))
+    rate = {id(p): group["lr"] for group in groups for p in group["params"]}
+    blocks = model.network.encoder.blocks
+    assert [rate[id(block[0].weight)] for block in blocks] == [0.5**5, 0.5**4, 0.5**3, 0.5**2, 0.5]  # type: ignore[union-attr, index]
+    assert {rate[id(p)] for p in model.network.decoder.parameters()} == {0.5}  # type: ignore[union-attr]
+    assert {rate[id(p)] for p in model.network.heads.parameters()} == {1.0}
+    for wrong in ({"frozen": 1.0}, {"layer_decay": 0.0}, {"anchor": -1.0}, {"norm": "batch"}, {"thaw": 1}):
+        with pytest.raises(ConfigError, match="model.tuning"):
+            Tuning.of(wrong)
 
 
 def test_wrong_starts_are_named(trained: Path, configure: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
