@@ -80,6 +80,7 @@ class M2NetModule(pl.LightningModule):
             ConfigError: a part or value is not usable.
         """
         super().__init__()
+        self.transfer: Transfer | None = None
         if not tasks:
             raise ConfigError("the model has no task", expected="at least one under model.tasks")
         self.spec = InputSpec.of(input)
@@ -130,7 +131,6 @@ class M2NetModule(pl.LightningModule):
             raise ConfigError("model.mirror is on where lobes, sides or positions are used", remedy="Set mirror: false")
         self.about: dict[str, Any] = {"version": __version__, "trained_on": {}}
         self._started: dict[str, Any] = {}
-        self.transfer: Transfer | None = None
         self._anchor: Anchor | None = None
         self.results: dict[str, float] = {}
         self.predictions: list[dict[str, Any]] = []
@@ -138,8 +138,11 @@ class M2NetModule(pl.LightningModule):
     def train(self, mode: bool = True) -> M2NetModule:
         """Switch to training or evaluation; batch statistics that are kept stay as they are."""
         super().train(mode)
-        self.tuning.hold_statistics(self.network)
+        self._hold_statistics()
         return self
+
+    def _hold_statistics(self) -> None:
+        self.tuning.hold_statistics(self.network, () if self.transfer is None else self.transfer.loaded)
 
     @property
     def meaning(self) -> Meaning:
@@ -266,7 +269,7 @@ class M2NetModule(pl.LightningModule):
             self._check_labels(counts)
             for _, objective in self._objectives():
                 objective.prepare(counts)
-            if self.start_from and (self.tuning.anchor or not self.trainer.ckpt_path):
+            if self.start_from and (self.tuning.needs_start or not self.trainer.ckpt_path):
                 self._start(Path(self.start_from))
             if self.encoder_weights and not self.trainer.ckpt_path:
                 self._start_published(self.encoder_weights)
@@ -294,6 +297,7 @@ class M2NetModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Remember what the model is trained on (after a checkpoint was restored, which says what it had seen before)."""
+        self._hold_statistics()  # Lightning keeps the mode it finds instead of calling train()
         data = getattr(self.trainer, "datamodule", None)
         resumed = {k: v for k, v in self.about.items() if k in ("started_from", "encoder_weights")}
         self.about = {"version": __version__, "trained_on": {} if data is None else data.describe(), **resumed, **self._started}

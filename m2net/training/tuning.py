@@ -28,7 +28,7 @@ class Tuning:
             from each fifth to the one before it (discriminative rates, Howard and Ruder 2018); 1 is one rate for all.
         anchor: pull of weights that were taken over towards where they started, decoupled from the gradient as AdamW's decay is (L2-SP,
             Li et al. 2018): after each step w -= rate * anchor * (w - w0).
-        norm: batch norm of encoder and decoder: train (statistics of the batches), or keep (those taken over; tiny batches have none).
+        norm: batch norm: train (statistics of the batches), or keep (those that were taken over; a tiny batch has none worth having).
     """
 
     frozen: float = 0.0
@@ -75,14 +75,16 @@ class Tuning:
 
         return [factor_of(group["shared"]) for group in groups]
 
-    def hold_statistics(self, network: M2Net) -> None:
-        """Leave batch statistics as they are where ``norm`` is keep."""
-        if self.norm != "keep":
-            return
-        for part in (network.encoder, network.decoder):
-            for layer in [] if part is None else part.modules():
-                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                    layer.eval()
+    @property
+    def needs_start(self) -> bool:
+        """Whether a resumed run, too, must know what was taken over."""
+        return bool(self.anchor) or self.norm == "keep"
+
+    def hold_statistics(self, network: M2Net, names: Collection[str]) -> None:
+        """Leave the batch statistics among these tensors as they are where ``norm`` is keep."""
+        for name, layer in network.named_modules() if self.norm == "keep" else ():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and f"{name}.running_mean" in names:
+                layer.eval()
 
 
 class Anchor:
