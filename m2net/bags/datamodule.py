@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 from m2net.bags.cutting import join
 from m2net.bags.dataset import BagDataset, EpochSampler, balanced_chances, score_target, severity_target
 from m2net.bags.inputs import InputSpec
+from m2net.bags.look import look_of
 from m2net.bags.preparing import prepare_missing, refuse_rejected, rejected_verdicts
 from m2net.bags.store import Store
 from m2net.bags.transforms import Augmentation, add_coordinates, apply_window
@@ -45,6 +47,7 @@ class BagDataModule(pl.LightningDataModule):
         allow: list[str] | None = None,
         seed: int = 0,
         balance: list[str] | None = None,
+        validate: bool = True,
     ) -> None:
         """Configure; all values are plain.
 
@@ -64,6 +67,8 @@ class BagDataModule(pl.LightningDataModule):
             seed: seeds order, sampling and augmentation.
             balance: labels that share the training draws equally, as ``lobes`` and ``severity:binary``: a study that carries a rare one is
                 drawn more often; each study once an epoch without it.
+            validate: whether a part is kept to choose the checkpoint; otherwise it trains too, and the trainer must not ask for it
+                (limit_val_batches: 0).
 
         Raises:
             ConfigError: a value is not usable.
@@ -87,6 +92,7 @@ class BagDataModule(pl.LightningDataModule):
         self.allow = tuple(allow or ())
         self.seed = seed
         self.balance = tuple(balance or ())
+        self.validate = validate
         self._manifest: Manifest | None = None
 
     @property
@@ -117,11 +123,13 @@ class BagDataModule(pl.LightningDataModule):
             folds = 1 + max((s.fold for s in self.manifest if s.fold is not None), default=-1)
             if not 0 <= self.fold < folds:
                 raise ConfigError(f"fold {self.fold} of {folds} in {self.manifest_path}", remedy="Run m2net split first")
-            chosen = [s for s in self.manifest if part_of(s, self.fold, folds) is split]
+            parts = [(s, part_of(s, self.fold, folds)) for s in self.manifest]
         else:
-            chosen = [s for s in self.manifest if s.split is split]
-            if split is Split.TEST and all(s.split is None for s in self.manifest):
-                chosen = list(self.manifest)
+            parts = [(s, s.split) for s in self.manifest]
+        wanted = (Split.TRAIN, Split.VAL) if split is Split.TRAIN and not self.validate else (split,)
+        chosen = [s for s, part in parts if part in wanted]
+        if split is Split.TEST and not (self.fold is not None and folded) and all(s.split is None for s in self.manifest):
+            chosen = list(self.manifest)
         if not chosen:
             raise ConfigError(
                 f"no study of {self.manifest_path} is in the {split} part", expected=f"rows with split = {split}, or a fold",
@@ -153,6 +161,17 @@ class BagDataModule(pl.LightningDataModule):
             known = ", ".join(sorted(set().union(*labels)))
             raise ConfigError(f"data.balance names {', '.join(missing)}, which no training study carries", expected=f"some of {known}")
         return balanced_chances(labels, self.balance)
+
+    def drawing(self) -> dict[str, Any]:
+        """How training bags are drawn, in plain values: where a fine-tuning of the model begins."""
+        return {
+            "instances": self.instances, "studies_per_batch": self.studies_per_batch, "augmentation": asdict(self.augmentation),
+            "masks": list(self.masks),
+        }  # fmt: skip
+
+    def look(self) -> dict[str, Any]:
+        """How the training studies look; see ``look_of``."""
+        return look_of(self.store, self.part(Split.TRAIN))
 
     def describe(self) -> dict[str, Any]:
         """What a model is trained on, in plain values without any identifier."""

@@ -35,20 +35,21 @@ def run(argv: list[str]) -> int:
     words = ["--config", str(given.config), *overrides]
     cli = make_cli(words, run_now=False)
     out = given.out or Path(cli.trainer.default_root_dir) / "crossval"
-    manifest = _with_folds(cli.datamodule.manifest_path, given.folds, given.seed)
+    manifest = with_folds(cli.datamodule.manifest_path, given.folds, given.seed)
     known = f"{__version__}{words}".encode() + given.config.read_bytes() + manifest.read_bytes()
     for start in (cli.model.start_from, cli.model.encoder_weights):
         if start and Path(start).is_file():
             known += file_hash(Path(start)).encode()
     tables = []
     for fold in range(given.folds):
-        tables.append((fold, _fold(words, known, manifest, fold, out / f"fold_{fold}")))
+        tables.append((fold, fold_rows(words, known, manifest, fold, out / f"fold_{fold}")))
     rows = _pool(out, cli.model, tables)
     _audit(out, cli, rows)
     return 0
 
 
-def _fold(words: list[str], known: bytes, manifest: Path, fold: int, folder: Path) -> list[dict[str, Any]]:
+def fold_rows(words: list[str], known: bytes, manifest: Path, fold: int, folder: Path) -> list[dict[str, Any]]:
+    """Predictions of one fold, trained unless ``folder`` holds them from the same words and ``known`` content."""
     from m2net.cli.lightning import make_cli
     from m2net.training.crossval import run_fold
 
@@ -66,7 +67,7 @@ def _fold(words: list[str], known: bytes, manifest: Path, fold: int, folder: Pat
         return list(csv.DictReader(file))
 
 
-def _with_folds(source: Path, folds: int, seed: int) -> Path:
+def with_folds(source: Path, folds: int, seed: int) -> Path:
     """The manifest with a fold column, written beside the one that the configuration names."""
     from m2net.studies import assign_folds, read_manifest, write_assignment
     from m2net.vocabulary import Column

@@ -18,6 +18,7 @@ COMMANDS = {
     "validate": ("lightning", "judge a model on the validation part"),
     "test": ("lightning", "judge a model on the test part, or on any new manifest"),
     "predict": ("lightning", "predict every study of a manifest"),
+    "finetune": ("finetune", "bring a trained model to new studies, and see whether it got better"),
     "crossval": ("crossval", "cross-validate a configuration, with intervals"),
     "localise": ("localise", "hold a model's saliency against infection masks"),
     "audit": ("audit", "see which shortcuts tell a label, and what is left of a model without them"),

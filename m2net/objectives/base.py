@@ -15,6 +15,9 @@ from m2net.batch import BagBatch, Output
 Statistic = Callable[[NDArray[np.int64]], float]
 """A figure of the rows of predictions.csv with these indices."""
 
+Judged = tuple[NDArray[np.float64], NDArray[np.int64]]
+"""Class probabilities (n, K), and classes (n,) with -1 = unknown or several."""
+
 
 class Objective(nn.Module):
     """A task's loss and metrics.
@@ -76,6 +79,14 @@ class Objective(nn.Module):
     def statistics(self, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
         """The task's headline figures as functions of rows, for intervals over patients."""
         raise TypeError(f"{type(self).__name__} does not define statistics()")
+
+    def judged(self, rows: list[dict[str, Any]]) -> Judged | None:
+        """Class probabilities and classes in rows of predictions.csv; None where the task gives no probabilities."""
+        return None
+
+    def rewritten(self, rows: list[dict[str, Any]], probability: NDArray[np.float64]) -> list[dict[str, Any]]:
+        """Copies of rows with other class probabilities (n, K), for tasks that are ``judged``."""
+        raise TypeError(f"{type(self).__name__} gives no probabilities")
 
     def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
         """Per bag the task's columns of predictions.csv."""

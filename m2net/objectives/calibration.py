@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 
 Values = NDArray[np.float64]
@@ -37,6 +37,24 @@ def fit_isotonic(log_p: Values, grade: Grades) -> dict[str, Any]:
     return {"isotonic": knots}
 
 
+def fit_shift(log_p: Values, label: Grades, pull: float = 1.0) -> dict[str, Any]:
+    """Temperature and one bias a class that make labels (n,) likeliest under softmax(log p / T + b), log p (n, K).
+
+    That follows a change of case mix and of confidence without learning anything of images (Alexandari et al. 2020: bias-corrected
+    temperature scaling). With few studies a quadratic ``pull`` keeps log T and b near 0.
+    """
+    rows = np.arange(len(label))
+
+    def loss(values: Values) -> float:
+        fitted = log_softmax(log_p / np.exp(values[0]) + values[1:], axis=1)
+        return float(-fitted[rows, label].sum() + pull / 2 * np.square(values).sum())
+
+    start = np.zeros(1 + log_p.shape[1])
+    bounds = [tuple(np.log(_TEMPERATURES)), *[(-10.0, 10.0)] * log_p.shape[1]]
+    found = minimize(loss, start, bounds=bounds).x
+    return {"temperature": float(np.exp(found[0])), "bias": [float(b) for b in found[1:]]}
+
+
 FITS: dict[str, Callable[[Values, Grades], dict[str, Any]]] = {
     "none": lambda log_p, grade: {},
     "temperature": fit_temperature,
@@ -51,7 +69,7 @@ def calibrated(log_p: Values, calibration: dict[str, Any]) -> Values:
         above = at_or_above(softmax(log_p, axis=1))
         put = np.stack([np.interp(above[:, k], *knots) for k, knots in enumerate(calibration["isotonic"])], axis=1)
         return of_grades(np.minimum.accumulate(put, axis=1))  # P(grade >= k) cannot grow with k
-    return np.asarray(softmax(log_p / calibration.get("temperature", 1.0), axis=1))
+    return np.asarray(softmax(log_p / calibration.get("temperature", 1.0) + np.asarray(calibration.get("bias", 0.0)), axis=1))
 
 
 def at_or_above(probability: Values) -> Values:

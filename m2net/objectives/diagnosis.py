@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
-from m2net.objectives.base import Objective, Statistic, nan_mean, nothing, number
+from m2net.objectives.base import Judged, Objective, Statistic, nan_mean, nothing, number
 from m2net.objectives.kept import Kept
 from m2net.objectives.severity import auc
 from m2net.vocabulary import Column, Diagnosis
@@ -136,6 +136,22 @@ class DiagnosisObjective(Objective):
             columns[f"{self.task}_predicted"] = self.names[int(np.argmax(row))]
             rows.append(columns | {f"{self.task}_p_{name}": p for name, p in zip(self.names, row, strict=True)})
         return rows
+
+    def judged(self, rows: list[dict[str, Any]]) -> Judged:
+        """Group probabilities, and groups where the label allows one only."""
+        probability = np.array([[number(row.get(f"{self.task}_p_{name}")) for name in self.names] for row in rows])
+        said = [str(row.get(self.task) or "") for row in rows]
+        group = [self.names.index(name) if name in self.names else -1 for name in said]
+        return probability.reshape(-1, len(self.names)), np.array(group, dtype=np.int64)
+
+    def rewritten(self, rows: list[dict[str, Any]], probability: NDArray[np.float64]) -> list[dict[str, Any]]:
+        """Rows with other group probabilities and predicted groups."""
+        return [
+            row
+            | {f"{self.task}_p_{name}": float(p) for name, p in zip(self.names, own, strict=True)}
+            | {f"{self.task}_predicted": self.names[int(own.argmax())]}
+            for row, own in zip(rows, probability, strict=True)
+        ]
 
     def statistics(self, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
         """Accuracy, weighted precision, recall and F1, and per group AUC, sensitivity and specificity."""

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
-from m2net.objectives.base import Objective, Statistic, nan_mean, nothing, number
+from m2net.objectives.base import Judged, Objective, Statistic, nan_mean, nothing, number
 from m2net.objectives.calibration import FITS, at_or_above, calibrated, of_grades
 from m2net.objectives.kept import Kept
 from m2net.objectives.reliability import brier, calibration_band, calibration_error, conformal_set, conformal_threshold, selective_risk
@@ -156,6 +156,22 @@ class SeverityObjective(Objective):
         for columns, known in zip(rows, [] if true is None else true.tolist(), strict=False):
             columns |= {f"true_{self.task}_ge{k}": q for k, q in enumerate(known[: self.classes - 1], start=1) if not math.isnan(q)}
         return rows
+
+    def judged(self, rows: list[dict[str, Any]]) -> Judged:
+        """Grade probabilities and grades."""
+        cuts = range(1, self.classes)
+        above = np.array([[number(row.get(f"{self.task}_ge{k}")) for k in cuts] for row in rows]).reshape(-1, self.classes - 1)
+        grade = np.array([number(row.get(self.task)) for row in rows])
+        return of_grades(above), np.where(np.isnan(grade), -1, grade).astype(np.int64)
+
+    def rewritten(self, rows: list[dict[str, Any]], probability: NDArray[np.float64]) -> list[dict[str, Any]]:
+        """Rows with other P(grade >= k) and predicted grades."""
+        return [
+            row
+            | {f"{self.task}_ge{k}": float(q) for k, q in enumerate(above, start=1)}
+            | {f"{self.task}_predicted": int((above >= 0.5).sum())}
+            for row, above in zip(rows, at_or_above(probability), strict=True)
+        ]
 
     def statistics(self, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
         """AUC, accuracy, sensitivity, specificity, F1 and (phantoms) the best AUC and the share of it."""

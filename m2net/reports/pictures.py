@@ -68,7 +68,12 @@ def data_url(picture: NDArray[np.uint8], size: tuple[int, int]) -> str:
     """A picture resized to (width, height) pixels, as a data URL."""
     buffer = io.BytesIO()
     Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return as_data_url(buffer.getvalue())
+
+
+def as_data_url(png: bytes) -> str:
+    """A PNG file's bytes as a data URL."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def heat(plane: NDArray[np.uint8], values: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:

@@ -61,7 +61,13 @@ def task_intervals(module: M2NetModule, rows: list[dict[str, Any]]) -> dict[str,
 
 
 class ResultsWriter(Callback):
-    """After ``test``: metrics.json and predictions.csv in the run's folder; after ``predict``: predictions.csv."""
+    """After ``test`` metrics.json and predictions.csv in the run's folder, after ``predict`` the latter; transfer.json of a start."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write what became of the weights that the fit starts from."""
+        assert isinstance(pl_module, M2NetModule)
+        if trainer.is_global_zero and pl_module.transfer is not None:
+            write_json(self._folder(trainer) / "transfer.json", pl_module.transfer.plain())
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write both files and log the table."""

@@ -16,23 +16,34 @@ from m2net.training.module import M2NetModule
 
 
 def run_fold(trainer: pl.Trainer, module: M2NetModule, data: BagDataModule, folder: Path) -> None:
-    """Train one fold and test its best checkpoint; everything is written below ``folder``.
+    """Train one fold and test its checkpoint; everything is written below ``folder``, and only there.
 
     Raises:
-        ConfigError: the trainer keeps no checkpoint that validation chooses.
+        ConfigError: see ``fit_below``.
+    """
+    trainer.loggers = [CSVLogger(folder, name="csv", version="")]
+    kept = fit_below(trainer, module, data, folder)
+    trainer.test(module, datamodule=data, ckpt_path=kept, weights_only=True, verbose=False)
+
+
+def fit_below(trainer: pl.Trainer, module: M2NetModule, data: BagDataModule, folder: Path) -> str:
+    """Train with every checkpoint below ``folder``; returns the one that validation chose, or the last where nothing validates.
+
+    Raises:
+        ConfigError: the trainer keeps no checkpoint, or none that validation chooses where there is a validation part.
     """
     keepers = [c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)]  # type: ignore[attr-defined]
-    if not any(k.monitor for k in keepers):
+    keeper = next((k for k in keepers if bool(k.monitor) == data.validate), None)
+    if keeper is None:
+        wanted = "with a monitor, so that validation chooses the checkpoint" if data.validate else "without a monitor: nothing validates"
         raise ConfigError(
-            "no ModelCheckpoint with a monitor is configured", expected="one, so that validation chooses the checkpoint",
+            f"no ModelCheckpoint {wanted.partition(',')[0].partition(':')[0]} is configured", expected=f"one {wanted}",
             remedy="Add it under trainer.callbacks, as experiments/demo/joint.yaml does",
         )  # fmt: skip
-    for keeper in keepers:
-        keeper.dirpath = str(folder)
-    trainer.loggers = [CSVLogger(folder, name="csv", version="")]
+    for each in keepers:
+        each.dirpath = str(folder)
     trainer.fit(module, datamodule=data)
-    best = next(k.best_model_path for k in keepers if k.monitor)
-    trainer.test(module, datamodule=data, ckpt_path=best or None, weights_only=True, verbose=False)
+    return keeper.best_model_path
 
 
 def pool_rows(tables: Iterable[tuple[int, list[dict[str, Any]]]]) -> list[dict[str, Any]]:

@@ -300,7 +300,8 @@ class M2NetModule(pl.LightningModule):
         self._hold_statistics()  # Lightning keeps the mode it finds instead of calling train()
         data = getattr(self.trainer, "datamodule", None)
         resumed = {k: v for k, v in self.about.items() if k in ("started_from", "encoder_weights")}
-        self.about = {"version": __version__, "trained_on": {} if data is None else data.describe(), **resumed, **self._started}
+        seen = {"trained_on": {}} if data is None else {"trained_on": data.describe(), "drawing": data.drawing(), "look": data.look()}
+        self.about = {"version": __version__, **seen, **resumed, **self._started}
 
     def _check_labels(self, counts: dict[str, int]) -> None:
         for task, objective in self._objectives():

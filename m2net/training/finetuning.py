@@ -1,0 +1,138 @@
+"""The configuration of a fine-tuning: a trained model, new studies, and settings that hold for few of them.
+
+Why these settings: docs/explanation/few_labels.md.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from m2net.bags.dataset import score_target, severity_target
+from m2net.errors import ConfigError
+from m2net.objectives import OBJECTIVES, Objective, Reading
+from m2net.studies import Study
+from m2net.training.loading import CHECKPOINT_MARK, hyper_parameters
+from m2net.vocabulary import Column, SeverityScheme
+
+TUNING = {"frozen": 0.3, "layer_decay": 0.7, "anchor": 0.1, "norm": "keep"}
+OPTIMIZER = {"name": "adamw", "lr": 0.001, "weight_decay": 0.01}
+STEPS = 240
+FEW = 50
+"""Patients below which no part can be spared: repeated folds judge, and nothing chooses a checkpoint."""
+_CHECKS = 8  # validations in a run
+_PATIENCE = 3
+_EMA = 0.98
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is going to be trained, and what is said of it.
+
+    Attributes:
+        config: what ``m2net fit`` takes.
+        trained: tasks that learn.
+        kept: tasks without a label in the new data, whose heads stay as they are.
+        changed: what differs from the checkpoint's tasks, one sentence each.
+    """
+
+    config: dict[str, Any]
+    trained: list[str]
+    kept: list[str]
+    changed: list[str]
+
+
+def plan_finetuning(
+    checkpoint: Mapping[str, Any], path: Path, studies: Sequence[Study], manifest: Path, store: Path, out: Path, *, validate: bool
+) -> Plan:  # fmt: skip
+    """Everything of the checkpoint, its tasks fitted to the labels there are.
+
+    Args:
+        checkpoint: as ``read_checkpoint`` gives it.
+        path: where it lies.
+        studies: the new studies that may be trained on.
+        manifest: where they are listed.
+        store: where they are prepared.
+        out: folder of the run.
+        validate: whether a part chooses the checkpoint; otherwise the last weights count.
+
+    Raises:
+        ConfigError: no task of the model has a label in the new data.
+    """
+    arguments = copy.deepcopy(hyper_parameters(dict(checkpoint)))
+    drawing = dict(checkpoint[CHECKPOINT_MARK].get("drawing") or {})
+    tasks, changed = _fitted_tasks(arguments["tasks"], studies)
+    targets = _targets(studies)
+    objectives = {task: _objective(parts) for task, parts in tasks.items()}
+    heads = {task: o for task, o in objectives.items() if not isinstance(o, Reading)}
+    trained = [task for task, o in heads.items() if o.target in targets and tasks[task].get("weight", 1.0) > 0]
+    if not trained:
+        known, given = ", ".join(o.target for o in heads.values()), ", ".join(sorted(targets)) or "none"
+        raise ConfigError(
+            f"no task of {path} ({known}) has a label in the new data ({given})",
+            expected="at least one", remedy="Mend the manifest, or give the tasks with --config",
+        )  # fmt: skip
+    kept = [task for task in heads if task not in trained]
+    for task in kept:
+        tasks[task]["weight"] = 0.0
+    masks = sorted({str(m) for s in studies for m in s.masks} & {o.target for o in heads.values()})
+    model = {
+        "network": arguments["network"], "tasks": tasks, "optimizer": OPTIMIZER, "schedule": "cosine", "warmup": 0.1, "tuning": TUNING,
+        "weighting": arguments.get("weighting", "fixed"), "start_from": str(path), "start_parts": ["encoder", "decoder", "heads"],
+    }  # fmt: skip
+    if arguments.get("mirror"):
+        model["mirror"] = True
+    data = {
+        "manifest": str(manifest), "store": str(store), "input": arguments["input"], "masks": masks, "validate": validate,
+        "instances": drawing.get("instances", 16), "studies_per_batch": drawing.get("studies_per_batch", 4),
+        "augmentation": drawing.get("augmentation", {}),
+    }  # fmt: skip
+    return Plan({"seed_everything": 0, "model": model, "data": data, "trainer": _trainer(out, validate)}, trained, kept, changed)
+
+
+def _fitted_tasks(tasks: dict[str, Any], studies: Sequence[Study]) -> tuple[dict[str, Any], list[str]]:
+    """The checkpoint's tasks, with severity in the scheme that the new studies are graded in where there is only one."""
+    schemes = sorted({str(s.severity_scheme) for s in studies if s.severity is not None and SeverityScheme.grades(str(s.severity_scheme))})
+    changed = []
+    for task, parts in tasks.items():
+        objective = parts["objective"]
+        scheme = objective.get("scheme", "binary")
+        if objective["name"] == "severity" and len(schemes) == 1 and schemes != [scheme]:
+            objective["scheme"] = schemes[0]
+            changed.append(f"{task}: graded {schemes[0]} instead of {scheme}; its last layer starts anew")
+    return tasks, changed
+
+
+def _objective(parts: Mapping[str, Any]) -> Objective:
+    arguments = {k: v for k, v in parts["objective"].items() if k != "name"}
+    made: Objective = OBJECTIVES[parts["objective"]["name"]](**arguments)
+    return made
+
+
+def _targets(studies: Sequence[Study]) -> set[str]:
+    found = {str(m) for s in studies for m in s.masks} | {score_target(name) for s in studies for name in s.scores}
+    found |= {severity_target(str(s.severity_scheme)) for s in studies if s.severity is not None}
+    return found | ({str(Column.DIAGNOSIS)} if any(s.possible for s in studies) else set())
+
+
+def _trainer(out: Path, validate: bool) -> dict[str, Any]:
+    callbacks: list[dict[str, Any]] = [
+        {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": _EMA}},
+    ]
+    keeper: dict[str, Any] = {"dirpath": str(out), "filename": "best", "enable_version_counter": False}
+    if validate:
+        keeper |= {"monitor": "val/score", "mode": "max"}
+        stopper = {"monitor": "val/score", "mode": "max", "patience": _PATIENCE, "check_on_train_epoch_end": False}
+        callbacks.append({"class_path": "pytorch_lightning.callbacks.EarlyStopping", "init_args": stopper})
+    callbacks.append({"class_path": "pytorch_lightning.callbacks.ModelCheckpoint", "init_args": keeper})
+    logger = {"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": {"save_dir": str(out), "name": "csv", "version": ""}}
+    trainer: dict[str, Any] = {
+        "max_steps": STEPS, "accelerator": "auto", "devices": 1, "default_root_dir": str(out), "num_sanity_val_steps": 0,
+        "log_every_n_steps": 10, "logger": logger, "callbacks": callbacks, "gradient_clip_val": 1.0,
+    }  # fmt: skip
+    if validate:
+        return {**trainer, "check_val_every_n_epoch": None, "val_check_interval": STEPS // _CHECKS}
+    return {**trainer, "limit_val_batches": 0}
