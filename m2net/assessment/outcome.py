@@ -39,7 +39,7 @@ class Comparison:
         base: of the model as it was, None where it does not know the task.
         recalibrated: of the same with new temperature and biases, None where a task has no probabilities.
         tuned: after fine-tuning, mean over repeats.
-        gain: tuned against recalibrated, or against base where that is None; above 0 is better, whatever the figure; paired by patient.
+        gain: tuned against the better of base and recalibrated; above 0 is better, whatever the figure; paired by patient.
         outcome: what the interval of the gain says.
     """
 
@@ -95,13 +95,16 @@ def compare(
     tables = [objective.statistics(rows) for rows in tuned]
     before = None if base is None else objective.statistics(base)
     put_right = None if recalibrated is None else objective.statistics(recalibrated)
-    reference = put_right or before
     found = []
     for name in [objective.primary, *(n for n in _MORE if n in tables[0] and n != objective.primary)]:
         after = _mean([table[name] for table in tables])
+        sign = -1.0 if name in _LESS_IS_BETTER else 1.0
+        everyone = np.arange(len(patients))
+        references = [table[name] for table in (before, put_right) if table is not None]
         gain, outcome = None, Outcome.UNKNOWN
-        if reference is not None:
-            gain = _interval(_difference(after, reference[name], -1.0 if name in _LESS_IS_BETTER else 1.0), patients, seed)
+        if references:  # folds that are put right one by one can spoil a ranking over all of them: the better one counts
+            best = max(references, key=lambda statistic: np.nan_to_num(sign * statistic(everyone), nan=-np.inf))
+            gain = _interval(_difference(after, best, sign), patients, seed)
             outcome = judge(gain)
         was, right = (None if table is None else _interval(table[name], patients, seed) for table in (before, put_right))
         found.append(Comparison(task, name, name == objective.primary, was, right, _interval(after, patients, seed), gain, outcome))

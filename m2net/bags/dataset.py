@@ -124,6 +124,8 @@ class EpochSampler(Sampler[Key]):
         self.size = size
         self.seed = seed
         self.epoch = 0
+        self.start = 0
+        """Draws left out at the next iteration, whose numbers go on all the same."""
         self.chances = None if chances is None else np.asarray(chances) / np.sum(chances)
 
     def set_epoch(self, epoch: int) -> None:
@@ -138,7 +140,8 @@ class EpochSampler(Sampler[Key]):
         """Yield (study, number of the draw)."""
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(self.size) if self.chances is None else rng.choice(self.size, self.size, p=self.chances)
-        for slot, index in enumerate(order):
+        start, self.start = self.start, 0
+        for slot, index in enumerate(order[start:], start):
             yield int(index), self.epoch * self.size + slot
 
 

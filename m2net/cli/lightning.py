@@ -14,6 +14,7 @@ from m2net.bags.datamodule import BagDataModule
 from m2net.errors import ConfigError
 from m2net.machine import keep_big_blocks
 from m2net.reports.results import ResultsWriter
+from m2net.reports.watching import Watcher, begin, keep_private
 from m2net.training.loading import hyper_parameters, read_checkpoint
 from m2net.training.module import DEFAULT_OPTIMIZER, M2NetModule
 from m2net.training.tuning import Tuning
@@ -31,8 +32,7 @@ class SaveConfig(SaveConfigCallback):
         name = "config.yaml" if stage == "fit" else f"config_{getattr(stage, 'value', stage)}.yaml"
         text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
         (folder / name).write_text(text, encoding="utf-8")
-        for logger in trainer.loggers:
-            logger.log_hyperparams({"config": _plain(self.config)})
+        begin(trainer, _plain(self.config), str(getattr(stage, "value", stage)))
 
 
 def _plain(config: Namespace) -> dict[str, Any]:
@@ -107,8 +107,10 @@ def _same(configured: Any, saved: Any, key: str) -> bool:
 def make_cli(argv: list[str], *, run_now: bool = True) -> M2NetCLI:
     """Build the command line; with ``run_now`` it also runs the subcommand in ``argv``."""
     keep_big_blocks()
+    keep_private()
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # the words come from m2net's own main()
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")  # batch statistics that are kept, a frozen encoder
     return M2NetCLI(
         M2NetModule,
         BagDataModule,
@@ -116,7 +118,7 @@ def make_cli(argv: list[str], *, run_now: bool = True) -> M2NetCLI:
         run=run_now,
         save_config_callback=SaveConfig if run_now else None,
         seed_everything_default=0,
-        trainer_defaults={"callbacks": [ResultsWriter()]},
+        trainer_defaults={"callbacks": [ResultsWriter(), Watcher()]},
         auto_configure_optimizers=False,
     )
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from m2net.cli.options import parser, progress
 from m2net.machine import cpu_count
-from m2net.vocabulary import Modality
+from m2net.vocabulary import Diagnosis, Modality
 
 
 def run(argv: list[str]) -> int:
     """Write files and manifest.csv."""
-    from m2net.phantoms import FORMATS, SCANNERS, SEVERITY_MODELS, CohortPlan, write_cohort
+    from m2net.phantoms import FORMATS, GRADERS, SCANNERS, SEVERITY_MODELS, CohortPlan, write_cohort
 
     options = parser(argv[0], "Write a synthetic cohort with its ground truth.")
     options.add_argument("--out", type=Path, required=True, help="folder for the files and manifest.csv")
@@ -25,11 +25,14 @@ def run(argv: list[str]) -> int:
     options.add_argument("--matrix", type=int, default=192, help="pixels along each in-plane axis; of a radiograph's longer side")
     options.add_argument("--slice-mm", type=float, help="slice thickness in mm; drawn from the site's by default")
     options.add_argument("--grades", type=int, default=2, help=f"severity grades: {', '.join(map(str, SEVERITY_MODELS))}")
+    options.add_argument("--graders", choices=list(GRADERS), default="extent", help="what the site's graders weigh (CT)")
+    options.add_argument("--mix", type=float, nargs=3, metavar="P", help=f"chances of {', '.join(Diagnosis)}; equal by default")
     options.add_argument("--workers", type=int, default=cpu_count(), help="processes")
     given = options.parse_args(argv[1:])
     kind = given.format or ("png" if given.modality == Modality.CXR else "nifti")
     size = (given.matrix, given.slice_mm, given.grades, given.pictures)
-    plan = CohortPlan(given.patients, given.seed, given.site, kind, *size, given.modality)
+    mix = None if given.mix is None else tuple(given.mix)
+    plan = CohortPlan(given.patients, given.seed, given.site, kind, *size, given.modality, given.graders, mix)
     plan.check()
     for _ in progress(write_cohort(plan, given.out, given.workers), f"Making {plan.patients} patients", plan.patients):
         pass

@@ -2,11 +2,11 @@
 
 from m2net.phantoms.cohort import FORMATS, CohortPlan, write_cohort
 from m2net.phantoms.files import write_dicom_series, write_nifti
-from m2net.phantoms.outcome import SEVERITY_MODELS, SeverityModel
+from m2net.phantoms.outcome import GRADERS, SEVERITY_MODELS, SeverityModel
 from m2net.phantoms.patient import PHANTOM_VERSION, Phantom, make_phantom
 from m2net.phantoms.scanner import SCANNERS, Scanner
 
 __all__ = [
-    "FORMATS", "PHANTOM_VERSION", "SCANNERS", "SEVERITY_MODELS", "CohortPlan", "Phantom", "Scanner", "SeverityModel", "make_phantom",
-    "write_cohort", "write_dicom_series", "write_nifti",
+    "FORMATS", "GRADERS", "PHANTOM_VERSION", "SCANNERS", "SEVERITY_MODELS", "CohortPlan", "Phantom", "Scanner", "SeverityModel",
+    "make_phantom", "write_cohort", "write_dicom_series", "write_nifti",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from PIL import Image
 from m2net.errors import ConfigError
 from m2net.machine import be_one_of_many
 from m2net.phantoms.files import write_dicom_radiograph, write_dicom_series, write_nifti
-from m2net.phantoms.outcome import SEVERITY_MODELS
+from m2net.phantoms.outcome import GRADERS
 from m2net.phantoms.patient import PHANTOM_VERSION, Phantom, make_phantom
 from m2net.phantoms.pictures import write_pictures
 from m2net.phantoms.radiographs import RADIOGRAPH_VERSION, make_radiograph
@@ -45,6 +45,9 @@ class CohortPlan:
         slice_mm: slice thickness in mm; drawn from the site's if None.
         grades: number of severity grades.
         pictures: slices of each patient (png only).
+        modality: ct or cxr.
+        graders: what the site's graders weigh, see GRADERS (ct only).
+        mix: chances of the diagnoses, in their order; equal if None.
     """
 
     patients: int
@@ -56,6 +59,8 @@ class CohortPlan:
     grades: int = 2
     pictures: int = 16
     modality: str = "ct"
+    graders: str = "extent"
+    mix: tuple[float, ...] | None = None
 
     @property
     def version(self) -> str:
@@ -66,13 +71,18 @@ class CohortPlan:
         """Raise ConfigError for what cannot be made."""
         if self.site not in SCANNERS:
             raise ConfigError(f"the site {self.site!r} is unknown", expected=f"one of {', '.join(SCANNERS)}")
-        if self.grades not in SEVERITY_MODELS:
-            raise ConfigError(f"{self.grades} severity grades", expected=f"one of {', '.join(map(str, SEVERITY_MODELS))}")
+        if self.graders not in GRADERS:
+            raise ConfigError(f"the graders {self.graders!r} are unknown", expected=f"one of {', '.join(GRADERS)}")
+        if self.grades not in GRADERS[self.graders]:
+            raise ConfigError(f"{self.grades} severity grades", expected=f"one of {', '.join(map(str, GRADERS[self.graders]))}")
+        if self.mix is not None and (len(self.mix) != len(Diagnosis) or min(self.mix) < 0 or abs(sum(self.mix) - 1) > 1e-6):
+            raise ConfigError(f"a case mix of {self.mix}", expected=f"chances of {', '.join(Diagnosis)} that sum to 1")
         if self.file_format not in FORMATS:
             raise ConfigError(f"the format {self.file_format!r} is unknown", expected=f"one of {', '.join(FORMATS)}")
-        if self.modality == Modality.CXR and (self.file_format == "nifti" or self.slice_mm is not None or self.grades != 2):
+        graded = self.grades != 2 or self.graders != "extent"
+        if self.modality == Modality.CXR and (self.file_format == "nifti" or self.slice_mm is not None or graded):
             raise ConfigError(
-                "radiographs with nifti files, a slice thickness or severity grades", expected="--format png or dicom, and neither of these"
+                "radiographs with nifti files, a slice thickness or severity grades", expected="--format png or dicom, and none of these"
             )
         if self.pictures < 1:
             raise ConfigError(f"{self.pictures} pictures a patient", expected="at least 1")
@@ -128,7 +138,8 @@ def best_auc(rows: list[dict[str, str]]) -> float:
 
 def _write_patient(plan: CohortPlan, index: int, out: Path) -> list[dict[str, str]]:
     seed = (int(plan.version), zlib.crc32(plan.site.encode()), plan.seed, index)
-    diagnosis = list(Diagnosis)[int(np.random.default_rng([*seed, 1]).integers(3))]
+    drawing = np.random.default_rng([*seed, 1])
+    diagnosis = list(Diagnosis)[int(drawing.integers(3) if plan.mix is None else drawing.choice(3, p=plan.mix))]
     name = f"{plan.site}-{plan.seed}-{index:04d}"
     temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
     rows = (_radiograph if plan.modality == Modality.CXR else _slices)(plan, seed, diagnosis, temporary, name)
@@ -174,7 +185,7 @@ def _radiograph(plan: CohortPlan, seed: tuple[int, ...], diagnosis: Diagnosis, f
 
 
 def _slices(plan: CohortPlan, seed: tuple[int, ...], diagnosis: Diagnosis, folder: Path, name: str) -> list[dict[str, str]]:
-    model = SEVERITY_MODELS[plan.grades]
+    model = GRADERS[plan.graders][plan.grades]
     phantom = make_phantom(seed, SCANNERS[plan.site], diagnosis, model, matrix=plan.matrix, slice_mm=plan.slice_mm)
     if plan.file_format == "png":
         return write_pictures(folder, phantom, plan.pictures, np.random.default_rng([*seed, 2]))

@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from m2net import __version__
 from m2net.objectives import Interval, Objective, intervals
+from m2net.reports.watching import CaseNames
 from m2net.training import M2NetModule
 
 
@@ -85,8 +86,10 @@ class ResultsWriter(Callback):
         write_table(folder / "predictions.csv", rows)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and rows:
-                shown = [c for c in rows[0] if c not in ("study_id", "patient_id")]  # no identifier leaves
-                logger.log_table("test/predictions", columns=shown, data=[[row.get(c) for c in shown] for row in rows])
+                names = CaseNames(folder)
+                shown = [c for c in rows[0] if c not in ("study_id", "patient_id", "site")]  # no identifier leaves
+                data = [[names.of(row["study_id"]), *(row.get(c) for c in shown)] for row in rows]
+                logger.log_table("test/predictions", columns=["case", *shown], data=data)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the predictions."""

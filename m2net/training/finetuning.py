@@ -131,7 +131,7 @@ def _trainer(out: Path, validate: bool) -> dict[str, Any]:
     logger = {"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": {"save_dir": str(out), "name": "csv", "version": ""}}
     trainer: dict[str, Any] = {
         "max_steps": STEPS, "accelerator": "auto", "devices": 1, "default_root_dir": str(out), "num_sanity_val_steps": 0,
-        "log_every_n_steps": 10, "logger": logger, "callbacks": callbacks, "gradient_clip_val": 1.0,
+        "log_every_n_steps": 10, "enable_model_summary": False, "logger": logger, "callbacks": callbacks, "gradient_clip_val": 1.0,
     }  # fmt: skip
     if validate:
         return {**trainer, "check_val_every_n_epoch": None, "val_check_interval": STEPS // _CHECKS}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
@@ -169,7 +171,7 @@ class M2NetModule(pl.LightningModule):
     def _losses(self, outputs: dict[str, Output], batch: BagBatch, stage: str) -> Tensor:
         losses, labelled = {}, set()
         for task, objective in self._objectives():
-            if task not in self.weights:
+            if not self.weights.get(task):
                 continue
             losses[task] = loss = objective.loss(outputs[task], batch)
             if labels := objective.labels(batch):
@@ -183,6 +185,11 @@ class M2NetModule(pl.LightningModule):
         """Log the weights that were found."""
         if self.hparams["weighting"] != "fixed":
             self.log_dict({f"weight/{task}": value for task, value in self.weighting.now().items()})
+
+    def on_train_batch_start(self, batch: BagBatch, batch_idx: int) -> None:
+        """Key dropout by seed, batch and process, so that a resumed run draws as the uninterrupted one."""
+        key = (int(os.environ.get("PL_GLOBAL_SEED", "0")), self.trainer.fit_loop.total_batch_idx, self.trainer.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
     def training_step(self, batch: BagBatch, batch_idx: int) -> Tensor:
         """Weighted sum of the tasks' losses."""
@@ -305,7 +312,7 @@ class M2NetModule(pl.LightningModule):
 
     def _check_labels(self, counts: dict[str, int]) -> None:
         for task, objective in self._objectives():
-            if task in self.weights and not counts.get(objective.target):
+            if self.weights.get(task) and not counts.get(objective.target):
                 known = ", ".join(f"{k} ({n})" for k, n in sorted(counts.items()) if n) or "nothing"
                 raise ConfigError(
                     f"no training study has a label {objective.target} for the task {task} (labelled: {known})",

@@ -119,20 +119,6 @@ def test_missing_labels_cost_nothing_but_a_task_without_any_is_an_error(
     assert "severity:binary (6)" in message
 
 
-def test_wandb_offline_run_holds_config_and_table(tmp_path: Path, configure: Configure, trained: Path) -> None:
-    logger = {"class_path": "WandbLogger", "init_args": {"save_dir": str(tmp_path), "offline": True, "project": "t"}}
-    config = configure(tmp_path)
-    words = ["--config", str(config), "--ckpt_path", str(trained / "best.ckpt"), "--trainer.logger", json.dumps(logger)]
-    assert main(["test", *words]) == 0
-    runs = list((tmp_path / "wandb").glob("offline-run-*"))
-    assert len(runs) == 1
-    tables = list(runs[0].rglob("*.table.json"))
-    assert len(tables) == 1
-    table = json.loads(tables[0].read_text())
-    assert len(table["data"]) == 2
-    assert "study_id" not in table["columns"]
-
-
 def test_crossval_pools_folds_and_keeps_what_is_done(tmp_path: Path, configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
     config, out = configure(tmp_path), tmp_path / "cv"
     words = ["crossval", "--config", str(config), "--folds", "3", "--out", str(out)]

@@ -1,0 +1,120 @@
+"""The learning curve of fine-tuning: from hospital A's model to hospital B's patients, by the commands that a user would type.
+
+python experiments/new_hospital/run.py            # everything; what is done is kept
+python experiments/new_hospital/run.py --seeds 1 --sizes 5 20   # a look
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+RUNS = Path("runs/new_hospital")
+SIZE = ["--matrix", "96", "--slice-mm", "4"]
+SITE_B = ["--site", "north", "--graders", "consolidation", "--mix", "0.15", "0.55", "0.3"]
+TEST, POOL = 320, 240
+
+
+def command(*words: str | Path) -> int:
+    """Print and run one m2net command; returns its exit code."""
+    arguments = [str(w) for w in words]
+    print(f"\n$ m2net {shlex.join(arguments)}", flush=True)
+    code = subprocess.run([sys.executable, "-m", "m2net.cli.main", *arguments], check=False).returncode
+    if code not in (0, 3):
+        sys.exit(f"m2net {arguments[0]} failed with {code}")
+    return code
+
+
+def prepare() -> None:
+    """Both cohorts, and the model of hospital A."""
+    if not (RUNS / "A" / "manifest.csv").exists():
+        command("phantom", "--out", RUNS / "A", "--patients", "320", "--seed", "71", *SIZE)
+    if not (RUNS / "B" / "manifest.csv").exists():
+        command("phantom", "--out", RUNS / "B", "--patients", str(TEST + POOL), "--seed", "72", *SIZE, *SITE_B)
+    if not (RUNS / "base" / "best.ckpt").exists():
+        command("split", RUNS / "A" / "manifest.csv", "--parts", "0.75", "0.25", "0.0")
+        command("fit", "--config", HERE / "base.yaml")
+
+
+def subset(size: int, seed: int, *, shuffled: bool = False) -> Path:
+    """Manifest of B with ``size`` training patients, drawn with B's own share of severe ones, and the test patients, always the same.
+
+    ``shuffled`` exchanges the training patients' grades: the planted failure.
+    """
+    with (RUNS / "B" / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rng = np.random.default_rng([seed, 7])
+    pool = rows[TEST:]
+    severe = [r for r in pool if r["severity"] == "1"]
+    mild = [r for r in pool if r["severity"] == "0"]
+    wanted = min(max(1, round(size * len(severe) / len(pool))), size - 1)
+    chosen = [severe[k] for k in rng.permutation(len(severe))[:wanted]] + [mild[k] for k in rng.permutation(len(mild))[: size - wanted]]
+    train = [row | {"split": "train", "infection": "", "lobes": "", "lungs": ""} for row in chosen]  # B has outcomes, no masks
+    if shuffled:
+        grades = rng.permutation([row["severity"] for row in train])
+        train = [row | {"severity": str(g)} for row, g in zip(train, grades, strict=True)]
+    test = [row | {"split": "test", "infection": "", "lobes": "", "lungs": ""} for row in rows[:TEST]]
+    path = RUNS / "B" / f"n{size}-s{seed}{'-shuffled' if shuffled else ''}.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(test[0]))
+        writer.writeheader()
+        writer.writerows(train + test)
+    return path
+
+
+def tune(size: int, seed: int, *, shuffled: bool = False) -> dict[str, Any]:
+    """Fine-tune on ``size`` patients; returns outcome.json with the exit code."""
+    manifest = subset(size, seed, shuffled=shuffled)
+    out = RUNS / "tuned" / manifest.stem
+    code = 0
+    if not (out / "outcome.json").exists():
+        code = command(
+            "finetune", "--from", RUNS / "base" / "best.ckpt", "--manifest", manifest, "--store", RUNS / "store", "--out", out,
+            "--trainer.precision=bf16-mixed", f"--seed_everything={seed}",
+        )  # fmt: skip
+        (out / "exit_code.txt").write_text(str(code))
+    outcome: dict[str, Any] = json.loads((out / "outcome.json").read_text())
+    return outcome | {"exit_code": int((out / "exit_code.txt").read_text())}
+
+
+def scratch(size: int, seed: int) -> dict[str, float]:
+    """The same network on ``size`` patients of B alone, as long as A's was trained; its test figures."""
+    out = RUNS / "scratch" / f"n{size}-s{seed}"
+    if not (out / "metrics.json").exists():
+        manifest = subset(size, seed)
+        words = ["--config", HERE / "base.yaml", "--config", HERE / "scratch.yaml", f"--data.manifest={manifest}"]
+        words += [f"--trainer.default_root_dir={out}", f"--seed_everything={seed}"]
+        keeper = {"class_path": "ModelCheckpoint", "init_args": {"dirpath": str(out), "filename": "best", "enable_version_counter": False}}
+        average = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.99}}
+        words += [f"--trainer.callbacks={json.dumps([average, keeper])}"]
+        command("fit", *words)
+        command("test", *words, "--ckpt_path", out / "best.ckpt")
+    metrics: dict[str, float] = json.loads((out / "metrics.json").read_text())
+    return metrics
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--sizes", type=int, nargs="+", default=[5, 10, 20, 50, 120])
+    options.add_argument("--seeds", type=int, default=5)
+    given = options.parse_args()
+    prepare()
+    for seed in range(given.seeds):
+        for size in given.sizes:
+            tune(size, seed)
+            scratch(size, seed)
+    tune(120, 0, shuffled=True)
+    subprocess.run([sys.executable, str(HERE / "results.py")], check=True)
+
+
+if __name__ == "__main__":
+    main()

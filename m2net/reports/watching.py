@@ -1,0 +1,177 @@
+"""What a run tells its loggers beyond curves: where it comes from, and panels to look at; no path and no name leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from torch import Tensor
+
+from m2net.batch import BagBatch, Output
+from m2net.objectives import SegmentationObjective, SeverityObjective
+from m2net.reports.pictures import COLOURS, INFECTION_COLOURS, overlay
+from m2net.training import M2NetModule
+from m2net.vocabulary import Column, LungCode
+
+_PANELS = 4  # studies shown a validation
+_PATCHES = 6  # of each, those that weighed most
+_ID_FILE, _SALT_FILE = "wandb_run_id.txt", ".case_salt"
+_PRIVATE = {
+    "WANDB__DISABLE_META": "true",  # program, arguments, host and user
+    "WANDB__DISABLE_MACHINE_INFO": "true",
+    "WANDB_DISABLE_GIT": "true",  # it would send the remote's address and the changes; the commit is told in the configuration
+    "WANDB_DISABLE_CODE": "true",
+    "WANDB_CONSOLE": "off",  # printed lines name files
+}
+_LUNGS = {LungCode.RIGHT: (86, 180, 233), LungCode.LEFT: (0, 114, 178), LungCode.SIDE_UNKNOWN: (0, 158, 115)}
+_COLOURS: dict[str, Any] = {Column.LOBES: COLOURS, Column.INFECTION: INFECTION_COLOURS, Column.LUNGS: _LUNGS}
+
+
+def keep_private() -> None:
+    """Tell wandb to send neither machine, user, path, code nor console; who wants that sets wandb's own environment variables."""
+    for name, value in _PRIVATE.items():
+        os.environ.setdefault(name, value)
+
+
+def begin(trainer: pl.Trainer, config: dict[str, Any], stage: str) -> None:
+    """Take up the Weights & Biases run of the checkpoint that is resumed, and hand every logger the configuration without paths."""
+    folder = Path(trainer.default_root_dir)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and stage == "fit":
+            _take_up(logger, folder, resumed=bool(trainer.ckpt_path))
+        logger.log_hyperparams({"config": without_paths(config), "git": git_state()})
+        if isinstance(logger, WandbLogger) and stage == "fit":
+            (folder / _ID_FILE).write_text(str(logger.experiment.id), encoding="utf-8")
+
+
+def _take_up(logger: WandbLogger, folder: Path, *, resumed: bool) -> None:
+    path = folder / _ID_FILE
+    if resumed and path.is_file() and not logger.version:
+        logger._id = path.read_text(encoding="utf-8").strip()
+        logger._wandb_init |= {"id": logger._id, "resume": "allow"}
+
+
+def without_paths(value: Any) -> Any:
+    """Plain values with everything that looks like a path taken out."""
+    if isinstance(value, dict):
+        return {k: without_paths(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [without_paths(v) for v in value]
+    return "(path)" if isinstance(value, str) and ("/" in value or "\\" in value or value.endswith((".csv", ".ckpt"))) else value
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of the working folder and whether it is changed; empty outside a repository."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10)
+        return done.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+class CaseNames:
+    """Names for cases that only the owner of the run's folder can turn back: salted hashes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the folder's salt, or make one."""
+        path = folder / _SALT_FILE
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_hex(16), encoding="utf-8")
+        self.salt = path.read_text(encoding="utf-8").strip()
+
+    def of(self, study_id: str) -> str:
+        """Twelve hexadecimal digits."""
+        return hashlib.sha256(f"{self.salt}:{study_id}".encode()).hexdigest()[:12]
+
+
+class Watcher(Callback):
+    """Sends what was trained on, and at each validation a few studies as pictures: predicted and true masks, and the heaviest patches."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Hash of the store's studies, and their counts."""
+        assert isinstance(pl_module, M2NetModule)
+        seen = {k: v for k, v in pl_module.about.get("trained_on", {}).items() if k != "sites"}
+        for logger in trainer.loggers:
+            if trainer.is_global_zero and isinstance(logger, WandbLogger):
+                logger.experiment.config.update({"trained_on": seen}, allow_val_change=True)
+
+    @torch.no_grad()
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Show the first studies."""
+        shown = [lo for lo in trainer.loggers if isinstance(lo, WandbLogger | TensorBoardLogger)]
+        if batch_idx >= _PANELS or not shown or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, M2NetModule)
+        picture, caption = panel(pl_module, batch)
+        case = CaseNames(Path(trainer.default_root_dir)).of(batch.study_ids[0])
+        for logger in shown:
+            if isinstance(logger, WandbLogger):
+                logger.log_image(f"panels/{batch_idx}", [picture], trainer.global_step, caption=[f"{case}: {caption}"])
+            else:
+                logger.experiment.add_image(f"panels/{case}", picture, trainer.global_step, dataformats="HWC")
+
+
+def panel(module: M2NetModule, batch: BagBatch) -> tuple[NDArray[np.uint8], str]:
+    """One study as a picture (rows, columns, 3), and what is said of it.
+
+    First row: the instance with most predicted foreground (the heaviest where nothing is drawn), plain, then predicted and true masks of
+    each dense task. Second row, where instances are weighed: the heaviest.
+    """
+    outputs = module.answers(batch)
+    middle = module.spec.slices // 2
+    grey = ((batch.instances[:, middle].float() + 1) * 127.5).clamp(0, 255).byte().cpu().numpy()
+    said = {task: o.logits.argmax(1).cpu().numpy().astype(np.uint8) for task, o in outputs.items() if o.logits.dim() == 4}
+    weight = next((o.instance_weight for o in outputs.values() if o.instance_weight is not None), None)
+    chosen = _shown(said, weight)
+    row = [overlay(grey[chosen], None)]
+    for task, labels in said.items():
+        objective = module.objectives[task]
+        assert isinstance(objective, SegmentationObjective)
+        colours = _COLOURS[objective.target]
+        row.append(overlay(grey[chosen], objective.as_codes(labels[chosen]), colours))
+        truth = batch.dense.get(objective.target)
+        if truth is not None and bool((truth[chosen] >= 0).any()):
+            row.append(overlay(grey[chosen], truth[chosen].clamp(min=0).cpu().numpy().astype(np.uint8), colours))
+    rows = [np.concatenate(row, axis=1)]
+    if weight is not None and len(grey) > 1:
+        order = torch.argsort(weight, descending=True)[:_PATCHES].tolist()
+        rows.append(np.concatenate([overlay(grey[k], None) for k in order], axis=1))
+    width = max(r.shape[1] for r in rows)
+    picture = np.concatenate([np.pad(r, ((0, 2), (0, width - r.shape[1]), (0, 0))) for r in rows], axis=0)
+    return picture, _caption(module, outputs, batch, weight)
+
+
+def _shown(said: dict[str, NDArray[np.uint8]], weight: Tensor | None) -> int:
+    for labels in said.values():
+        if labels.any():
+            return int((labels > 0).sum((1, 2)).argmax())
+    return 0 if weight is None else int(weight.argmax())
+
+
+def _caption(module: M2NetModule, outputs: dict[str, Output], batch: BagBatch, weight: Tensor | None) -> str:
+    texts = []
+    for task, objective in module.objectives.items():
+        if isinstance(objective, SeverityObjective):
+            (row,) = objective.rows(outputs[task], batch)
+            texts.append(f"{task} P(>=1) {row[f'{task}_ge1']:.2f}, true {row[task] if row[task] != '' else 'unknown'}")
+    if weight is not None and len(weight) > 1:
+        texts.append(f"heaviest patches {', '.join(f'{w:.2f}' for w in weight.sort(descending=True).values[:_PATCHES].tolist())}")
+    return "; ".join(texts)

@@ -1,0 +1,164 @@
+"""``m2net finetune`` as a user runs it: few patients, a held-out part, a planted failure, going on after a stop."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import yaml
+
+from m2net.cli.main import main
+from m2net.training import load_model
+
+SHORT = ["--trainer.max_steps", "3", "--trainer.log_every_n_steps", "1"]
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve patients of another site, without a split."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    words = ["--patients", "12", "--seed", "3", "--matrix", "64", "--slice-mm", "8", "--site", "north", "--graders", "consolidation"]
+    assert main(["phantom", "--out", str(folder), *words]) == 0
+    return folder / "manifest.csv"
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_few_patients_are_judged_by_repeated_folds(
+    trained: Path, elsewhere: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    out = tmp_path / "run"
+    words = ["finetune", "--from", str(trained / "best.ckpt"), "--manifest", str(elsewhere), "--store", str(tmp_path / "store")]
+    words += ["--out", str(out), "--folds", "3", "--repeats", "2", "--accept", *SHORT]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "verdict: " in said
+    outcome = json.loads((out / "outcome.json").read_text())
+    assert (outcome["patients"], outcome["folds"], outcome["repeats"]) == (12, 3, 2)
+    figures = {(f["task"], f["figure"]) for f in outcome["figures"]}
+    assert {("lobes", "dice_mean"), ("severity", "auc"), ("severity", "brier")} <= figures
+    assert outcome["transfer"]["fresh"] == outcome["transfer"]["skipped"] == 0
+    assert outcome["shift"]["before"]["case_mix"]["severity:binary"]
+    rows = rows_of(out / "predictions.csv")
+    assert sorted(row["study_id"] for row in rows if row["repeat"] == "1") == sorted(row["study_id"] for row in rows_of(elsewhere))
+    page = (out / "report.html").read_text()
+    assert "Research use only" in page
+    assert page.count("data:image/png;base64,") == 3
+    model = load_model(out / "best.ckpt")
+    assert model.about["trained_on"]["patients"] == 12
+    assert model.about["started_from"]["trained_on"]["patients"] == 6
+    judged = [load_model(out / f"repeat_0/fold_{k}/best.ckpt").about["trained_on"]["patients"] for k in range(3)]
+    assert judged == [8, 8, 8]
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.ckpt")}
+    assert main(words) == 0
+    assert "done before, kept" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*.ckpt")} == before
+
+
+def with_wrong_lobes(source: Path, target: Path) -> Path:
+    """The mask with the codes of its lobes turned round."""
+    mask = sitk.ReadImage(str(source))
+    wrong = sitk.GetImageFromArray(np.array([0, 2, 1, 5, 3, 4], np.uint8)[sitk.GetArrayFromImage(mask)])
+    wrong.CopyInformation(mask)
+    sitk.WriteImage(wrong, str(target))
+    return target
+
+
+def test_wrong_labels_are_found_out(
+    configure: Callable[..., Path], elsewhere: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    """A model that knows something of lobes, taught wrong codes, judged on right ones: worse than base, exit code 3, and all is kept."""
+    lobes = {"lobes": {"head": {"name": "dense"}, "objective": {"name": "segmentation", "mask": "lobes"}}}
+    home = tmp_path / "home"
+    home.mkdir()
+    config = configure(
+        home, model={"tasks": lobes, "optimizer": {"name": "adamw", "lr": 0.02}}, trainer={"max_steps": 120, "val_check_interval": 120}
+    )
+    assert main(["fit", "--config", str(config)]) == 0
+    rows = rows_of(elsewhere)
+    for k, row in enumerate(rows):
+        row |= {column: str(elsewhere.parent / row[column]) for column in ("image", "lobes", "lungs", "infection")}
+        row["split"] = "test" if k % 2 else "train"
+        if row["split"] == "train":
+            row["lobes"] = str(with_wrong_lobes(Path(row["lobes"]), tmp_path / f"{k}.nii.gz"))
+    manifest = write(tmp_path / "m.csv", rows)
+    words = ["finetune", "--from", str(home / "best.ckpt"), "--manifest", str(manifest), "--store", str(tmp_path / "store")]
+    words += ["--out", str(tmp_path / "run"), "--trainer.max_steps", "60", "--model.optimizer.lr", "0.02", "--model.tuning.frozen", "0"]
+    assert main(words) == 3
+    assert "verdict: WORSE THAN BASE" in capsys.readouterr().out
+    outcome = json.loads((tmp_path / "run" / "outcome.json").read_text())
+    (figure,) = [f for f in outcome["figures"] if f["primary"]]
+    assert outcome["verdict"] == "worse than base"
+    assert figure["gain"]["high"] < 0
+    assert figure["tuned"]["value"] < figure["base"]["value"] - 0.05
+    assert (tmp_path / "run" / "best.ckpt").is_file()
+    assert main([*words, "--accept"]) == 0
+    assert "done before, kept" in capsys.readouterr().out
+
+
+def test_another_scheme_starts_its_last_layer_anew_and_tasks_without_labels_are_kept(
+    trained: Path, elsewhere: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    rows = rows_of(elsewhere)
+    for k, row in enumerate(rows):
+        row |= {"image": str(elsewhere.parent / row["image"]), "lobes": "", "lungs": "", "infection": ""}
+        row |= {"severity": str(k % 3), "severity_scheme": "ordinal:3", "split": "train" if k < 6 else "val" if k < 8 else "test"}
+        row.pop("true_severity_ge1")
+    manifest = write(tmp_path / "m.csv", rows)
+    words = ["finetune", "--from", str(trained / "best.ckpt"), "--manifest", str(manifest), "--store", str(tmp_path / "store")]
+    assert main([*words, "--out", str(tmp_path / "run"), *SHORT, "--trainer.val_check_interval", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "graded ordinal:3 instead of binary; its last layer starts anew" in said
+    assert "kept as it is, no label: lobes" in said
+    outcome = json.loads((tmp_path / "run" / "outcome.json").read_text())
+    assert outcome["verdict"] == "nothing to compare"
+    assert {f["task"] for f in outcome["figures"]} == {"severity"}
+    transfer = json.loads((tmp_path / "run" / "transfer.json").read_text())
+    assert [name.rpartition(".")[2] for name in transfer["fresh"]] == ["bias", "weight"]
+    config = yaml.safe_load((tmp_path / "run" / "finetune.yaml").read_text())
+    assert config["model"]["tasks"]["lobes"]["weight"] == 0
+    saved, tuned = (load_model(p / "best.ckpt").network.heads["lobes"].state_dict() for p in (trained, tmp_path / "run"))
+    assert all(bool((saved[k] == tuned[k]).all()) for k in saved)
+
+
+def test_what_cannot_be_tuned_is_said(trained: Path, elsewhere: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = rows_of(elsewhere)
+    for row in rows:
+        row |= {column: str(elsewhere.parent / row[column]) for column in ("image", "lobes", "lungs", "infection")}
+    unlabelled = write(tmp_path / "unlabelled.csv", [row | {"lobes": "", "severity": "", "severity_scheme": ""} for row in rows])
+    untested = write(tmp_path / "untested.csv", [row | {"split": "train"} for row in rows])
+    good = {
+        "--from": str(trained / "best.ckpt"),
+        "--manifest": str(elsewhere),
+        "--store": str(tmp_path / "s"),
+        "--out": str(tmp_path / "o"),
+    }
+    narrow = tmp_path / "narrow.yaml"
+    narrow.write_text("model: {network: {encoder: {name: m2unet, width: 2}, decoder: {name: m2unet, width: 2}}}")
+    for changes, message in (
+        ({"--from": str(elsewhere)}, "cannot be read as a checkpoint"),
+        ({"--manifest": str(unlabelled)}, "has a label in the new data"),
+        ({"--manifest": str(untested)}, "expected train and test"),
+        ({"--config": str(tmp_path / "no.yaml")}, "does not exist"),
+        ({"--config": str(narrow)}, "of the new encoder's tensors are not in"),
+        ({"--folds": "1"}, "at least 2 folds"),
+    ):
+        assert main(["finetune", *(word for pair in {**good, **changes}.items() for word in pair)]) == 2
+        assert message in capsys.readouterr().err

@@ -1,0 +1,86 @@
+"""A training that is killed goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from m2net.bags.datamodule import BagDataModule
+from m2net.cli.main import main
+
+KILL = """
+import os, signal, sys
+import pytorch_lightning as pl
+from m2net.cli.lightning import make_cli
+
+class Killer(pl.Callback):
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == int(sys.argv[1]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+cli = make_cli(sys.argv[2:], run_now=False)
+cli.trainer.callbacks.insert(0, Killer())  # before this step's checkpoint is written
+cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+"""
+HEAD = {"name": "pooled", "dropout": 0.5}  # draws at random in every step
+TASKS = {"severity": {"head": HEAD, "objective": {"name": "severity", "scheme": "binary"}}}
+EMA = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.9}}
+
+
+@pytest.mark.parametrize(("killed_at", "validate_every"), [(5, 100), (6, 2)])
+def test_kill_minus_nine(configure: Callable[..., Path], tmp_path: Path, killed_at: int, validate_every: int) -> None:
+    """Six studies in batches of two: three steps an epoch; killed in the middle of one, and at the end of one where validation runs."""
+
+    def config(name: str, steps: int) -> list[str]:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        keeper = {"dirpath": str(folder), "filename": "{step}", "every_n_train_steps": 2, "save_top_k": -1}
+        callbacks = [EMA, {"class_path": "pytorch_lightning.callbacks.ModelCheckpoint", "init_args": keeper}]
+        changes = {"max_steps": steps, "callbacks": callbacks, "val_check_interval": validate_every}
+        network = {"encoder": {"name": "residual", "width": 4}}
+        path = configure(folder, model={"network": network, "tasks": TASKS}, data={"masks": [], "workers": 1}, trainer=changes)
+        return ["--config", str(path)]
+
+    assert main(["fit", *config("whole", 10)]) == 0
+    words = config("killed", 10)
+    done = subprocess.run([sys.executable, "-c", KILL, str(killed_at), *words], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    last = max((tmp_path / "killed").glob("step=*.ckpt"), key=lambda p: int(p.stem.split("=")[1]))
+    assert last.name == "step=4.ckpt"
+    assert main(["fit", *words, "--ckpt_path", str(last)]) == 0
+    one, other = (torch.load(tmp_path / name / "step=10.ckpt", weights_only=True) for name in ("whole", "killed"))
+    assert one["global_step"] == other["global_step"] == 10
+    for part in ("state_dict", "current_model_state"):
+        assert set(one[part]) == set(other[part])
+        different = [k for k in one[part] if not torch.equal(one[part][k], other[part][k])]
+        assert not different, (part, different)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_loader_goes_on_within_the_epoch(cohort: Path, store: Path, workers: int) -> None:
+    data = BagDataModule(str(cohort), str(store), input={"spacing_mm": 6.0, "patch": 32}, instances=2, studies_per_batch=2, workers=workers)
+    data.prepare_data()
+
+    def drawn(loader: object, epoch: int) -> list[tuple[list[str], list[int]]]:
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        return [(batch.study_ids, batch.draws.tolist()) for batch in loader]  # type: ignore[attr-defined]
+
+    whole = data.train_dataloader()
+    expected = [drawn(whole, epoch) for epoch in (0, 1)]
+    assert whole.state_dict() == {"handed_out": 0}  # type: ignore[attr-defined]
+    stopped = data.train_dataloader()
+    stopped.sampler.set_epoch(0)  # type: ignore[union-attr]
+    batches = iter(stopped)
+    next(batches)
+    state = stopped.state_dict()  # type: ignore[attr-defined]
+    assert state == {"handed_out": 1}
+    resumed = data.train_dataloader()
+    resumed.load_state_dict(state)  # type: ignore[attr-defined]
+    assert drawn(resumed, 0) == expected[0][1:]
+    assert drawn(resumed, 1) == expected[1]

@@ -1,0 +1,137 @@
+"""Offline runs of Weights & Biases, read back from their own files; other loggers by YAML alone; sweeps."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from m2net.bags.datamodule import BagDataModule
+from m2net.cli.lightning import M2NetCLI
+from m2net.cli.main import main
+from m2net.reports.watching import CaseNames, without_paths
+from m2net.training import M2NetModule
+from tests.training.wandb_file import records
+
+Configure = Callable[..., Path]
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+
+
+def offline(folder: Path) -> dict[str, Any]:
+    return {"class_path": "WandbLogger", "init_args": {"save_dir": str(folder), "offline": True, "project": "t"}}
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory, configure: Configure) -> Path:
+    """Folder of a fit that was watched by wandb, offline."""
+    folder = tmp_path_factory.mktemp("watched")
+    config = configure(folder, trainer={"logger": offline(folder), "max_steps": 4, "val_check_interval": 2, "log_every_n_steps": 1})
+    assert main(["fit", "--config", str(config)]) == 0
+    import wandb
+
+    wandb.finish()
+    return folder
+
+
+def runs(folder: Path) -> list[Path]:
+    return sorted((folder / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def test_an_offline_run_holds_configuration_curves_and_panels(watched: Path) -> None:
+    (path,) = runs(watched)
+    config: dict[str, Any] = {}
+    curves: dict[str, list[float]] = {}
+    for record in records(path):
+        for item in [*record.run.config.update, *record.config.update]:
+            config[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
+        for item in record.history.item:
+            curves.setdefault(item.key or "/".join(item.nested_key), []).append(json.loads(item.value_json))
+    flat = json.dumps(config)
+    assert config["config"]["model"]["network"]["encoder"] == {"name": "m2unet", "width": 4} or '"width": 4' in flat
+    assert config["trained_on"]["store_hash"]
+    assert config["trained_on"]["labels"]["lobes"] == 6
+    assert {"train/lobes/loss", "train/severity/loss", "val/lobes/dice_mean", "val/score"} <= set(curves)
+    assert len(curves["train/loss"]) == 4
+    panels = list(path.parent.rglob("media/images/panels/*.png"))
+    assert len(panels) == 2 * 2  # two validations of two studies
+
+
+def test_nothing_that_names_a_case_a_path_or_a_machine_leaves(watched: Path, rows: list[dict[str, str]]) -> None:
+    secrets = {row["study_id"] for row in rows} | {str(watched), socket.gethostname(), f"/{getpass.getuser()}/", str(Path.cwd())}
+    for file in (watched / "wandb").rglob("*"):
+        if file.is_file() and not file.is_symlink() and "logs" not in file.parts:
+            content = file.read_bytes()
+            found = [secret for secret in secrets if secret.encode() in content]
+            assert not found, (file.name, found)
+
+
+def test_the_test_table_names_cases_by_salted_hashes(watched: Path, tmp_path: Path) -> None:
+    words = ["--config", str(watched / "config.in.yaml"), "--ckpt_path", str(watched / "best.ckpt")]
+    place = ["--trainer.logger", json.dumps(offline(tmp_path)), "--trainer.default_root_dir", str(watched)]
+    assert main(["test", *words, *place]) == 0
+    (file,) = (tmp_path / "wandb").rglob("*.table.json")
+    table = json.loads(file.read_text())
+    assert table["columns"][0] == "case"
+    assert not {"study_id", "patient_id", "site"} & set(table["columns"])
+    names = CaseNames(watched)
+    predictions = (watched / "predictions.csv").read_text().splitlines()[1:]
+    assert [row[0] for row in table["data"]] == [names.of(line.split(",")[0]) for line in predictions]
+    assert CaseNames(tmp_path / "other").of("a") != names.of("a")
+    assert (watched / ".case_salt").stat().st_mode & 0o077 == 0
+
+
+def test_a_resumed_fit_is_the_same_run(watched: Path) -> None:
+    words = ["--ckpt_path", str(watched / "best.ckpt"), "--trainer.max_steps", "6"]
+    assert main(["fit", "--config", str(watched / "config.in.yaml"), *words]) == 0
+    names = {path.name for path in runs(watched)}
+    assert len(runs(watched)) == 2
+    assert len(names) == 1
+
+
+@pytest.mark.parametrize("name", ["TensorBoardLogger", "MLFlowLogger"])
+def test_other_loggers_by_yaml_alone(name: str, configure: Configure, tmp_path: Path) -> None:
+    pytest.importorskip({"TensorBoardLogger": "tensorboard", "MLFlowLogger": "mlflow"}[name])
+    arguments = {"save_dir": str(tmp_path / "log")}
+    config = configure(tmp_path, trainer={"logger": {"class_path": name, "init_args": arguments}, "max_steps": 1, "val_check_interval": 1})
+    assert main(["fit", "--config", str(config)]) == 0
+    assert any((tmp_path / "log").rglob("*"))
+
+
+def test_paths_are_taken_out() -> None:
+    given = {"a": "/data/x", "b": ["runs/store", 3, "m2unet"], "c": {"d": "C:\\x", "e": None}, "f": "manifest.csv"}
+    assert without_paths(given) == {"a": "(path)", "b": ["(path)", 3, "m2unet"], "c": {"d": "(path)", "e": None}, "f": "(path)"}
+
+
+@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "sweeps").glob("*.yaml")), ids=lambda p: p.stem)
+def test_sweeps_are_what_wandb_takes(path: Path) -> None:
+    """By wandb's own schema; and every parameter is one that the configuration of its command has or m2net fit takes."""
+    sweep = yaml.safe_load(path.read_text())
+    jsonschema.validate(sweep, json.loads((Path(__file__).parent / "wandb_sweep.schema.json").read_text()))
+    assert sweep["command"][-1] == "${args}"
+    assert all(name.split(".")[0] in ("model", "data", "trainer") for name in sweep["parameters"])
+
+
+def test_sweeps_change_what_exists(tmp_path: Path) -> None:
+    """The words that wandb's agent would append are understood: --print_config shows the values."""
+    sweep = yaml.safe_load((EXPERIMENTS / "sweeps" / "learning_rate.yaml").read_text())
+    values = {
+        "model.optimizer.lr": "0.0123",
+        "model.optimizer.weight_decay": "0.05",
+        "data.augmentation.noise": "0.05",
+        "data.instances": "16",
+    }
+    assert set(values) == set(sweep["parameters"])
+    words = [word for word in sweep["command"][2:-1] if "logger" not in word]
+    words[words.index("--config") + 1] = str(EXPERIMENTS / "demo" / "joint.yaml")
+    parser = M2NetCLI(M2NetModule, BagDataModule, args=[*words[1:], *(f"--{k}={v}" for k, v in values.items())], run=False)
+    config = parser.config.as_dict()
+    assert config["model"]["optimizer"]["lr"] == 0.0123
+    assert config["data"]["augmentation"]["noise"] == 0.05
+    assert config["data"]["instances"] == 16
