@@ -14,7 +14,7 @@ from m2net.bags.datamodule import BagDataModule
 from m2net.errors import ConfigError
 from m2net.machine import keep_big_blocks
 from m2net.reports.results import ResultsWriter
-from m2net.reports.watching import Watcher, begin, keep_private
+from m2net.reports.watching import Watcher, begin, finish, keep_private, take_up
 from m2net.training.loading import hyper_parameters, read_checkpoint
 from m2net.training.module import DEFAULT_OPTIMIZER, M2NetModule
 from m2net.training.tuning import Tuning
@@ -57,6 +57,11 @@ class M2NetCLI(LightningCLI):
         """Link the input settings; write metrics.json and predictions.csv after a test."""
         parser.link_arguments("data.input", "model.input")
 
+    def before_fit(self) -> None:
+        """Lightning calls this before it opens the loggers: a resumed fit goes on in its Weights & Biases run."""
+        if self.config["fit"].get("ckpt_path"):
+            take_up(self.trainer)
+
     def _parse_ckpt_path(self) -> None:
         """Evaluation takes the model and its input from the checkpoint; ``fit`` resumes an unchanged model only.
 
@@ -80,6 +85,8 @@ class M2NetCLI(LightningCLI):
                     f"--ckpt_path {path} holds a run with another {', '.join(changed)}", expected="the same settings, to resume it",
                     remedy="Leave --ckpt_path out to train anew, or use m2net finetune --from to bring its weights to something new",
                 )  # fmt: skip
+            if not Tuning.of(saved["tuning"]).needs_start:
+                config["model"]["start_from"] = config["model"]["encoder_weights"] = None  # the checkpoint goes further
             return
         chosen = config["model"].get("mirror")
         for key, value in saved.items():
@@ -129,4 +136,6 @@ def run(argv: list[str]) -> int:
         make_cli(argv)
     except MisconfigurationException as error:
         raise ConfigError(f"Lightning cannot run this configuration: {error}") from error
+    finally:
+        finish()
     return 0

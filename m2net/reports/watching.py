@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ _PRIVATE = {
     "WANDB_DISABLE_GIT": "true",  # it would send the remote's address and the changes; the commit is told in the configuration
     "WANDB_DISABLE_CODE": "true",
     "WANDB_CONSOLE": "off",  # printed lines name files
+    "WANDB_HOST": "private",
 }
 _LUNGS = {LungCode.RIGHT: (86, 180, 233), LungCode.LEFT: (0, 114, 178), LungCode.SIDE_UNKNOWN: (0, 158, 115)}
 _COLOURS: dict[str, Any] = {Column.LOBES: COLOURS, Column.INFECTION: INFECTION_COLOURS, Column.LUNGS: _LUNGS}
@@ -44,27 +46,34 @@ def keep_private() -> None:
 
 
 def begin(trainer: pl.Trainer, config: dict[str, Any], stage: str) -> None:
-    """Take up the Weights & Biases run of the checkpoint that is resumed, and hand every logger the configuration without paths."""
+    """Hand every logger the configuration without paths, and remember the Weights & Biases run of a fit."""
     folder = Path(trainer.default_root_dir)
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger) and stage == "fit":
-            _take_up(logger, folder, resumed=bool(trainer.ckpt_path))
         logger.log_hyperparams({"config": without_paths(config), "git": git_state()})
         if isinstance(logger, WandbLogger) and stage == "fit":
             (folder / _ID_FILE).write_text(str(logger.experiment.id), encoding="utf-8")
 
 
-def _take_up(logger: WandbLogger, folder: Path, *, resumed: bool) -> None:
-    path = folder / _ID_FILE
-    if resumed and path.is_file() and not logger.version:
-        logger._id = path.read_text(encoding="utf-8").strip()
-        logger._wandb_init |= {"id": logger._id, "resume": "allow"}
+def finish() -> None:
+    """Close the Weights & Biases run of this command, if there is one."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()
+
+
+def take_up(trainer: pl.Trainer) -> None:
+    """Go on in the Weights & Biases run that the folder's fit was, where no run is named; before the logger is opened."""
+    path = Path(trainer.default_root_dir) / _ID_FILE
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and path.is_file() and not logger.version:
+            logger._id = path.read_text(encoding="utf-8").strip()
+            logger._wandb_init |= {"id": logger._id, "resume": "allow"}
 
 
 def without_paths(value: Any) -> Any:
     """Plain values with everything that looks like a path taken out."""
     if isinstance(value, dict):
-        return {k: without_paths(v) for k, v in value.items()}
+        return {k: v if k == "monitor" else without_paths(v) for k, v in value.items()}
     if isinstance(value, list):
         return [without_paths(v) for v in value]
     return "(path)" if isinstance(value, str) and ("/" in value or "\\" in value or value.endswith((".csv", ".ckpt"))) else value

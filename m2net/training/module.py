@@ -129,6 +129,8 @@ class M2NetModule(pl.LightningModule):
         self.network = build({"m2net": M2Net}, {"name": "m2net", **network}, "network", self.spec.channels, heads=heads)
         self.network = self.network.to(memory_format=torch.channels_last)
         self.network.keep_maps = weighting == "gradient_norm"
+        for task in (t for t, weight in self.weights.items() if not weight):
+            self.network.heads[task].requires_grad_(False)
         if mirror and (self.spec.positions or SIDED & {o.target for o in objectives.values()}):
             raise ConfigError("model.mirror is on where lobes, sides or positions are used", remedy="Set mirror: false")
         self.about: dict[str, Any] = {"version": __version__, "trained_on": {}}
@@ -140,11 +142,14 @@ class M2NetModule(pl.LightningModule):
     def train(self, mode: bool = True) -> M2NetModule:
         """Switch to training or evaluation; batch statistics that are kept stay as they are."""
         super().train(mode)
-        self._hold_statistics()
+        self._hold_still()
         return self
 
-    def _hold_statistics(self) -> None:
+    def _hold_still(self) -> None:
+        """Heads of tasks that are kept, and batch statistics that are, do not change."""
         self.tuning.hold_statistics(self.network, () if self.transfer is None else self.transfer.loaded)
+        for task in (t for t, weight in self.weights.items() if not weight):
+            self.network.heads[task].eval()
 
     @property
     def meaning(self) -> Meaning:
@@ -276,9 +281,9 @@ class M2NetModule(pl.LightningModule):
             self._check_labels(counts)
             for _, objective in self._objectives():
                 objective.prepare(counts)
-            if self.start_from and (self.tuning.needs_start or not self.trainer.ckpt_path):
+            if self.start_from:
                 self._start(Path(self.start_from))
-            if self.encoder_weights and not self.trainer.ckpt_path:
+            if self.encoder_weights:
                 self._start_published(self.encoder_weights)
 
     def _start(self, path: Path) -> None:
@@ -304,7 +309,7 @@ class M2NetModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Remember what the model is trained on (after a checkpoint was restored, which says what it had seen before)."""
-        self._hold_statistics()  # Lightning keeps the mode it finds instead of calling train()
+        self._hold_still()  # Lightning keeps the mode it finds instead of calling train()
         data = getattr(self.trainer, "datamodule", None)
         resumed = {k: v for k, v in self.about.items() if k in ("started_from", "encoder_weights")}
         seen = {"trained_on": {}} if data is None else {"trained_on": data.describe(), "drawing": data.drawing(), "look": data.look()}

@@ -99,7 +99,7 @@ def test_recalibration_leaves_the_ranking_and_mends_the_rate(rng: np.random.Gene
     assert right is not None
     after = np.array([r["severity_ge1"] for r in right])
     assert roc_auc_score(truth[200:], after) == pytest.approx(roc_auc_score(truth[200:], score[200:]))
-    assert abs(after.mean() - truth[:200].mean()) < 0.05 < score[200:].mean() - truth[:200].mean() - 0.2
+    assert abs(after.mean() - truth[200:].mean()) < (score[200:].mean() - truth[200:].mean()) / 4
     assert all(r["severity_predicted"] == int(r["severity_ge1"] >= 0.5) for r in right)
     assert recalibrate(SeverityObjective("binary"), rows_of(score[:5], np.zeros(5, int)), rows) is None
     names = DiagnosisObjective().names

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 import yaml
 
 from m2net.cli.main import main
@@ -72,10 +73,10 @@ def test_few_patients_are_judged_by_repeated_folds(
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.ckpt")} == before
 
 
-def with_wrong_lobes(source: Path, target: Path) -> Path:
-    """The mask with the codes of its lobes turned round."""
+def with_kinds_exchanged(source: Path, target: Path) -> Path:
+    """The mask with ground glass called consolidation and the other way round, which no check of quality can see."""
     mask = sitk.ReadImage(str(source))
-    wrong = sitk.GetImageFromArray(np.array([0, 2, 1, 5, 3, 4], np.uint8)[sitk.GetArrayFromImage(mask)])
+    wrong = sitk.GetImageFromArray(np.array([0, 2, 1], np.uint8)[sitk.GetArrayFromImage(mask)])
     wrong.CopyInformation(mask)
     sitk.WriteImage(wrong, str(target))
     return target
@@ -84,30 +85,30 @@ def with_wrong_lobes(source: Path, target: Path) -> Path:
 def test_wrong_labels_are_found_out(
     configure: Callable[..., Path], elsewhere: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:  # fmt: skip
-    """A model that knows something of lobes, taught wrong codes, judged on right ones: worse than base, exit code 3, and all is kept."""
-    lobes = {"lobes": {"head": {"name": "dense"}, "objective": {"name": "segmentation", "mask": "lobes"}}}
+    """A model that tells ground glass from consolidation, taught the opposite, judged on right masks: worse than base, and all is kept."""
+    tasks = {"infection": {"head": {"name": "dense"}, "objective": {"name": "segmentation", "mask": "infection"}}}
     home = tmp_path / "home"
     home.mkdir()
-    config = configure(
-        home, model={"tasks": lobes, "optimizer": {"name": "adamw", "lr": 0.02}}, trainer={"max_steps": 120, "val_check_interval": 120}
-    )
+    network = {"encoder": {"name": "residual", "width": 8}, "decoder": {"name": "grid", "depth": 2, "width": 16}}
+    model = {"network": network, "tasks": tasks, "optimizer": {"name": "adamw", "lr": 0.01}}
+    data = {"masks": ["infection"], "input": {"spacing_mm": 6.0, "patch": 64, "view": "slices"}, "instances": 8}
+    config = configure(home, model=model, data=data, trainer={"max_steps": 160, "val_check_interval": 160})
     assert main(["fit", "--config", str(config)]) == 0
     rows = rows_of(elsewhere)
     for k, row in enumerate(rows):
-        row |= {column: str(elsewhere.parent / row[column]) for column in ("image", "lobes", "lungs", "infection")}
+        row |= {column: str(elsewhere.parent / row[column]) for column in ("image", "infection")} | {"lobes": "", "lungs": ""}
         row["split"] = "test" if k % 2 else "train"
         if row["split"] == "train":
-            row["lobes"] = str(with_wrong_lobes(Path(row["lobes"]), tmp_path / f"{k}.nii.gz"))
+            row["infection"] = str(with_kinds_exchanged(Path(row["infection"]), tmp_path / f"{k}.nii.gz"))
     manifest = write(tmp_path / "m.csv", rows)
     words = ["finetune", "--from", str(home / "best.ckpt"), "--manifest", str(manifest), "--store", str(tmp_path / "store")]
-    words += ["--out", str(tmp_path / "run"), "--trainer.max_steps", "60", "--model.optimizer.lr", "0.02", "--model.tuning.frozen", "0"]
+    words += ["--out", str(tmp_path / "run"), "--trainer.max_steps", "60", "--model.optimizer.lr", "0.01", "--model.tuning.frozen", "0"]
     assert main(words) == 3
     assert "verdict: WORSE THAN BASE" in capsys.readouterr().out
     outcome = json.loads((tmp_path / "run" / "outcome.json").read_text())
     (figure,) = [f for f in outcome["figures"] if f["primary"]]
     assert outcome["verdict"] == "worse than base"
     assert figure["gain"]["high"] < 0
-    assert figure["tuned"]["value"] < figure["base"]["value"] - 0.05
     assert (tmp_path / "run" / "best.ckpt").is_file()
     assert main([*words, "--accept"]) == 0
     assert "done before, kept" in capsys.readouterr().out
@@ -135,7 +136,8 @@ def test_another_scheme_starts_its_last_layer_anew_and_tasks_without_labels_are_
     config = yaml.safe_load((tmp_path / "run" / "finetune.yaml").read_text())
     assert config["model"]["tasks"]["lobes"]["weight"] == 0
     saved, tuned = (load_model(p / "best.ckpt").network.heads["lobes"].state_dict() for p in (trained, tmp_path / "run"))
-    assert all(bool((saved[k] == tuned[k]).all()) for k in saved)
+    for name, weights in saved.items():  # averaging rounds
+        torch.testing.assert_close(tuned[name], weights, rtol=1e-6, atol=1e-6)
 
 
 def test_what_cannot_be_tuned_is_said(trained: Path, elsewhere: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from m2net.cli.main import main
-from m2net.phantoms import PHANTOM_VERSION, SCANNERS, SEVERITY_MODELS, Phantom, make_phantom
+from m2net.phantoms import GRADERS, PHANTOM_VERSION, SCANNERS, SEVERITY_MODELS, Phantom, make_phantom
 from m2net.studies import find_thorax, read_image, read_manifest
 from m2net.vocabulary import Diagnosis, InfectionCode, Lobe
 
@@ -75,6 +75,32 @@ def test_grades_follow_the_stated_model(grades: int, rng: np.random.Generator) -
     drawn = np.array([model.draw(model.probabilities(share, solid), rng) for _ in range(4000)])
     for k, p in enumerate(expected, start=1):
         assert (drawn >= k).mean() == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / 4000) + 1e-9)
+
+
+def test_graders_of_density_judge_it_against_the_extent() -> None:
+    model = GRADERS["consolidation"][2]
+    share, solid = np.array([0.2, 0.4, 0.1, 0.0, 0.5]), np.array([0.0, 0.2, 0.0, 0.0, 0.1])
+    extent, dense = (sum(w * v for w, v in zip(model.lobe_weight, values, strict=True)) for values in (share, solid))
+    assert model.burden(share, solid) == pytest.approx(np.sqrt(dense / extent**0.75))
+    assert model.burden(share, share) > model.burden(share, solid) > model.burden(share, np.zeros(5)) == 0
+    assert model.burden(np.zeros(5), np.zeros(5)) == 0
+
+
+def test_case_mix_and_graders_through_the_front_door(tmp_path: Path) -> None:
+    small = ["--patients", "12", "--seed", "2", "--matrix", "48", "--slice-mm", "8"]
+    mix = ["--mix", "0", "0.2", "0.8"]
+    assert main(["phantom", "--out", str(tmp_path / "a"), *small, *mix, "--graders", "consolidation"]) == 0
+    with (tmp_path / "a" / "manifest.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    diagnoses = [row["diagnosis"] for row in rows]
+    assert "non_pneumonia" not in diagnoses
+    assert diagnoses.count("cap") > diagnoses.count("covid19")
+    for row in rows:
+        share, solid = ([float(row[f"{kind}_share_{lobe.key}"]) for lobe in Lobe] for kind in ("infected", "consolidated"))
+        expected = GRADERS["consolidation"][2].probabilities(np.array(share), np.array(solid))
+        assert float(row["true_severity_ge1"]) == pytest.approx(float(expected[0]), abs=1e-3)
+    assert main(["phantom", "--out", str(tmp_path / "b"), *small, "--mix", "0.5", "0.2", "0.8"]) == 2
+    assert main(["phantom", "--out", str(tmp_path / "c"), *small, "--modality", "cxr", "--graders", "consolidation"]) == 2
 
 
 def test_cohort_through_the_front_door(cohort: Path, rows: list[dict[str, str]]) -> None:
