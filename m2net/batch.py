@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -118,3 +118,9 @@ class Output:
             mean(self.instance_logits, other.instance_logits),
             mean(self.lobe_logits, other.lobe_logits),
         )
+
+
+def telling_weights(outputs: Mapping[str, Output]) -> Tensor | None:
+    """The first task's shares of the instances (ΣN,); None where no task has any, or all are alike and none stands out."""
+    weights = next((o.instance_weight for o in outputs.values() if o.instance_weight is not None), None)
+    return None if weights is None or bool((weights == weights[0]).all()) else weights

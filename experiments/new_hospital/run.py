@@ -87,7 +87,7 @@ def tune(size: int, seed: int, *, shuffled: bool = False) -> dict[str, Any]:
 
 
 def scratch(size: int, seed: int) -> dict[str, float]:
-    """The same network on ``size`` patients of B alone; its test figures."""
+    """The same encoder on ``size`` patients of B alone; its test figures."""
     out = RUNS / "scratch" / f"n{size}-s{seed}"
     if not (out / "metrics.json").exists():
         manifest = subset(size, seed)

@@ -10,13 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2net.objectives import Interval, Objective, patient_bootstrap
+from m2net.objectives import Interval, Objective
 from m2net.objectives.base import Statistic
+from m2net.objectives.bootstrap import resampled
 from m2net.objectives.calibration import calibrated, fit_shift
+from m2net.objectives.reliability import brier
 
 Rows = list[dict[str, Any]]
 _MORE = ("brier", "ece", "mae")
 _LESS_IS_BETTER = frozenset(_MORE)
+_RANKING = frozenset({"auc", "spearman"})
+_UNDEFINED = (
+    0.02  # share of draws without the figure above which nothing is concluded: some four labelled patients, of each class for an AUC
+)
 
 
 class Outcome(StrEnum):
@@ -26,6 +32,21 @@ class Outcome(StrEnum):
     SAME = "not distinguishable"
     WORSE = "worse than base"
     UNKNOWN = "nothing to compare"
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Held-out studies of one repeat.
+
+    Attributes:
+        rows: predictions of the fine-tuned models.
+        folds: (studies,) the fold that held each out; all 0 for a held-out part.
+        recalibrated: predictions of the base, recalibrated fold by fold on the patients that these models learnt from; None if impossible.
+    """
+
+    rows: Rows
+    folds: NDArray[np.int64]
+    recalibrated: Rows | None
 
 
 @dataclass(frozen=True)
@@ -76,39 +97,70 @@ def _log(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.log(np.clip(probability, 1e-6, 1.0)))
 
 
-def compare(
-    task: str, objective: Objective, base: Rows | None, recalibrated: Rows | None, tuned: Sequence[Rows], *, seed: int = 0
-) -> list[Comparison]:  # fmt: skip
+def compare(task: str, objective: Objective, base: Rows | None, tuned: Sequence[Repeat], *, seed: int = 0) -> list[Comparison]:
     """Compare the primary figure of a task, and its errors of probability where it has them.
 
     Args:
         task: its name.
         objective: of the fine-tuned model.
         base: rows of the base model, None where it does not know the task.
-        recalibrated: rows of the same, recalibrated.
-        tuned: rows of the fine-tuned model, one table a repeat.
+        tuned: one repeat or more.
         seed: of the resampling.
 
-    All tables hold the same studies in the same order.
+    All tables hold the same studies in the same order. Figures of ranking (AUC, Spearman's rho) are taken within each fold, for all models
+    alike: scores of different folds come from different models, and are not on one scale.
     """
-    patients = [str(row["patient_id"]) for row in tuned[0]]
-    tables = [objective.statistics(rows) for rows in tuned]
-    before = None if base is None else objective.statistics(base)
-    put_right = None if recalibrated is None else objective.statistics(recalibrated)
+    patients = [str(row["patient_id"]) for row in tuned[0].rows]
+    after = [_figures(objective, repeat.rows) for repeat in tuned]
+    before = None if base is None else [_figures(objective, base)] * len(tuned)
+    right = [_figures(objective, r.recalibrated) for r in tuned if r.recalibrated is not None] if base is not None else []
     found = []
-    for name in [objective.primary, *(n for n in _MORE if n in tables[0] and n != objective.primary)]:
-        after = _mean([table[name] for table in tables])
+    for name in [objective.primary, *(n for n in _MORE if n in after[0] and n != objective.primary)]:
+
+        def mean(tables: Sequence[Mapping[str, Statistic]], name: str = name) -> Statistic:
+            each = [_within(t[name], r.folds) if name in _RANKING else t[name] for t, r in zip(tables, tuned, strict=True)]
+            return lambda chosen: float(np.mean([statistic(chosen) for statistic in each]))
+
         sign = -1.0 if name in _LESS_IS_BETTER else 1.0
-        everyone = np.arange(len(patients))
-        references = [table[name] for table in (before, put_right) if table is not None]
-        gain, outcome = None, Outcome.UNKNOWN
-        if references:  # folds that are put right one by one can spoil a ranking over all of them: the better one counts
+        now = mean(after)
+        was, put = (None if not tables else mean(tables) for tables in (before, right if len(right) == len(tuned) else None))
+        gain = None
+        if references := [statistic for statistic in (was, put) if statistic is not None]:
+            everyone = np.arange(len(patients))
             best = max(references, key=lambda statistic: np.nan_to_num(sign * statistic(everyone), nan=-np.inf))
-            gain = _interval(_difference(after, best, sign), patients, seed)
-            outcome = judge(gain)
-        was, right = (None if table is None else _interval(table[name], patients, seed) for table in (before, put_right))
-        found.append(Comparison(task, name, name == objective.primary, was, right, _interval(after, patients, seed), gain, outcome))
+            gain = _interval(_difference(now, best, sign), patients, seed)
+        own = [None if statistic is None else _interval(statistic, patients, seed) for statistic in (was, put)]
+        outcome = Outcome.UNKNOWN if gain is None else judge(gain)
+        found.append(Comparison(task, name, name == objective.primary, own[0], own[1], _interval(now, patients, seed), gain, outcome))
     return found
+
+
+def _figures(objective: Objective, rows: Rows) -> dict[str, Statistic]:
+    """The objective's figures, and the Brier score of every task with probabilities."""
+    figures = dict(objective.statistics(rows))
+    judged = objective.judged(rows)
+    if judged is not None and "brier" not in figures:
+        probability, label = judged
+
+        def of(chosen: NDArray[np.int64]) -> float:
+            known = chosen[label[chosen] >= 0]
+            return brier(probability[known], label[known])
+
+        figures["brier"] = of
+    return figures
+
+
+def _within(statistic: Statistic, folds: NDArray[np.int64]) -> Statistic:
+    """Mean of a figure over folds, by their size, where it is defined."""
+
+    def of(chosen: NDArray[np.int64]) -> float:
+        parts = [chosen[folds[chosen] == fold] for fold in np.unique(folds)]
+        values = np.array([statistic(part) if len(part) else np.nan for part in parts])
+        sizes = np.array([len(part) for part in parts], dtype=float)
+        defined = np.isfinite(values)
+        return float(np.average(values[defined], weights=sizes[defined])) if defined.any() else float("nan")
+
+    return of
 
 
 def judge(gain: Interval) -> Outcome:
@@ -131,13 +183,16 @@ def aligned(rows: Rows, studies: Sequence[str]) -> Rows:
     return [by_study[study] for study in studies]
 
 
-def _mean(statistics: Sequence[Statistic]) -> Statistic:
-    return lambda chosen: float(np.mean([statistic(chosen) for statistic in statistics]))
-
-
 def _difference(one: Statistic, other: Statistic, sign: float) -> Statistic:
     return lambda chosen: sign * (one(chosen) - other(chosen))
 
 
 def _interval(statistic: Statistic, patients: Sequence[str], seed: int) -> Interval:
-    return Interval(statistic(np.arange(len(patients))), *patient_bootstrap(statistic, patients, seed=seed))
+    """95 % over patients; undefined where too many draws are: a handful of labelled patients promises nothing."""
+    values = resampled(statistic, patients, seed=seed)
+    defined = values[np.isfinite(values)]
+    value = statistic(np.arange(len(patients)))
+    if not len(values) or len(defined) < (1 - _UNDEFINED) * len(values):
+        return Interval(value, float("nan"), float("nan"))
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return Interval(value, float(low), float(high))

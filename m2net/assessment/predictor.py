@@ -15,7 +15,7 @@ from m2net.assessment.findings import Findings, findings_of
 from m2net.assessment.measures import LobeMeasures, measure_lobes
 from m2net.assessment.stitching import stitch_labels
 from m2net.bags import Prepared, to_source_grid
-from m2net.batch import BagBatch, Output
+from m2net.batch import BagBatch, Output, telling_weights
 from m2net.machine import fast_bfloat16
 from m2net.objectives import Objective, SegmentationObjective
 from m2net.studies import Volume
@@ -161,8 +161,8 @@ def _lung_doubts(lungs: NDArray[np.uint8] | None) -> list[str]:
 
 
 def _heaviest(outputs: dict[str, Output], batch: BagBatch) -> list[Patch]:
-    weights = next((o.instance_weight for o in outputs.values() if o.instance_weight is not None), None)
-    if weights is None or bool((weights == weights[0]).all()):  # alike, or the only one: none stands out
+    weights = telling_weights(outputs)
+    if weights is None:
         return []
     middle = batch.instances.shape[1] // 2
     chosen: list[Patch] = []

@@ -81,6 +81,8 @@ def feature_drift(module: M2NetModule, store: Store, studies: Sequence[Study]) -
             hook.remove()
     each = []
     for place, layer in enumerate(layers):
+        if place not in sums:  # a layer that the network does not use
+            continue
         assert layer.running_mean is not None
         assert layer.running_var is not None
         moved = (sums[place] / count - layer.running_mean.cpu()).abs() / (layer.running_var.cpu() + layer.eps).sqrt()

@@ -16,16 +16,17 @@ class ResumableLoader(DataLoader[BagBatch]):
     """Counts the batches handed out; Lightning keeps the count in its checkpoints (``state_dict``, ``load_state_dict``)."""
 
     _handed_out = 0
-    _skip = 0
+    _loaded: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[BagBatch]:  # type: ignore[override]
         """Batches of the epoch, from where the loaded state stopped.
 
         Nothing is drawn before the first batch is asked for, by when Lightning has told the sampler its epoch.
         """
-        skip, self._skip = self._skip, 0
-        self._handed_out = skip
         sampler: Any = self.sampler
+        loaded, self._loaded = self._loaded, None
+        skip = loaded["handed_out"] if loaded and loaded["epoch"] == _epoch(sampler) else 0
+        self._handed_out = skip
         if isinstance(sampler, EpochSampler):
             sampler.start = skip * (self.batch_size or 1)
             batches: Iterator[BagBatch] = super().__iter__()
@@ -36,9 +37,14 @@ class ResumableLoader(DataLoader[BagBatch]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Batches handed out in this epoch; none once it is over."""
-        return {"handed_out": self._handed_out % max(1, len(self))}
+        """Batches handed out, and the epoch that they belong to."""
+        return {"handed_out": self._handed_out, "epoch": _epoch(self.sampler)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Leave out as many at the next epoch."""
-        self._skip = int(state["handed_out"])
+        """Leave out as many when that epoch goes on; another one begins at its beginning."""
+        self._loaded = {name: int(value) for name, value in state.items()}
+
+
+def _epoch(sampler: Any) -> int:
+    """Epoch of a sampler, or of the one that it wraps."""
+    return int(getattr(sampler, "epoch", getattr(getattr(sampler, "sampler", None), "epoch", 0)))

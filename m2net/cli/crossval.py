@@ -36,7 +36,9 @@ def run(argv: list[str]) -> int:
     cli = make_cli(words, run_now=False)
     out = given.out or Path(cli.trainer.default_root_dir) / "crossval"
     manifest = with_folds(cli.datamodule.manifest_path, given.folds, given.seed)
-    known = f"{__version__}{words}".encode() + given.config.read_bytes() + manifest.read_bytes()
+    cli.datamodule.prepare_data()
+    content = cli.datamodule.store.hash(list(cli.datamodule.manifest))
+    known = f"{__version__}{words}{content}".encode() + given.config.read_bytes() + manifest.read_bytes()
     for start in (cli.model.start_from, cli.model.encoder_weights):
         if start and Path(start).is_file():
             known += file_hash(Path(start)).encode()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,13 @@ from m2net.cli.options import parser
 from m2net.errors import ConfigError
 
 if TYPE_CHECKING:
-    from m2net.assessment.outcome import Comparison
+    import argparse
+
+    from m2net.assessment.outcome import Comparison, Repeat
+    from m2net.assessment.shift import Shift
+    from m2net.bags.datamodule import BagDataModule
     from m2net.objectives import Objective
-    from m2net.studies import Manifest
+    from m2net.studies import Manifest, Study
     from m2net.training import M2NetModule
 
 Rows = list[dict[str, Any]]
@@ -21,30 +26,57 @@ WORSE_EXIT = 3
 _SHARES = (0.6, 0.15, 0.25)
 
 
-@dataclass(frozen=True)
-class Judged:
-    """How held-out patients are found.
+@dataclass
+class Run:
+    """One call of the command.
 
     Attributes:
-        manifest: that the run reads.
+        given: its options.
+        source: the manifest as given.
+        manifest: that the model handed on is trained with.
         folds: 0 where a test part is held out, else folds of each repeat.
-        validate: whether a part chooses the checkpoint.
+        words: configuration and overrides, as ``m2net fit`` takes them.
+        known: what the results hang on, for telling whether they are there already.
     """
 
+    given: argparse.Namespace
+    source: Manifest
     manifest: Path
     folds: int
-    validate: bool
+    words: list[str] = field(default_factory=list)
+    known: bytes = b""
+
+    @property
+    def out(self) -> Path:
+        """Folder of the run."""
+        return Path(self.given.out)
 
 
 def run(argv: list[str]) -> int:
     """Plan, train, judge, write; 3 if the model got worse."""
+    given, overrides = _options(argv)
+    from m2net.cli.lightning import lightning_run, make_cli
+    from m2net.studies import read_manifest
+
+    source = read_manifest(given.manifest)
+    manifest, folds, trainable = _judged(source, given)
+    this = Run(given, source, manifest, folds)
+    this.words = [*_write_config(this, trainable, validate=not folds and any(str(s.split) == "val" for s in trainable)), *overrides]
+    with lightning_run():
+        cli = make_cli(this.words, run_now=False)
+        cli.datamodule.prepare_data()
+        this.known = _content(this, cli.datamodule)
+        return _judge(this, cli)
+
+
+def _options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     options = parser(
         argv[0],
         "Fine-tune a trained model on new studies and judge it against the model as it was, and as it was but recalibrated, on the same "
-        "held-out patients: those of the manifest's test part; without a split, repeated folds below 50 patients, a quarter of them above. "
-        "Further words are settings of the run, as --trainer.max_steps 500.",
+        "held-out patients: those of the manifest's test part; without a split, repeated folds below 50 labelled patients, a quarter of "
+        "them above. Further words are settings of the run, as --trainer.max_steps 500.",
     )
-    options.add_argument("--from", dest="source", type=Path, required=True, help="checkpoint of the trained model")
+    options.add_argument("--from", dest="start", type=Path, required=True, help="checkpoint of the trained model")
     options.add_argument("--manifest", type=Path, required=True, help="the new studies")
     options.add_argument("--store", type=Path, required=True, help="folder of prepared studies; what is missing is prepared")
     options.add_argument("--out", type=Path, required=True, help="folder of the run: best.ckpt, outcome.json, report.html and more")
@@ -58,174 +90,180 @@ def run(argv: list[str]) -> int:
         raise ConfigError(f"the configuration {given.config} does not exist", expected="a YAML file")
     if given.folds < 2 or given.repeats < 1:
         raise ConfigError(f"{given.folds} folds, {given.repeats} repeats", expected="at least 2 folds and 1 repeat")
-    from m2net.studies import read_manifest
-    from m2net.training import read_checkpoint
-    from m2net.training.finetuning import plan_finetuning
-
-    checkpoint = read_checkpoint(given.source)
-    manifest = read_manifest(given.manifest)
-    judged = _judged(manifest, given.folds, given.seed)
-    trainable = [s for s in manifest if s.split is None or str(s.split) != "test"]
-    plan = plan_finetuning(checkpoint, given.source, trainable, judged.manifest, given.store, given.out, validate=judged.validate)
-    words = _write_config(plan.config, given.out, given.config, overrides)
-    for line in (f"learning: {', '.join(plan.trained)}", *(f"kept as it is, no label: {task}" for task in plan.kept), *plan.changed):
-        print(line)
-    return _judge(given, words, judged, manifest, overrides)
+    return given, overrides
 
 
-def _judged(manifest: Manifest, folds: int, seed: int) -> Judged:
-    """Parts that the manifest has, folds for few patients, or parts drawn here.
+def _judged(source: Manifest, given: argparse.Namespace) -> tuple[Path, int, list[Study]]:
+    """How held-out patients are found: parts that the manifest has, folds for few patients, or parts drawn here.
+
+    Returns:
+        Manifest of the model handed on, number of folds (0: a held-out part), studies that it may be trained on.
 
     Raises:
         ConfigError: a split without a training or a test part.
     """
+    from m2net.studies import read_manifest
     from m2net.studies.splits import assign_parts, write_assignment
-    from m2net.training.finetuning import FEW
+    from m2net.training.finetuning import FEW, labelled_patients
     from m2net.vocabulary import Column
 
-    parts = {str(s.split) for s in manifest if s.split is not None}
-    if parts:
-        if not {"train", "test"} <= parts:
-            raise ConfigError(
-                f"the split of {manifest.path} has {', '.join(sorted(parts))}", expected="train and test; val chooses the checkpoint",
-                remedy="Leave the column out: m2net finetune then holds patients out by itself",
-            )  # fmt: skip
-        return Judged(manifest.path, 0, "val" in parts)
-    if len({s.patient_id for s in manifest}) < FEW:
-        return Judged(manifest.path, folds, False)
-    out = manifest.path.with_name(f"{manifest.path.stem}.parts-{seed}.csv")
-    chosen = {patient: str(part) for patient, part in assign_parts(manifest.studies, _SHARES, seed).items()}
-    write_assignment(manifest, Column.SPLIT, chosen, out)
-    return Judged(out, 0, True)
+    parts = {str(s.split) for s in source if s.split is not None}
+    if parts and not {"train", "test"} <= parts:
+        raise ConfigError(
+            f"the split of {source.path} has {', '.join(sorted(parts))}", expected="train and test; val chooses the checkpoint",
+            remedy="Leave the column out: m2net finetune then holds patients out by itself",
+        )  # fmt: skip
+    path, folds = source.path, 0
+    if not parts and labelled_patients(list(source)) < FEW:
+        path, folds = source.path.with_name(f"{source.path.stem}.everyone.csv"), given.folds
+        write_assignment(source, Column.SPLIT, {s.patient_id: "train" for s in source}, path)
+    elif not parts:
+        path = source.path.with_name(f"{source.path.stem}.parts-{given.seed}.csv")
+        chosen = assign_parts(source.studies, _SHARES, given.seed)
+        write_assignment(source, Column.SPLIT, {patient: str(part) for patient, part in chosen.items()}, path)
+    return path, folds, [s for s in read_manifest(path) if str(s.split) in ("train", "val")]
 
 
-def _write_config(config: dict[str, Any], out: Path, more: Path | None, overrides: list[str]) -> list[str]:
+def _write_config(this: Run, trainable: list[Study], *, validate: bool) -> list[str]:
+    """Write finetune.yaml and say what it comes to; returns the words that name it."""
     import yaml
 
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "finetune.yaml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    return ["--config", str(path), *(["--config", str(more)] if more else []), *overrides]
+    from m2net.training import read_checkpoint
+    from m2net.training.finetuning import plan_finetuning
+
+    given = this.given
+    more = yaml.safe_load(given.config.read_text(encoding="utf-8")) if given.config else {}
+    plan = plan_finetuning(
+        read_checkpoint(given.start), given.start, trainable, this.manifest, given.store, this.out, validate=validate, folds=this.folds,
+        more=more or {},
+    )  # fmt: skip
+    this.out.mkdir(parents=True, exist_ok=True)
+    path = this.out / "finetune.yaml"
+    path.write_text(yaml.safe_dump(plan.config, sort_keys=False), encoding="utf-8")
+    for line in (f"learning: {', '.join(plan.trained)}", *(f"kept as it is, too few labels: {task}" for task in plan.kept), *plan.changed):
+        print(line)
+    return ["--config", str(path)]
 
 
-def _judge(given: Any, words: list[str], judged: Judged, manifest: Manifest, overrides: list[str]) -> int:
-    from m2net.assessment.outcome import Outcome, aligned, verdict
-    from m2net.cli.lightning import make_cli
-    from m2net.reports.finetuning import show_outcome, write_outcome
-    from m2net.training import load_model
-
-    cli = make_cli(words, run_now=False)
-    data = cli.datamodule
-    base = load_model(given.source)
-    known = _content(given, words)
-    before = _base_rows(base, data, judged.manifest, cli.trainer.precision, given.out / "base", known)
-    if judged.folds:
-        repeats = [
-            _folded(words, known, manifest.path, judged.folds, given.seed + k, given.out / f"repeat_{k}") for k in range(given.repeats)
-        ]
-        _fit_all(words, known, manifest, given.out)
-    else:
-        repeats = [_held_out(words, known, given.out)]
-    studies = [row["study_id"] for row in repeats[0]]
-    tables = [aligned(rows, studies) for rows in repeats]
-    compared = _compare(cli.model, base, before, repeats[0], tables, studies, judged.folds)
-    _write_predictions(given.out, tables)
-    outcome = verdict(compared)
-    shift = _shift(base, data, before)
-    facts = {"patients": len({r["patient_id"] for r in tables[0]}), "studies": len(studies), "folds": judged.folds, "repeats": len(tables)}
-    write_outcome(given.out, outcome, compared, shift, facts, _transferred(given.out))
-    show_outcome(outcome, compared, facts, given.out)
-    return WORSE_EXIT if outcome is Outcome.WORSE and not given.accept else 0
-
-
-def _content(given: Any, words: list[str]) -> bytes:
-    """What the results hang on, for telling whether they are there already."""
+def _content(this: Run, data: BagDataModule) -> bytes:
     from m2net import __version__
     from m2net.training import file_hash
 
-    files = [given.manifest, given.out / "finetune.yaml", *([given.config] if given.config else [])]
-    return f"{__version__}{words}{file_hash(given.source)}".encode() + b"".join(f.read_bytes() for f in files)
+    head = f"{__version__}{this.words}{file_hash(this.given.start)}{data.store.hash(list(data.manifest))}"
+    files = [Path(this.given.manifest), this.out / "finetune.yaml"]
+    return head.encode() + b"".join(file.read_bytes() for file in files)
 
 
-def _base_rows(base: M2NetModule, data: Any, manifest: Path, precision: Any, folder: Path, known: bytes) -> Rows:
-    """Predictions of the model as it was, for every study."""
-    import hashlib
+def _judge(this: Run, cli: Any) -> int:
+    from m2net.assessment.outcome import Outcome, verdict
+    from m2net.reports.finetuning import show_outcome, write_outcome
+    from m2net.reports.results import write_table
+    from m2net.training import load_model
 
+    base = load_model(this.given.start)
+    before, shift = _base(this, base, cli)
+    if this.folds:
+        tables = [_folded(this, this.given.seed + k, this.out / f"repeat_{k}") for k in range(this.given.repeats)]
+        _fit(this)
+    else:
+        tables = [_held_out(this)]
+    compared = _compare(cli.model, base, before, tables, _learnt_from(this))
+    write_table(this.out / "predictions.csv", [{"repeat": k, **row} for k, rows in enumerate(tables) for row in rows])
+    outcome = verdict(compared)
+    facts = {
+        "patients": len({r["patient_id"] for r in tables[0]}), "studies": len(tables[0]), "folds": this.folds, "repeats": len(tables),
+        "words": this.words,
+    }  # fmt: skip
+    write_outcome(this.out, outcome, compared, shift, facts, _transferred(this.out))
+    show_outcome(outcome, compared, facts, this.out)
+    return WORSE_EXIT if outcome is Outcome.WORSE and not this.given.accept else 0
+
+
+def _base(this: Run, base: M2NetModule, cli: Any) -> tuple[Rows, Shift]:
+    """Predictions of the model as it was for every study, and how these differ from what it was trained on."""
     import pytorch_lightning as pl
 
+    from m2net.assessment.shift import shift_of
     from m2net.bags.datamodule import BagDataModule
+    from m2net.bags.look import look_of
     from m2net.reports.results import ResultsWriter
 
-    key, done, table = hashlib.sha256(known).hexdigest(), folder / "done.txt", folder / "predictions.csv"
+    data, folder = cli.datamodule, this.out / "base"
+    own = BagDataModule(
+        str(this.source.path), str(data.store.root), input=base.spec.plain(), masks=list(data.masks), repair=data.store.repair,
+        workers=data.workers, prepare_workers=data.prepare_workers,
+    )  # fmt: skip
+    own.prepare_data()
+    done, table = folder / "done.txt", folder / "predictions.csv"
+    key = hashlib.sha256(this.known).hexdigest()
     if not (done.exists() and done.read_text(encoding="utf-8") == key):
-        own = BagDataModule(
-            str(manifest), str(data.store.root), input=base.spec.plain(), masks=list(data.masks), repair=data.store.repair,
-            workers=data.workers, prepare_workers=data.prepare_workers,
-        )  # fmt: skip
         trainer = pl.Trainer(
-            accelerator="auto", devices=1, precision=precision, logger=False, enable_checkpointing=False, callbacks=[ResultsWriter()],
-            default_root_dir=folder,
+            accelerator="auto", devices=1, precision=cli.trainer.precision, logger=False, enable_checkpointing=False,
+            callbacks=[ResultsWriter()], default_root_dir=folder,
         )  # fmt: skip
         trainer.predict(base, datamodule=own, return_predictions=False)
         done.write_text(key, encoding="utf-8")
-    with table.open(newline="", encoding="utf-8") as file:
+    studies = list(own.manifest)
+    return _rows(table), shift_of(base, base.about.get("look"), look_of(own.store, studies), own.store, studies)
+
+
+def _rows(path: Path) -> Rows:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def _folded(words: list[str], known: bytes, source: Path, folds: int, seed: int, folder: Path) -> Rows:
+def _folded(this: Run, seed: int, folder: Path) -> Rows:
     """Out-of-fold predictions of one repeat; each row says its fold."""
     from m2net.cli.crossval import fold_rows, with_folds
     from m2net.training.crossval import pool_rows
 
-    manifest = with_folds(source, folds, seed)
-    return pool_rows(
-        (fold, fold_rows(words, known + manifest.read_bytes(), manifest, fold, folder / f"fold_{fold}")) for fold in range(folds)
-    )
+    manifest = with_folds(this.source.path, this.folds, seed)
+    known = this.known + manifest.read_bytes()
+    words = [*this.words, "--data.validate=false"]
+    return pool_rows((fold, fold_rows(words, known, manifest, fold, folder / f"fold_{fold}")) for fold in range(this.folds))
 
 
-def _fit_all(words: list[str], known: bytes, manifest: Manifest, out: Path) -> None:
-    """The model that is handed on: trained on every patient, its settings judged by the folds."""
-    from m2net.studies.splits import write_assignment
-    from m2net.vocabulary import Column
-
-    everyone = manifest.path.with_name(f"{manifest.path.stem}.everyone.csv")
-    write_assignment(manifest, Column.SPLIT, {s.patient_id: "train" for s in manifest}, everyone)
-    _fit([*words, f"--data.manifest={everyone}"], known, out)
-
-
-def _held_out(words: list[str], known: bytes, out: Path) -> Rows:
+def _held_out(this: Run) -> Rows:
     """Predictions of the held-out part."""
-    cli, kept = _fit(words, known, out)
+    cli, kept = _fit(this)
     cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=kept, weights_only=True, verbose=False)
-    with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return _rows(this.out / "predictions.csv")
 
 
-def _fit(words: list[str], known: bytes, out: Path) -> tuple[Any, str]:
-    """Train with the configuration's own loggers, unless it is done."""
-    import hashlib
-
-    from m2net.cli.lightning import make_cli
+def _fit(this: Run) -> tuple[Any, str]:
+    """Train the model that is handed on, with the configuration's own loggers, unless it is done."""
+    from m2net.cli.lightning import SaveConfig, make_cli
+    from m2net.training import file_hash
     from m2net.training.crossval import fit_below
 
-    cli = make_cli([*words, f"--trainer.default_root_dir={out}"], run_now=False)
-    key, done, kept = hashlib.sha256(known).hexdigest(), out / "done.txt", out / "best.ckpt"
-    if done.exists() and done.read_text(encoding="utf-8") == key and kept.exists():
+    cli = make_cli([*this.words, f"--trainer.default_root_dir={this.out}"], run_now=False)
+    done, kept = this.out / "done.txt", this.out / "best.ckpt"
+    key = hashlib.sha256(this.known).hexdigest()
+    if done.exists() and kept.exists() and done.read_text(encoding="utf-8") == f"{key} {file_hash(kept)}":
         print(f"{kept}: done before, kept")
         return cli, str(kept)
     done.unlink(missing_ok=True)
-    made = fit_below(cli.trainer, cli.model, cli.datamodule, out)
-    done.write_text(key, encoding="utf-8")
+    cli.trainer.callbacks.append(SaveConfig(cli.parser, cli.config, overwrite=True))  # type: ignore[attr-defined]
+    made = fit_below(cli.trainer, cli.model, cli.datamodule, this.out)
+    done.write_text(f"{key} {file_hash(Path(made))}", encoding="utf-8")
     return cli, made
 
 
-def _compare(
-    tuned: M2NetModule, base: M2NetModule, before: Rows, folded: Rows, tables: list[Rows], studies: list[str], folds: int
-) -> list[Comparison]:  # fmt: skip
-    """Each task that learnt, against the base where that knows the same answers."""
-    from m2net.assessment.outcome import aligned, compare
+def _learnt_from(this: Run) -> set[str]:
+    """Studies that the model handed on learnt from, or was chosen by."""
+    from m2net.studies import read_manifest
 
-    fold_of = {row["study_id"]: row.get("fold") for row in folded}
+    return {s.study_id for s in read_manifest(this.manifest) if str(s.split) in ("train", "val")}
+
+
+def _compare(tuned: M2NetModule, base: M2NetModule, before: Rows, tables: list[Rows], learnt_from: set[str]) -> list[Comparison]:
+    """Each task that learnt, against the base where that knows the same answers."""
+    import numpy as np
+
+    from m2net.assessment.outcome import Repeat, aligned, compare
+
+    studies = [row["study_id"] for row in tables[0]]
+    tables = [aligned(rows, studies) for rows in tables]
     found = []
     objectives: dict[str, Objective] = dict(tuned.objectives.items())  # type: ignore[arg-type]
     for task, objective in objectives.items():
@@ -233,42 +271,28 @@ def _compare(
             continue
         was: Any = base.objectives[task] if task in base.weights else None
         same = was is not None and was.target == objective.target and was.answers == objective.answers
-        rows = aligned(before, studies) if same else None
-        right = _put_right(objective, before, studies, fold_of, folds) if same else None
-        found += compare(task, objective, rows, right, tables)
+        repeats: list[Repeat] = []
+        for rows in tables:
+            folds = np.array([int(row.get("fold", 0)) for row in rows])
+            repeats.append(Repeat(rows, folds, _put_right(objective, before, rows, learnt_from) if same else None))
+        found += compare(task, objective, aligned(before, studies) if same else None, repeats)
     return found
 
 
-def _put_right(objective: Any, before: Rows, studies: list[str], fold_of: dict[str, Any], folds: int) -> Rows | None:
+def _put_right(objective: Objective, before: Rows, rows: Rows, learnt_from: set[str]) -> Rows | None:
     """The base recalibrated on the patients that the fine-tuned model was trained on, and on no other."""
     from m2net.assessment.outcome import aligned, recalibrate
 
-    if not folds:
-        fitting = [row for row in before if row["study_id"] not in fold_of]
-        return recalibrate(objective, fitting, aligned(before, studies))
+    fold_of = {row["study_id"]: row.get("fold") for row in rows}
     done: Rows = []
-    for fold in range(folds):
-        fitting, held = ([r for r in before if (fold_of.get(r["study_id"]) == fold) is inside] for inside in (False, True))
-        rows = recalibrate(objective, fitting, held)
-        if rows is None:
+    for fold in sorted(set(fold_of.values()), key=str):
+        held = [row for row in before if row["study_id"] in fold_of and fold_of[row["study_id"]] == fold]
+        out = {row["study_id"] for row in held}
+        put = recalibrate(objective, [row for row in before if row["study_id"] in learnt_from - out], held)
+        if put is None:
             return None
-        done += rows
-    return aligned(done, studies)
-
-
-def _write_predictions(out: Path, tables: list[Rows]) -> None:
-    from m2net.reports.results import write_table
-
-    if len(tables) > 1 or "fold" in tables[0][0]:
-        write_table(out / "predictions.csv", [{"repeat": k, **row} for k, rows in enumerate(tables) for row in rows])
-
-
-def _shift(base: M2NetModule, data: Any, before: Rows) -> Any:
-    from m2net.assessment.shift import shift_of
-    from m2net.bags.look import look_of
-
-    studies = list(data.manifest)
-    return shift_of(base, base.about.get("look"), look_of(data.store, studies), data.store, studies)
+        done += put
+    return aligned(done, list(fold_of))
 
 
 def _transferred(out: Path) -> dict[str, list[str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +132,19 @@ def make_cli(argv: list[str], *, run_now: bool = True) -> M2NetCLI:
     )
 
 
-def run(argv: list[str]) -> int:
-    """Run one of Lightning's subcommands."""
+@contextmanager
+def lightning_run() -> Iterator[None]:
+    """What Lightning cannot run is the user's to mend, and the Weights & Biases run ends with the command."""
     try:
-        make_cli(argv)
+        yield
     except MisconfigurationException as error:
         raise ConfigError(f"Lightning cannot run this configuration: {error}") from error
     finally:
         finish()
+
+
+def run(argv: list[str]) -> int:
+    """Run one of Lightning's subcommands."""
+    with lightning_run():
+        make_cli(argv)
     return 0

@@ -16,6 +16,7 @@ from m2net.networks.m2unet import M2UNetDecoder, M2UNetEncoder
 from m2net.networks.registry import build
 from m2net.networks.residual import GridDecoder, ResidualEncoder
 from m2net.networks.scoremaps import ScoreMapHead
+from m2net.networks.shares import ShareHead
 from m2net.networks.smp import SmpEncoder, SmpLinknetDecoder, SmpUnetDecoder, SmpUnetPlusPlusDecoder
 from m2net.networks.vgg import HuEncoder
 
@@ -33,6 +34,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "lobe_aware": LobeAwareHead,
     "pooled": PooledHead,
     "score_maps": ScoreMapHead,
+    "shares": ShareHead,
 }
 
 
@@ -139,6 +141,9 @@ class M2Net(nn.Module):
                 raise ConfigError(f"the head of {task} reads the task {', '.join(sorted(missing))}", expected="a task with a dense head")
             if isinstance(head, LobeAwareHead) and dense[head.reads[0]] != 1 + LOBES:
                 raise ConfigError(f"the head of {task} reads {head.reads[0]}, which draws no lobes", expected="a task with mask: lobes")
+            if isinstance(head, ShareHead) and dense[head.reads[0]] != 1 + head.answers:
+                found = dense[head.reads[0]] - 1
+                raise ConfigError(f"the head of {task} reads {head.answers} classes of {head.reads[0]}", expected=f"answers: {found}")
 
     def _answers(self, images: Tensor) -> dict[str, Tensor]:
         features = self.features(images)

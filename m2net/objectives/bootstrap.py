@@ -24,8 +24,20 @@ def patient_bootstrap(
     Returns:
         Lower and upper bound; NaN where no resample is defined.
     """
-    if not len(patients):
+    values = resampled(statistic, patients, draws=draws, seed=seed)
+    defined = values[np.isfinite(values)]
+    if not len(defined):
         return float("nan"), float("nan")
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def resampled(
+    statistic: Callable[[NDArray[np.int64]], float], patients: Sequence[str], *, draws: int = 1000, seed: int = 0
+) -> NDArray[np.float64]:
+    """A statistic over resampled patients (draws,), NaN where a draw leaves it undefined; empty without patients."""
+    if not len(patients):
+        return np.empty(0)
     names, codes = np.unique(np.asarray(patients), return_inverse=True)
     members = [np.flatnonzero(codes == k) for k in range(len(names))]
     rng = np.random.default_rng(seed)
@@ -33,11 +45,7 @@ def patient_bootstrap(
     for _ in range(draws):
         chosen = rng.integers(0, len(members), len(members))
         values.append(statistic(np.concatenate([members[k] for k in chosen])))
-    defined = np.array([v for v in values if np.isfinite(v)])
-    if not len(defined):
-        return float("nan"), float("nan")
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return np.array(values, dtype=np.float64)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,11 @@ class Reading(Objective):
     classes = 0
     primary = ""
 
+    @property
+    def answers(self) -> list[str]:
+        """None of its own."""
+        return []
+
     reads: tuple[str, ...]
     """Tasks whose outputs are read."""
 

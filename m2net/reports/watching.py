@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from m2net.batch import BagBatch, Output
+from m2net.batch import BagBatch, Output, telling_weights
 from m2net.objectives import SegmentationObjective, SeverityObjective
 from m2net.reports.pictures import COLOURS, INFECTION_COLOURS, overlay
 from m2net.training import M2NetModule
@@ -26,6 +26,11 @@ from m2net.vocabulary import Column, LungCode
 
 _PANELS = 4  # studies shown a validation
 _PATCHES = 6  # of each, those that weighed most
+_HIDDEN = "(path)"
+_NAMING = frozenset(
+    {"manifest", "store", "allow", "dirpath", "save_dir", "default_root_dir", "start_from", "encoder_weights", "ckpt_path", "config"}
+)
+"""Settings that name files, folders or studies."""
 _ID_FILE, _SALT_FILE = "wandb_run_id.txt", ".case_salt"
 _PRIVATE = {
     "WANDB__DISABLE_META": "true",  # program, arguments, host and user
@@ -71,12 +76,12 @@ def take_up(trainer: pl.Trainer) -> None:
 
 
 def without_paths(value: Any) -> Any:
-    """Plain values with everything that looks like a path taken out."""
+    """Plain values without those that name files, folders or studies, and without what looks like a path."""
     if isinstance(value, dict):
-        return {k: v if k == "monitor" else without_paths(v) for k, v in value.items()}
+        return {k: v if k == "monitor" else _HIDDEN if k in _NAMING and v is not None else without_paths(v) for k, v in value.items()}
     if isinstance(value, list):
         return [without_paths(v) for v in value]
-    return "(path)" if isinstance(value, str) and ("/" in value or "\\" in value or value.endswith((".csv", ".ckpt"))) else value
+    return _HIDDEN if isinstance(value, str) and ("/" in value or "\\" in value) else value
 
 
 def git_state() -> dict[str, Any]:
@@ -148,7 +153,7 @@ def panel(module: M2NetModule, batch: BagBatch) -> tuple[NDArray[np.uint8], str]
     middle = module.spec.slices // 2
     grey = ((batch.instances[:, middle].float() + 1) * 127.5).clamp(0, 255).byte().cpu().numpy()
     said = {task: o.logits.argmax(1).cpu().numpy().astype(np.uint8) for task, o in outputs.items() if o.logits.dim() == 4}
-    weight = next((o.instance_weight for o in outputs.values() if o.instance_weight is not None), None)
+    weight = telling_weights(outputs)
     chosen = _shown(said, weight)
     row = [overlay(grey[chosen], None)]
     for task, labels in said.items():

@@ -43,6 +43,11 @@ def fit_below(trainer: pl.Trainer, module: M2NetModule, data: BagDataModule, fol
     for each in keepers:
         each.dirpath = str(folder)
     trainer.fit(module, datamodule=data)
+    if not keeper.best_model_path:
+        raise ConfigError(
+            "the run ended before a checkpoint was written", expected="a validation within it",
+            remedy="Lower trainer.val_check_interval, or raise trainer.max_steps",
+        )  # fmt: skip
     return keeper.best_model_path
 
 

@@ -20,7 +20,7 @@ from m2net.vocabulary import Column, SeverityScheme
 
 TUNING = {"frozen": 0.3, "layer_decay": 0.7, "anchor": 0.1, "norm": "keep"}
 OPTIMIZER = {"name": "adamw", "lr": 0.001, "weight_decay": 0.01}
-STEPS = 240
+EPOCHS, LEAST_STEPS = 16, 30
 FEW = 50
 """Patients below which no part can be spared: repeated folds judge, and nothing chooses a checkpoint."""
 _CHECKS = 8  # validations in a run
@@ -35,7 +35,7 @@ class Plan:
     Attributes:
         config: what ``m2net fit`` takes.
         trained: tasks that learn.
-        kept: tasks without a label in the new data, whose heads stay as they are.
+        kept: tasks with too few labels in the new data, whose heads stay as they are.
         changed: what differs from the checkpoint's tasks, one sentence each.
     """
 
@@ -45,8 +45,18 @@ class Plan:
     changed: list[str]
 
 
+def labelled_patients(studies: Sequence[Study]) -> int:
+    """Patients with the commonest label."""
+    carried: dict[str, set[str]] = {}
+    for study in studies:
+        for target in _targets([study]):
+            carried.setdefault(target, set()).add(study.patient_id)
+    return max((len(patients) for patients in carried.values()), default=0)
+
+
 def plan_finetuning(
-    checkpoint: Mapping[str, Any], path: Path, studies: Sequence[Study], manifest: Path, store: Path, out: Path, *, validate: bool
+    checkpoint: Mapping[str, Any], path: Path, studies: Sequence[Study], manifest: Path, store: Path, out: Path, *, validate: bool,
+    folds: int = 0, more: Mapping[str, Any] | None = None,
 ) -> Plan:  # fmt: skip
     """Everything of the checkpoint, its tasks fitted to the labels there are.
 
@@ -58,26 +68,32 @@ def plan_finetuning(
         store: where they are prepared.
         out: folder of the run.
         validate: whether a part chooses the checkpoint; otherwise the last weights count.
+        folds: that judge; a label must be known of so many patients, so that no fold trains without it.
+        more: what shall differ, as a configuration of ``m2net fit``; ``model.tasks`` replaces the checkpoint's.
 
     Raises:
-        ConfigError: no task of the model has a label in the new data.
+        ConfigError: no task of the model has enough labels in the new data.
     """
     arguments = copy.deepcopy(hyper_parameters(dict(checkpoint)))
     drawing = dict(checkpoint[CHECKPOINT_MARK].get("drawing") or {})
-    tasks, changed = _fitted_tasks(arguments["tasks"], studies)
-    targets = _targets(studies)
+    own = copy.deepcopy(dict(more or {}))
+    given = own.get("model", {}).pop("tasks", None)
+    tasks, changed = _fitted_tasks(given or arguments["tasks"], studies)
     objectives = {task: _objective(parts) for task, parts in tasks.items()}
     heads = {task: o for task, o in objectives.items() if not isinstance(o, Reading)}
-    trained = [task for task, o in heads.items() if o.target in targets and tasks[task].get("weight", 1.0) > 0]
+    least = max(2, folds)
+    enough = {o.target for o in heads.values() if len({s.patient_id for s in studies if o.target in _targets([s])}) >= least}
+    trained = [task for task, o in heads.items() if o.target in enough]
     if not trained:
-        known, given = ", ".join(o.target for o in heads.values()), ", ".join(sorted(targets)) or "none"
+        known, have = ", ".join(o.target for o in heads.values()), ", ".join(sorted(_targets(studies))) or "none"
         raise ConfigError(
-            f"no task of {path} ({known}) has a label in the new data ({given})",
+            f"no task of {path} ({known}) has a label of {least} patients in the new data ({have})",
             expected="at least one", remedy="Mend the manifest, or give the tasks with --config",
         )  # fmt: skip
-    kept = [task for task in heads if task not in trained]
-    for task in kept:
-        tasks[task]["weight"] = 0.0
+    for task in heads:
+        tasks[task]["weight"] = (tasks[task].get("weight") or 1.0) if task in trained else 0.0
+    if not validate:
+        changed += _uncalibrated({task: tasks[task] for task in trained})
     masks = sorted({str(m) for s in studies for m in s.masks} & {o.target for o in heads.values()})
     model = {
         "network": arguments["network"], "tasks": tasks, "optimizer": OPTIMIZER, "schedule": "cosine", "warmup": 0.1, "tuning": TUNING,
@@ -90,7 +106,31 @@ def plan_finetuning(
         "instances": drawing.get("instances", 16), "studies_per_batch": drawing.get("studies_per_batch", 4),
         "augmentation": drawing.get("augmentation", {}),
     }  # fmt: skip
-    return Plan({"seed_everything": 0, "model": model, "data": data, "trainer": _trainer(out, validate)}, trained, kept, changed)
+    count = round(len(studies) * (1 - 1 / folds)) if folds else sum(str(s.split) == "train" for s in studies)
+    batches = max(1, count // max(1, min(int(data["studies_per_batch"]), count)))
+    trainer = _trainer(out, validate, max(LEAST_STEPS, EPOCHS * batches))
+    config = _merged({"seed_everything": 0, "model": model, "data": data, "trainer": trainer}, own)
+    return Plan(config, trained, [task for task in heads if task not in trained], changed)
+
+
+def _merged(config: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others laid over them, key by key; lists are replaced."""
+    merged = dict(config)
+    for key, value in more.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _uncalibrated(tasks: dict[str, Any]) -> list[str]:
+    """Take out what only a validation part could fit, and say so."""
+    said = []
+    for task, parts in tasks.items():
+        objective = parts["objective"]
+        if objective.pop("calibrate", "none") != "none" or objective.pop("coverage", None) is not None:
+            objective.pop("coverage", None)
+            said.append(f"{task}: not calibrated and without conformal sets, for no part validates")
+    return said
 
 
 def _fitted_tasks(tasks: dict[str, Any], studies: Sequence[Study]) -> tuple[dict[str, Any], list[str]]:
@@ -118,21 +158,21 @@ def _targets(studies: Sequence[Study]) -> set[str]:
     return found | ({str(Column.DIAGNOSIS)} if any(s.possible for s in studies) else set())
 
 
-def _trainer(out: Path, validate: bool) -> dict[str, Any]:
+def _trainer(out: Path, validate: bool, steps: int) -> dict[str, Any]:
     callbacks: list[dict[str, Any]] = [
-        {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": _EMA}},
+        {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": round(min(_EMA, 1 - 5 / steps), 4)}},
     ]
     keeper: dict[str, Any] = {"dirpath": str(out), "filename": "best", "enable_version_counter": False}
     if validate:
         keeper |= {"monitor": "val/score", "mode": "max"}
-        stopper = {"monitor": "val/score", "mode": "max", "patience": _PATIENCE, "check_on_train_epoch_end": False}
+        stopper = {"monitor": "val/score", "mode": "max", "patience": _PATIENCE, "check_on_train_epoch_end": False, "check_finite": False}
         callbacks.append({"class_path": "pytorch_lightning.callbacks.EarlyStopping", "init_args": stopper})
     callbacks.append({"class_path": "pytorch_lightning.callbacks.ModelCheckpoint", "init_args": keeper})
     logger = {"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": {"save_dir": str(out), "name": "csv", "version": ""}}
     trainer: dict[str, Any] = {
-        "max_steps": STEPS, "accelerator": "auto", "devices": 1, "default_root_dir": str(out), "num_sanity_val_steps": 0,
+        "max_steps": steps, "accelerator": "auto", "devices": 1, "default_root_dir": str(out), "num_sanity_val_steps": 0,
         "log_every_n_steps": 10, "enable_model_summary": False, "logger": logger, "callbacks": callbacks, "gradient_clip_val": 1.0,
     }  # fmt: skip
     if validate:
-        return {**trainer, "check_val_every_n_epoch": None, "val_check_interval": STEPS // _CHECKS}
+        return {**trainer, "check_val_every_n_epoch": None, "val_check_interval": max(1, steps // _CHECKS)}
     return {**trainer, "limit_val_batches": 0}

@@ -13,7 +13,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -22,11 +21,12 @@ from m2net.bags.inputs import InputSpec
 from m2net.bags.transforms import SIDED
 from m2net.batch import BagBatch, Output
 from m2net.errors import CheckpointError, ConfigError
-from m2net.networks import M2Net, SmpEncoder, build
+from m2net.networks import M2Net, build
 from m2net.objectives import OBJECTIVES, Objective, Reading, ScoreObjective, SegmentationObjective
-from m2net.training.loading import CHECKPOINT_MARK, hyper_parameters, read_checkpoint
+from m2net.training.loading import CHECKPOINT_MARK
 from m2net.training.schedules import factor, run_length
-from m2net.training.transfer import PARTS, Meaning, Transfer, take_over
+from m2net.training.starting import start_from_run, start_published
+from m2net.training.transfer import PARTS, Meaning, Transfer
 from m2net.training.tuning import Anchor, Tuning
 from m2net.training.weighting import WEIGHTINGS
 
@@ -135,7 +135,7 @@ class M2NetModule(pl.LightningModule):
             raise ConfigError("model.mirror is on where lobes, sides or positions are used", remedy="Set mirror: false")
         self.about: dict[str, Any] = {"version": __version__, "trained_on": {}}
         self._started: dict[str, Any] = {}
-        self._anchor: Anchor | None = None
+        self.anchor: Anchor | None = None
         self.results: dict[str, float] = {}
         self.predictions: list[dict[str, Any]] = []
 
@@ -154,7 +154,7 @@ class M2NetModule(pl.LightningModule):
     @property
     def meaning(self) -> Meaning:
         """What channels and answers stand for."""
-        return Meaning(self.spec.channel_names, {task: o.answers for task, o in self._objectives() if task in self.weights})
+        return Meaning(self.spec.channel_names, {task: o.answers for task, o in self.named_objectives() if task in self.weights})
 
     def forward(self, batch: BagBatch) -> dict[str, Output]:
         """Per task the head's output."""
@@ -164,18 +164,24 @@ class M2NetModule(pl.LightningModule):
         mirrored: dict[str, Output] = self.network(replace(batch, instances=batch.instances.flip(3)))
         return {task: outputs[task].mean_with(mirrored[task].mirrored()) for task in outputs}
 
-    def _objectives(self) -> list[tuple[str, Objective]]:
+    def is_kept(self, task: str) -> bool:
+        """Whether a task stays as it was taken over: its weight is 0, or it reads such tasks only."""
+        objective: Any = self.objectives[task]
+        return all(self.is_kept(read) for read in objective.reads) if isinstance(objective, Reading) else not self.weights[task]
+
+    def named_objectives(self) -> list[tuple[str, Objective]]:
+        """Objectives by task, in the order of the configuration."""
         return list(self.objectives.items())  # type: ignore[arg-type]
 
     def answers(self, batch: BagBatch) -> dict[str, Output]:
         """Per task the head's output or, for a task that reads other tasks' maps, what it reads there."""
         outputs = self(batch)
-        read = {task: o.read(outputs, batch) for task, o in self._objectives() if isinstance(o, Reading)}
+        read = {task: o.read(outputs, batch) for task, o in self.named_objectives() if isinstance(o, Reading)}
         return {**outputs, **read}
 
     def _losses(self, outputs: dict[str, Output], batch: BagBatch, stage: str) -> Tensor:
         losses, labelled = {}, set()
-        for task, objective in self._objectives():
+        for task, objective in self.named_objectives():
             if not self.weights.get(task):
                 continue
             losses[task] = loss = objective.loss(outputs[task], batch)
@@ -204,13 +210,13 @@ class M2NetModule(pl.LightningModule):
         """Loss and metrics of one study."""
         outputs = self.answers(batch)
         self._losses(outputs, batch, "val")
-        for task, objective in self._objectives():
+        for task, objective in self.named_objectives():
             objective.update(outputs[task], batch)
 
     def test_step(self, batch: BagBatch, batch_idx: int) -> None:
         """Metrics and a row of predictions of one study."""
         outputs = self.answers(batch)
-        for task, objective in self._objectives():
+        for task, objective in self.named_objectives():
             objective.update(outputs[task], batch)
         self.predictions += self._rows(outputs, batch)
 
@@ -222,7 +228,7 @@ class M2NetModule(pl.LightningModule):
 
     def _rows(self, outputs: dict[str, Output], batch: BagBatch) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = [{"study_id": name} for name in batch.study_ids]
-        for task, objective in self._objectives():
+        for task, objective in self.named_objectives():
             for row, more in zip(rows, objective.rows(outputs[task], batch), strict=True):
                 row |= more
         return rows
@@ -230,11 +236,11 @@ class M2NetModule(pl.LightningModule):
     def _finish(self, stage: str, *, calibrate: bool = False) -> dict[str, float]:
         results: dict[str, float] = {}
         primary = []
-        for task, objective in self._objectives():
-            if calibrate:
+        for task, objective in self.named_objectives():
+            if anew := calibrate and not self.is_kept(task):
                 objective.calibration = {}
             metrics = objective.compute()
-            if calibrate:
+            if anew:
                 objective.calibrate()
             objective.reset()
             results |= {f"{task}/{name}": value for name, value in metrics.items()}
@@ -279,33 +285,14 @@ class M2NetModule(pl.LightningModule):
         if stage == "fit":
             counts = data.label_counts()
             self._check_labels(counts)
-            for _, objective in self._objectives():
+            for _, objective in self.named_objectives():
                 objective.prepare(counts)
+            if self.tuning.needs_start and not self.start_from:
+                raise ConfigError("model.tuning has an anchor or kept batch statistics", expected="model.start_from: whence they are taken")
             if self.start_from:
-                self._start(Path(self.start_from))
+                self._started = start_from_run(self, Path(self.start_from))
             if self.encoder_weights:
-                self._start_published(self.encoder_weights)
-
-    def _start(self, path: Path) -> None:
-        checkpoint = read_checkpoint(path)
-        other = M2NetModule(**hyper_parameters(checkpoint))
-        self.transfer = transfer = take_over(self.network, checkpoint, path, self.start_parts, other.meaning, self.meaning)
-        self._anchor = Anchor(self.network, transfer.loaded) if self.tuning.anchor else None
-        rank_zero_info(f"{path}: {transfer}")
-        before = checkpoint[CHECKPOINT_MARK]
-        if not before.get("trained_on", {}).get("phantom_versions"):
-            rank_zero_warn(f"{path} was trained on real studies: figures are honest only if none of their patients is held out here.")
-        self._started = {
-            "started_from": {**before, "loaded": len(transfer.loaded), "adapted": len(transfer.adapted), "fresh": len(transfer.fresh)}
-        }
-
-    def _start_published(self, source: str) -> None:
-        encoder = self.network.encoder
-        if not isinstance(encoder, SmpEncoder):
-            raise ConfigError("model.encoder_weights is given for an encoder of m2net's own", expected="encoder: {name: smp, ...}")
-        encoder.load_weights(source)
-        rank_zero_info(f"The encoder starts from {source}.")
-        self._started = {"encoder_weights": Path(source).name}
+                self._started = start_published(self, self.encoder_weights)
 
     def on_fit_start(self) -> None:
         """Remember what the model is trained on (after a checkpoint was restored, which says what it had seen before)."""
@@ -316,7 +303,7 @@ class M2NetModule(pl.LightningModule):
         self.about = {"version": __version__, **seen, **resumed, **self._started}
 
     def _check_labels(self, counts: dict[str, int]) -> None:
-        for task, objective in self._objectives():
+        for task, objective in self.named_objectives():
             if self.weights.get(task) and not counts.get(objective.target):
                 known = ", ".join(f"{k} ({n})" for k, n in sorted(counts.items()) if n) or "nothing"
                 raise ConfigError(
@@ -344,12 +331,12 @@ class M2NetModule(pl.LightningModule):
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """A step, and the pull towards the start."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if self._anchor is not None:
-            self._anchor.pull(optimizer, self.tuning.anchor)
+        if self.anchor is not None:
+            self.anchor.pull(optimizer, self.tuning.anchor)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark the checkpoint as m2net's and say what it was trained on."""
-        calibration = {task: o.calibration for task, o in self._objectives() if o.calibration}
+        calibration = {task: o.calibration for task, o in self.named_objectives() if o.calibration}
         checkpoint[CHECKPOINT_MARK] = {**self.about, "calibration": calibration}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -362,5 +349,5 @@ class M2NetModule(pl.LightningModule):
             raise CheckpointError("the checkpoint is not one of m2net's", expected="a file written by m2net fit")
         self.about = dict(checkpoint[CHECKPOINT_MARK])
         calibration = self.about.pop("calibration", {})
-        for task, objective in self._objectives():
+        for task, objective in self.named_objectives():
             objective.calibration = dict(calibration.get(task, {}))

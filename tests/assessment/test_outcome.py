@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from m2net.assessment.outcome import Comparison, Outcome, compare, judge, recalibrate, verdict
+from m2net.assessment.outcome import Comparison, Outcome, Repeat, compare, judge, recalibrate, verdict
 from m2net.assessment.shift import shift_of
 from m2net.bags.datamodule import BagDataModule
 from m2net.bags.look import case_mix, image_facts, look_of, lung_histogram
@@ -33,22 +33,26 @@ def told(signal: float, truth: np.ndarray, rng: np.random.Generator) -> np.ndarr
     return np.asarray(1 / (1 + np.exp(-(signal * (truth - 0.5) + rng.normal(0, 1, len(truth))))))
 
 
+def repeat(rows: Rows, recalibrated: Rows | None = None, folds: np.ndarray | None = None) -> Repeat:
+    return Repeat(rows, np.zeros(len(rows), np.int64) if folds is None else folds, recalibrated)
+
+
 def test_a_gain_is_paired_and_the_better_reference_counts(rng: np.random.Generator) -> None:
     truth = rng.integers(0, 2, 160)
     weak, strong = told(0.8, truth, rng), told(2.5, truth, rng)
     objective = SeverityObjective("binary")
-    found = compare("severity", objective, rows_of(weak, truth), None, [rows_of(strong, truth)])
+    found = compare("severity", objective, rows_of(weak, truth), [repeat(rows_of(strong, truth))])
     auc = next(c for c in found if c.figure == "auc")
     assert auc.primary
     assert auc.gain is not None
     assert auc.gain.value == pytest.approx(roc_auc_score(truth, strong) - roc_auc_score(truth, weak))
     assert auc.outcome is Outcome.BETTER
-    back = compare("severity", objective, rows_of(weak, truth), rows_of(strong, truth), [rows_of(weak, truth)])
+    back = compare("severity", objective, rows_of(weak, truth), [repeat(rows_of(weak, truth), rows_of(strong, truth))])
     assert verdict(back) is Outcome.WORSE  # against the better of the two
     brier = next(c for c in back if c.figure == "brier")
     assert brier.gain is not None
     assert brier.gain.value < 0  # a larger error is a loss
-    same = compare("severity", objective, rows_of(weak, truth), None, [rows_of(weak, truth)] * 2)
+    same = compare("severity", objective, rows_of(weak, truth), [repeat(rows_of(weak, truth))] * 2)
     assert verdict(same) is Outcome.SAME
     assert all(c.gain is not None and c.gain.value == 0 for c in same)
 
@@ -56,10 +60,36 @@ def test_a_gain_is_paired_and_the_better_reference_counts(rng: np.random.Generat
 def test_repeats_are_averaged(rng: np.random.Generator) -> None:
     truth = rng.integers(0, 2, 60)
     scores = [told(1.0, truth, rng) for _ in range(3)]
-    found = compare("severity", SeverityObjective("binary"), None, None, [rows_of(s, truth) for s in scores])
+    found = compare("severity", SeverityObjective("binary"), None, [repeat(rows_of(s, truth)) for s in scores])
     assert found[0].tuned.value == pytest.approx(np.mean([roc_auc_score(truth, s) for s in scores]))
     assert found[0].gain is None
     assert verdict(found) is Outcome.UNKNOWN
+
+
+def test_models_of_different_folds_are_not_ranked_against_each_other(rng: np.random.Generator) -> None:
+    """Models that rank as the base does, each on a scale of its own: nothing is lost, though the pooled AUC falls."""
+    truth = rng.integers(0, 2, 40)
+    score = told(2.5, truth, rng)
+    folds = np.arange(40) % 5
+    logits = np.log(score / (1 - score)) + 3 * np.array([-2.0, -1.0, 0.0, 1.0, 2.0])[folds]
+    moved = 1 / (1 + np.exp(-logits))
+    assert roc_auc_score(truth, moved) < roc_auc_score(truth, score) - 0.1
+    found = compare("severity", SeverityObjective("binary"), rows_of(score, truth), [repeat(rows_of(moved, truth), folds=folds)])
+    assert found[0].gain is not None
+    assert found[0].gain.value == pytest.approx(0)
+    assert found[0].outcome is Outcome.SAME
+    parts = [roc_auc_score(truth[folds == k], score[folds == k]) for k in range(5)]
+    assert found[0].tuned.value == pytest.approx(np.mean(parts))
+
+
+def test_a_handful_of_labels_proves_nothing(rng: np.random.Generator) -> None:
+    """One severe patient of forty, ranked first before and last after."""
+    truth = np.arange(40) == 0
+    before = np.where(truth, 0.9, 0.1) + rng.normal(0, 0.01, 40)
+    found = compare("severity", SeverityObjective("binary"), rows_of(before, truth), [repeat(rows_of(1 - before, truth))])
+    assert found[0].outcome is Outcome.UNKNOWN
+    assert found[0].gain is not None
+    assert found[0].gain.value == pytest.approx(-1)
 
 
 def test_verdicts() -> None:

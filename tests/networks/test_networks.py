@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -243,3 +244,30 @@ def test_papers_decoder_stands_on_a_library_encoder() -> None:
 def test_wrong_parts_are_named(options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         network(**options)
+
+
+def test_shares_are_read_off_the_map() -> None:
+    """Against numpy, with the instances read in chunks; and the map learns from the answer only where it may."""
+    heads = {
+        "infection": {"name": "dense", "classes": 3},
+        "severity": {"name": "shares", "classes": 2, "reads": "infection"},
+        "apart": {"name": "shares", "classes": 2, "reads": "infection", "gradient": False},
+    }
+    torch.manual_seed(0)
+    network = M2Net(1, {"name": "residual", "width": 4}, heads, {"name": "grid", "depth": 2, "width": 8}, chunk=2).eval()
+    batch = bag([3, 2])
+    outputs = network(batch)
+    p = outputs["infection"].logits.softmax(1).detach().numpy()[:, 1:].mean((2, 3))
+    share = np.stack([p[:3].mean(0), p[3:].mean(0)])
+    told = np.concatenate([np.sqrt(share), np.log(share + 1e-3)], axis=1) / np.sqrt(1 + 1e-5)  # fresh batch statistics: mean 0, variance 1
+    head = network.heads["severity"]
+    expected = told @ head.classify.weight.detach().numpy().T + head.classify.bias.detach().numpy()  # type: ignore[union-attr, operator]
+    np.testing.assert_allclose(outputs["severity"].logits.detach().numpy(), expected, atol=1e-4)
+    for task, moves in (("severity", True), ("apart", False)):
+        network.zero_grad()
+        network(batch)[task].logits.sum().backward()
+        gradient = network.heads["infection"].classify.weight.grad  # type: ignore[union-attr]
+        assert (gradient is not None and bool(gradient.abs().sum() > 0)) is moves
+    wrong = {**heads, "severity": {"name": "shares", "classes": 2, "reads": "infection", "answers": 5}}
+    with pytest.raises(ConfigError, match="reads 5 classes of infection; expected answers: 2"):
+        M2Net(1, {"name": "residual", "width": 4}, wrong, {"name": "grid", "depth": 2})

@@ -73,14 +73,17 @@ def test_the_loader_goes_on_within_the_epoch(cohort: Path, store: Path, workers:
 
     whole = data.train_dataloader()
     expected = [drawn(whole, epoch) for epoch in (0, 1)]
-    assert whole.state_dict() == {"handed_out": 0}  # type: ignore[attr-defined]
+    assert whole.state_dict() == {"handed_out": 3, "epoch": 1}  # type: ignore[attr-defined]
     stopped = data.train_dataloader()
     stopped.sampler.set_epoch(0)  # type: ignore[union-attr]
     batches = iter(stopped)
     next(batches)
     state = stopped.state_dict()  # type: ignore[attr-defined]
-    assert state == {"handed_out": 1}
+    assert state == {"handed_out": 1, "epoch": 0}
     resumed = data.train_dataloader()
     resumed.load_state_dict(state)  # type: ignore[attr-defined]
     assert drawn(resumed, 0) == expected[0][1:]
     assert drawn(resumed, 1) == expected[1]
+    over = data.train_dataloader()
+    over.load_state_dict({"handed_out": 1, "epoch": 0})  # type: ignore[attr-defined]
+    assert drawn(over, 1) == expected[1]  # an epoch that was cut short is not taken for the next

@@ -1,0 +1,61 @@
+"""How a fit begins from an earlier run, or from published weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+
+from m2net.errors import ConfigError
+from m2net.networks import SmpEncoder
+from m2net.training.loading import CHECKPOINT_MARK, hyper_parameters, read_checkpoint
+from m2net.training.transfer import take_over
+from m2net.training.tuning import Anchor
+
+if TYPE_CHECKING:
+    from m2net.training.module import M2NetModule
+
+_OWN = ("look", "drawing", "calibration")
+"""What a checkpoint says of its own run only."""
+
+
+def start_from_run(module: M2NetModule, path: Path) -> dict[str, Any]:
+    """Take weights over from a checkpoint, and the calibration of tasks that are kept; what became of it is said and kept.
+
+    Returns:
+        What the new model says of its start.
+
+    Raises:
+        CheckpointError: not one of m2net's, or the encoder is not whole.
+    """
+    checkpoint = read_checkpoint(path)
+    other = type(module)(**hyper_parameters(checkpoint))
+    module.transfer = transfer = take_over(module.network, checkpoint, path, module.start_parts, other.meaning, module.meaning)
+    module.anchor = Anchor(module.network, transfer.loaded) if module.tuning.anchor else None
+    rank_zero_info(f"{path}: {transfer}")
+    before = checkpoint[CHECKPOINT_MARK]
+    known = before.get("calibration", {})
+    for task, objective in module.named_objectives():
+        if module.is_kept(task) and task in known and objective.answers == other.objectives[task].answers:  # type: ignore[union-attr]
+            objective.calibration = dict(known[task])
+    if not before.get("trained_on", {}).get("phantom_versions"):
+        rank_zero_warn(f"{path} was trained on real studies: figures are honest only if none of their patients is held out here.")
+    told = {k: v for k, v in before.items() if k not in _OWN}
+    counts = {name: len(tensors) for name, tensors in transfer.plain().items() if name != "skipped"}
+    return {"started_from": told | counts}
+
+
+def start_published(module: M2NetModule, source: str) -> dict[str, Any]:
+    """Load published weights into an encoder of segmentation-models-pytorch.
+
+    Raises:
+        ConfigError: the encoder is m2net's own.
+        CheckpointError: the weights cannot be had, or do not fit.
+    """
+    encoder = module.network.encoder
+    if not isinstance(encoder, SmpEncoder):
+        raise ConfigError("model.encoder_weights is given for an encoder of m2net's own", expected="encoder: {name: smp, ...}")
+    encoder.load_weights(source)
+    rank_zero_info(f"The encoder starts from {source}.")
+    return {"encoder_weights": Path(source).name}
