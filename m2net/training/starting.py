@@ -32,7 +32,8 @@ def start_from_run(module: M2NetModule, path: Path) -> dict[str, Any]:
     checkpoint = read_checkpoint(path)
     other = type(module)(**hyper_parameters(checkpoint))
     module.transfer = transfer = take_over(module.network, checkpoint, path, module.start_parts, other.meaning, module.meaning)
-    module.anchor = Anchor(module.network, transfer.loaded) if module.tuning.anchor else None
+    held = [*transfer.loaded, *(name for name in transfer.adapted if name.startswith("encoder."))]  # silent channels stay near silence
+    module.anchor = Anchor(module.network, held) if module.tuning.anchor else None
     rank_zero_info(f"{path}: {transfer}")
     before = checkpoint[CHECKPOINT_MARK]
     known = before.get("calibration", {})
