@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2net.objectives import Interval, Objective
+from m2net.objectives import Interval, Objective, patient_bootstrap
 from m2net.objectives.base import Statistic
-from m2net.objectives.bootstrap import resampled
 from m2net.objectives.calibration import calibrated, fit_shift
 from m2net.objectives.reliability import brier
 
@@ -20,9 +19,7 @@ Rows = list[dict[str, Any]]
 _MORE = ("brier", "ece", "mae")
 _LESS_IS_BETTER = frozenset(_MORE)
 _RANKING = frozenset({"auc", "spearman"})
-_UNDEFINED = (
-    0.02  # share of draws without the figure above which nothing is concluded: some four labelled patients, of each class for an AUC
-)
+_UNDEFINED = 0.02  # of draws without the figure; with more nothing is concluded: fewer than some four labelled patients (of a class)
 
 
 class Outcome(StrEnum):
@@ -188,11 +185,4 @@ def _difference(one: Statistic, other: Statistic, sign: float) -> Statistic:
 
 
 def _interval(statistic: Statistic, patients: Sequence[str], seed: int) -> Interval:
-    """95 % over patients; undefined where too many draws are: a handful of labelled patients promises nothing."""
-    values = resampled(statistic, patients, seed=seed)
-    defined = values[np.isfinite(values)]
-    value = statistic(np.arange(len(patients)))
-    if not len(values) or len(defined) < (1 - _UNDEFINED) * len(values):
-        return Interval(value, float("nan"), float("nan"))
-    low, high = np.quantile(defined, [0.025, 0.975])
-    return Interval(value, float(low), float(high))
+    return Interval(statistic(np.arange(len(patients))), *patient_bootstrap(statistic, patients, seed=seed, undefined=_UNDEFINED))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from m2net.bags import Store, cut_bag, sample, to_input
+from m2net.bags import Store, cut_bag, evenly, sample, to_input
 from m2net.studies import Study
 from m2net.training import M2NetModule
 
@@ -70,9 +70,9 @@ def feature_drift(module: M2NetModule, store: Store, studies: Sequence[Study]) -
     hooks = [layer.register_forward_pre_hook(watch(place)) for place, layer in enumerate(layers)]
     module.eval()
     try:
-        for k in np.unique(np.linspace(0, len(studies) - 1, min(_MOST_STUDIES, len(studies))).round().astype(int)):
+        for k in evenly(len(studies), _MOST_STUDIES).tolist():
             prepared = store.open(studies[k])
-            cut = sample(prepared, module.spec, _MOST_INSTANCES, np.random.default_rng(int(k)))  # as training bags are drawn
+            cut = sample(prepared, module.spec, _MOST_INSTANCES, np.random.default_rng(k))  # as training bags are drawn
             batch = to_input(cut_bag(prepared, cut, module.spec, "study", 0), module.spec)
             module.network.encoder(batch.instances.to(module.device).contiguous(memory_format=torch.channels_last))
             count += batch.num_instances

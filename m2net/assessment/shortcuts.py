@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
-from m2net.bags import Prepared
+from m2net.bags import Prepared, evenly
 from m2net.studies import Study
 from m2net.vocabulary import Intensity
 
@@ -26,15 +26,13 @@ def trivial_facts(study: Study, prepared: Prepared, columns: tuple[str, ...] = (
     Numbers are floats (NaN where unknown), categories are text ("" where unknown).
     """
     count = len(prepared.image)
-    image = np.asarray(prepared.image[np.linspace(0, count - 1, min(count, _SLICES)).round().astype(int)])
+    image = np.asarray(prepared.image[evenly(count, _SLICES)])
     slices, rows, across = prepared.source_shape
-    spacing = prepared.spacing_mm or (float("nan"),) * 3
+    slice_mm, pixel_mm = prepared.source_mm
     acquisition = prepared.verdict.facts.get("acquisition") or {}
     facts: Facts = {
         "image size": {"rows": float(rows), "columns": float(across), "slices": float(slices), "aspect": across / rows},
-        "spacing": {
-            "slice_mm": float(spacing[0]), "pixel_mm": float(spacing[1]) / prepared.step[0] if prepared.spacing_mm else float("nan")
-        },
+        "spacing": {"slice_mm": slice_mm, "pixel_mm": pixel_mm},
         "saturation": _saturation(image, prepared.intensity),
         "histogram": _histogram(image),
         "border": _border(image),

@@ -230,7 +230,13 @@ class BagDataModule(pl.LightningDataModule):
         return self._loader(self.part(Split.TRAIN), training=True)
 
     def val_dataloader(self) -> DataLoader[BagBatch]:
-        """Validation studies, fully covered."""
+        """Validation studies, fully covered.
+
+        Raises:
+            ConfigError: they train (``validate`` is off).
+        """
+        if not self.validate:
+            raise ConfigError("data.validate is off, and the trainer validates", expected="trainer.limit_val_batches: 0 with it")
         return self._loader(self.part(Split.VAL), training=False)
 
     def test_dataloader(self) -> DataLoader[BagBatch]:

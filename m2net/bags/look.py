@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2net.bags.prepared import Prepared
+from m2net.bags.sampling import evenly
 from m2net.bags.store import Store
 from m2net.studies import Study
 from m2net.vocabulary import Column, Intensity
@@ -35,8 +36,7 @@ def look_of(store: Store, studies: Sequence[Study], most: int = _MOST) -> dict[s
         ``histogram`` (mean shares of the values within the lungs; what lies outside the ends counts in the outermost bins) and ``facts``,
         per fact its QUANTILES.
     """
-    places = np.linspace(0, len(studies) - 1, min(most, len(studies))).round().astype(int)
-    chosen = [studies[k] for k in np.unique(places)]
+    chosen = [studies[k] for k in evenly(len(studies), most)]
     found: dict[str, Any] = {"studies": len(studies), "looked_at": len(chosen), "case_mix": case_mix(studies)}
     if not chosen:
         return found
@@ -69,9 +69,9 @@ def case_mix(studies: Sequence[Study]) -> dict[str, dict[str, int]]:
     return {label: dict(sorted(values.items())) for label, values in sorted(counts.items())}
 
 
-def _planes(prepared: Prepared) -> NDArray[np.intp]:
+def _planes(prepared: Prepared) -> NDArray[np.int64]:
     box = prepared.lung_box
-    return np.unique(np.linspace(box.z0, box.z1 - 1, _SLICES).round().astype(int))
+    return box.z0 + evenly(box.z1 - box.z0, _SLICES)
 
 
 def lung_histogram(prepared: Prepared) -> NDArray[np.float64]:
@@ -97,6 +97,5 @@ def image_facts(prepared: Prepared) -> dict[str, float]:
         soft = (image > _SOFT[0]) & (image < _SOFT[1])
         pairs = pairs[soft[..., 1:] & soft[..., :-1]]
     noise = 1.4826 * float(np.median(np.abs(pairs - np.median(pairs)))) / np.sqrt(2) if pairs.size else float("nan")
-    spacing = prepared.spacing_mm
-    pixel = float("nan") if spacing is None else spacing[1] / prepared.step[0]
-    return {"noise": noise, "slice_mm": float("nan") if spacing is None else spacing[0], "pixel_mm": pixel}
+    slice_mm, pixel_mm = prepared.source_mm
+    return {"noise": noise, "slice_mm": slice_mm, "pixel_mm": pixel_mm}

@@ -54,6 +54,13 @@ class Prepared:
     modality: Modality = Modality.CT
 
     @property
+    def source_mm(self) -> tuple[float, float]:
+        """Slice spacing and pixel size of the study as it came, mm; NaN for a picture."""
+        if self.spacing_mm is None:
+            return float("nan"), float("nan")
+        return float(self.spacing_mm[0]), float(self.spacing_mm[1]) / self.step[0]
+
+    @property
     def air(self) -> int:
         """Value outside the image."""
         return _AIR[self.intensity]

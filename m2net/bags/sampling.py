@@ -33,6 +33,11 @@ class Cut:
     side: int | None = None
 
 
+def evenly(count: int, most: int) -> NDArray[np.int64]:
+    """Indices of at most ``most`` of ``count`` things, evenly spread, ends included."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
+
 def random_cut(study: Prepared, patch: int, count: int, rng: np.random.Generator) -> Cut:
     """Patches in and around the lungs, spread evenly over z.
 

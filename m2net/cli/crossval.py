@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
+from m2net.cli.done import Done
 from m2net.cli.options import parser
 from m2net.errors import ConfigError
 
@@ -55,16 +54,13 @@ def fold_rows(words: list[str], known: bytes, manifest: Path, fold: int, folder:
     from m2net.cli.lightning import make_cli
     from m2net.training.crossval import run_fold
 
-    key = hashlib.sha256(known + str(fold).encode()).hexdigest()
-    done = folder / "done.json"
-    if done.exists() and json.loads(done.read_text(encoding="utf-8")).get("key") == key:
-        print(f"fold {fold}: done before, kept")
-    else:
+    done = Done(folder, known + str(fold).encode(), "predictions.csv")
+    if not done.holds():
         folder.mkdir(parents=True, exist_ok=True)
         placed = [f"--data.manifest={manifest}", f"--data.fold={fold}", f"--trainer.default_root_dir={folder}"]
         cli = make_cli([*words, *placed], run_now=False)
         run_fold(cli.trainer, cli.model, cli.datamodule, folder)
-        done.write_text(json.dumps({"key": key}), encoding="utf-8")
+        done.write()
     with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

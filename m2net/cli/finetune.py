@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from m2net.cli.done import Done
 from m2net.cli.options import parser
 from m2net.errors import ConfigError
 
@@ -194,17 +194,16 @@ def _base(this: Run, base: M2NetModule, cli: Any) -> tuple[Rows, Shift]:
         workers=data.workers, prepare_workers=data.prepare_workers,
     )  # fmt: skip
     own.prepare_data()
-    done, table = folder / "done.txt", folder / "predictions.csv"
-    key = hashlib.sha256(this.known).hexdigest()
-    if not (done.exists() and done.read_text(encoding="utf-8") == key):
+    done = Done(folder, this.known, "predictions.csv")
+    if not done.holds():
         trainer = pl.Trainer(
             accelerator="auto", devices=1, precision=cli.trainer.precision, logger=False, enable_checkpointing=False,
             callbacks=[ResultsWriter()], default_root_dir=folder,
         )  # fmt: skip
         trainer.predict(base, datamodule=own, return_predictions=False)
-        done.write_text(key, encoding="utf-8")
+        done.write()
     studies = list(own.manifest)
-    return _rows(table), shift_of(base, base.about.get("look"), look_of(own.store, studies), own.store, studies)
+    return _rows(done.result), shift_of(base, base.about.get("look"), look_of(own.store, studies), own.store, studies)
 
 
 def _rows(path: Path) -> Rows:
@@ -233,19 +232,15 @@ def _held_out(this: Run) -> Rows:
 def _fit(this: Run) -> tuple[Any, str]:
     """Train the model that is handed on, with the configuration's own loggers, unless it is done."""
     from m2net.cli.lightning import SaveConfig, make_cli
-    from m2net.training import file_hash
     from m2net.training.crossval import fit_below
 
     cli = make_cli([*this.words, f"--trainer.default_root_dir={this.out}"], run_now=False)
-    done, kept = this.out / "done.txt", this.out / "best.ckpt"
-    key = hashlib.sha256(this.known).hexdigest()
-    if done.exists() and kept.exists() and done.read_text(encoding="utf-8") == f"{key} {file_hash(kept)}":
-        print(f"{kept}: done before, kept")
-        return cli, str(kept)
-    done.unlink(missing_ok=True)
+    done = Done(this.out, this.known, "best.ckpt")
+    if done.holds():
+        return cli, str(done.result)
     cli.trainer.callbacks.append(SaveConfig(cli.parser, cli.config, overwrite=True))  # type: ignore[attr-defined]
     made = fit_below(cli.trainer, cli.model, cli.datamodule, this.out)
-    done.write_text(f"{key} {file_hash(Path(made))}", encoding="utf-8")
+    done.write()
     return cli, made
 
 

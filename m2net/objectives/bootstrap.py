@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 
 def patient_bootstrap(
-    statistic: Callable[[NDArray[np.int64]], float], patients: Sequence[str], *, draws: int = 1000, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
+    statistic: Callable[[NDArray[np.int64]], float], patients: Sequence[str], *, draws: int = 1000, level: float = 0.95, seed: int = 0,
+    undefined: float = 1.0,
+) -> tuple[float, float]:  # fmt: skip
     """Percentile interval of a statistic over resampled patients.
 
     Args:
@@ -20,24 +21,13 @@ def patient_bootstrap(
         draws: resamples.
         level: share of resamples inside.
         seed: seeds the resampling.
+        undefined: share of NaN draws above which there is no interval.
 
     Returns:
-        Lower and upper bound; NaN where no resample is defined.
+        Lower and upper bound; NaN where no resample is defined, or too many are not.
     """
-    values = resampled(statistic, patients, draws=draws, seed=seed)
-    defined = values[np.isfinite(values)]
-    if not len(defined):
-        return float("nan"), float("nan")
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def resampled(
-    statistic: Callable[[NDArray[np.int64]], float], patients: Sequence[str], *, draws: int = 1000, seed: int = 0
-) -> NDArray[np.float64]:
-    """A statistic over resampled patients (draws,), NaN where a draw leaves it undefined; empty without patients."""
     if not len(patients):
-        return np.empty(0)
+        return float("nan"), float("nan")
     names, codes = np.unique(np.asarray(patients), return_inverse=True)
     members = [np.flatnonzero(codes == k) for k in range(len(names))]
     rng = np.random.default_rng(seed)
@@ -45,7 +35,11 @@ def resampled(
     for _ in range(draws):
         chosen = rng.integers(0, len(members), len(members))
         values.append(statistic(np.concatenate([members[k] for k in chosen])))
-    return np.array(values, dtype=np.float64)
+    defined = np.array([v for v in values if np.isfinite(v)])
+    if not len(defined) or len(defined) < (1 - undefined) * draws:
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)

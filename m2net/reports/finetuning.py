@@ -25,7 +25,7 @@ _MEANING = {
     Outcome.BETTER: "Fine-tuning helped: a primary figure rose beyond chance, and none fell.",
     Outcome.SAME: "These patients cannot tell the fine-tuned model from the one it came from. More might; until then use the simpler one.",
     Outcome.WORSE: "Fine-tuning harmed: a primary figure fell beyond chance. Look at the labels and at the shift before using this model.",
-    Outcome.UNKNOWN: "The base model answers none of these tasks, or the held-out patients are all alike: nothing can be compared.",
+    Outcome.UNKNOWN: "The base model answers none of these tasks, or too few held-out patients are labelled: nothing can be compared.",
 }
 
 

@@ -53,8 +53,9 @@ def keep_private() -> None:
 def begin(trainer: pl.Trainer, config: dict[str, Any], stage: str) -> None:
     """Hand every logger the configuration without paths, and remember the Weights & Biases run of a fit."""
     folder = Path(trainer.default_root_dir)
+    told = {"config": without_paths(config), "git": git_state()} if trainer.loggers else {}
     for logger in trainer.loggers:
-        logger.log_hyperparams({"config": without_paths(config), "git": git_state()})
+        logger.log_hyperparams(told)
         if isinstance(logger, WandbLogger) and stage == "fit":
             (folder / _ID_FILE).write_text(str(logger.experiment.id), encoding="utf-8")
 
@@ -125,7 +126,6 @@ class Watcher(Callback):
             if trainer.is_global_zero and isinstance(logger, WandbLogger):
                 logger.experiment.config.update({"trained_on": seen}, allow_val_change=True)
 
-    @torch.no_grad()
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
@@ -134,7 +134,7 @@ class Watcher(Callback):
         if batch_idx >= _PANELS or not shown or trainer.sanity_checking or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, M2NetModule)
-        picture, caption = panel(pl_module, batch)
+        picture, caption = panel(pl_module, batch, outputs)
         case = CaseNames(Path(trainer.default_root_dir)).of(batch.study_ids[0])
         for logger in shown:
             if isinstance(logger, WandbLogger):
@@ -143,13 +143,12 @@ class Watcher(Callback):
                 logger.experiment.add_image(f"panels/{case}", picture, trainer.global_step, dataformats="HWC")
 
 
-def panel(module: M2NetModule, batch: BagBatch) -> tuple[NDArray[np.uint8], str]:
+def panel(module: M2NetModule, batch: BagBatch, outputs: dict[str, Output]) -> tuple[NDArray[np.uint8], str]:
     """One study as a picture (rows, columns, 3), and what is said of it.
 
     First row: the instance with most predicted foreground (the heaviest where nothing is drawn), plain, then predicted and true masks of
     each dense task. Second row, where instances are weighed: the heaviest.
     """
-    outputs = module.answers(batch)
     middle = module.spec.slices // 2
     grey = ((batch.instances[:, middle].float() + 1) * 127.5).clamp(0, 255).byte().cpu().numpy()
     said = {task: o.logits.argmax(1).cpu().numpy().astype(np.uint8) for task, o in outputs.items() if o.logits.dim() == 4}

@@ -206,12 +206,13 @@ class M2NetModule(pl.LightningModule):
         """Weighted sum of the tasks' losses."""
         return self._losses(self(batch), batch, "train")
 
-    def validation_step(self, batch: BagBatch, batch_idx: int) -> None:
-        """Loss and metrics of one study."""
+    def validation_step(self, batch: BagBatch, batch_idx: int) -> dict[str, Output]:
+        """Loss and metrics of one study; its answers go to the callbacks."""
         outputs = self.answers(batch)
         self._losses(outputs, batch, "val")
         for task, objective in self.named_objectives():
             objective.update(outputs[task], batch)
+        return outputs
 
     def test_step(self, batch: BagBatch, batch_idx: int) -> None:
         """Metrics and a row of predictions of one study."""

@@ -13,6 +13,8 @@ import torch
 
 from m2net.bags.datamodule import BagDataModule
 from m2net.cli.main import main
+from m2net.errors import ConfigError
+from m2net.vocabulary import Split
 
 KILL = """
 import os, signal, sys
@@ -87,3 +89,12 @@ def test_the_loader_goes_on_within_the_epoch(cohort: Path, store: Path, workers:
     over = data.train_dataloader()
     over.load_state_dict({"handed_out": 1, "epoch": 0})  # type: ignore[attr-defined]
     assert drawn(over, 1) == expected[1]  # an epoch that was cut short is not taken for the next
+
+
+def test_a_part_that_trains_does_not_validate(cohort: Path, store: Path) -> None:
+    """With ``validate`` off the validation patients are among those trained on, and nobody is judged by them."""
+    kept, merged = (BagDataModule(str(cohort), str(store), validate=validate) for validate in (True, False))
+    train, val = ({s.study_id for s in kept.part(split)} for split in (Split.TRAIN, Split.VAL))
+    assert {s.study_id for s in merged.part(Split.TRAIN)} == train | val
+    with pytest.raises(ConfigError, match="data.validate is off"):
+        merged.val_dataloader()
