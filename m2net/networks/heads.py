@@ -40,6 +40,8 @@ class Head(nn.Module):
     needs_decoder = False
     reads: tuple[str, ...] = ()
     """Dense tasks whose answers the head reads; they are answered first."""
+    membership = ""
+    """The one among them that tells lobes, if any."""
 
     def instance(self, features: Features) -> Tensor:
         """Per-instance answer, (N, ...)."""

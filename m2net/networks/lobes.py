@@ -64,7 +64,7 @@ class LobeAwareHead(Head):
         super().__init__()
         if pool not in ("mean", "attention"):
             raise ConfigError(f"the pool {pool!r} is unknown", expected="mean or attention")
-        self.reads, self.source, self.gradient, self.least = (lobes,), source, gradient, least
+        self.reads, self.membership, self.source, self.gradient, self.least = (lobes,), lobes, source, gradient, least
         self.embed = nn.Sequential(nn.Conv2d(source_width(source, encoder_channels, decoder_channels), width, 1), nn.ReLU())
         self.within = GatedAttention(width) if pool == "attention" else None
         self.across = GatedAttention(width)

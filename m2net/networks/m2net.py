@@ -139,8 +139,8 @@ class M2Net(nn.Module):
         for task, head in self._heads():
             if missing := set(head.reads) - set(dense):
                 raise ConfigError(f"the head of {task} reads the task {', '.join(sorted(missing))}", expected="a task with a dense head")
-            if isinstance(head, LobeAwareHead) and dense[head.reads[0]] != 1 + LOBES:
-                raise ConfigError(f"the head of {task} reads {head.reads[0]}, which draws no lobes", expected="a task with mask: lobes")
+            if head.membership and dense[head.membership] != 1 + LOBES:
+                raise ConfigError(f"the head of {task} reads {head.membership}, which draws no lobes", expected="a task with mask: lobes")
             if isinstance(head, ShareHead) and dense[head.reads[0]] != 1 + head.answers:
                 found = dense[head.reads[0]] - 1
                 raise ConfigError(f"the head of {task} reads {head.answers} classes of {head.reads[0]}", expected=f"answers: {found}")

@@ -271,3 +271,38 @@ def test_shares_are_read_off_the_map() -> None:
     wrong = {**heads, "severity": {"name": "shares", "classes": 2, "reads": "infection", "answers": 5}}
     with pytest.raises(ConfigError, match="reads 5 classes of infection; expected answers: 2"):
         M2Net(1, {"name": "residual", "width": 4}, wrong, {"name": "grid", "depth": 2})
+
+
+def test_shares_of_lobes_against_numpy() -> None:
+    """Shares within each lobe, their learnt weights over the lobes that are there, and each lobe's own answer; chunks change nothing."""
+    heads = {
+        "lobes": {"name": "dense", "classes": 6},
+        "infection": {"name": "dense", "classes": 3},
+        "severity": {"name": "shares", "classes": 2, "lobes": "lobes", "least": 0.02},
+    }
+    torch.manual_seed(0)
+    network = M2Net(1, {"name": "residual", "width": 4}, heads, {"name": "grid", "depth": 2, "width": 8}, chunk=2).eval()
+    head = network.heads["severity"]
+    with torch.no_grad():
+        network.heads["lobes"].classify.bias[3] = -20.0  # type: ignore[union-attr, index, operator]  # the right upper lobe was taken out
+        head.of_lobe.copy_(torch.tensor([0.3, -0.2, 5.0, 0.1, 0.6]))  # type: ignore[union-attr, operator]
+    batch = bag([3, 2])
+    outputs = network(batch)
+    lobes = outputs["lobes"].logits.softmax(1).detach().double().numpy()[:, 1:]
+    classes = outputs["infection"].logits.softmax(1).detach().double().numpy()[:, 1:]
+    weight = np.exp([0.3, -0.2, -np.inf, 0.1, 0.6])
+    w, b = (v.detach().double().numpy() for v in (head.classify.weight, head.classify.bias))  # type: ignore[union-attr]
+
+    def answer(share: np.ndarray) -> np.ndarray:
+        told = np.concatenate([np.sqrt(share), np.log(share + 1e-3)]) / np.sqrt(1 + 1e-5)  # fresh batch statistics: mean 0, variance 1
+        return np.asarray(told @ w.T + b)
+
+    for k, which in enumerate((slice(0, 3), slice(3, 5))):
+        each = np.einsum("nlhw,nchw->lc", lobes[which], classes[which]) / lobes[which].sum((0, 2, 3))[:, None]
+        np.testing.assert_allclose(outputs["severity"].logits[k].detach().numpy(), answer(weight @ each / weight.sum()), atol=1e-4)
+        for lobe in (0, 1, 3, 4):
+            np.testing.assert_allclose(outputs["severity"].lobe_logits[k, lobe].numpy(), answer(each[lobe]), atol=1e-4)  # type: ignore[index]
+        assert bool(outputs["severity"].lobe_logits[k, 2].isnan().all())  # type: ignore[index]
+    wrong = {**heads, "severity": {"name": "shares", "classes": 2, "lobes": "infection"}}
+    with pytest.raises(ConfigError, match="severity reads infection, which draws no lobes"):
+        M2Net(1, {"name": "residual", "width": 4}, wrong, {"name": "grid", "depth": 2})
