@@ -21,7 +21,7 @@ class SeverityModel:
         lobe_weight: weights in the order of the lobe codes, summing to 1.
         extent: weight of infected tissue.
         consolidation: extra weight of consolidated tissue.
-        relative: 0 counts tissue; towards 1 it is judged against the extent of the infection.
+        relative: 0 counts tissue; at 1 it is judged against the extent of the infection: how dense that is.
         slope: logits per unit of burden.
         cuts: one a grade above 0, rising.
     """
@@ -56,14 +56,14 @@ SEVERITY_MODELS = {
 }
 """The stated model by number of grades."""
 
-_DENSITY = SeverityModel(extent=0.0, consolidation=1.0, relative=0.75, slope=16.0)
+_DENSITY = SeverityModel(extent=0.0, consolidation=1.0, relative=1.0, slope=14.0)
 GRADERS = {
     "extent": SEVERITY_MODELS,
     "consolidation": {
-        2: replace(_DENSITY, cuts=(6.8,)),
-        3: replace(_DENSITY, cuts=(5.4, 8.6)),
-        4: replace(_DENSITY, cuts=(4.6, 6.8, 9.4)),
-        5: replace(_DENSITY, cuts=(3.8, 5.8, 7.8, 10.2)),
+        2: replace(_DENSITY, cuts=(7.0,)),
+        3: replace(_DENSITY, cuts=(5.6, 8.4)),
+        4: replace(_DENSITY, cuts=(4.9, 7.0, 9.1)),
+        5: replace(_DENSITY, cuts=(4.2, 6.2, 7.8, 9.6)),
     },
 }
 """Models by what a hospital's graders look at, and by number of grades: how much lung is infected, or how dense the infection is."""
