@@ -20,8 +20,10 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/new_hospital")
 SIZE = ["--matrix", "96", "--slice-mm", "4"]
-SITE_B = ["--site", "north", "--graders", "consolidation", "--mix", "0.15", "0.55", "0.3"]
+SITE_B = ["--site", "north", "--graders", "consolidation", "--mix", "0.05", "0.6", "0.35"]
 TEST, POOL = 320, 240
+SEEDS = {"A": 71, "B": 74, "pilot": 75}
+"""Of the cohorts; settings were chosen on the pilot (settings.py), a hospital like B, never on B."""
 
 
 def command(*words: str | Path) -> int:
@@ -34,23 +36,24 @@ def command(*words: str | Path) -> int:
     return code
 
 
-def prepare() -> None:
-    """Both cohorts, and the model of hospital A."""
+def prepare(hospital: str) -> None:
+    """The cohorts of A and of another hospital, and the model of A."""
     if not (RUNS / "A" / "manifest.csv").exists():
-        command("phantom", "--out", RUNS / "A", "--patients", "320", "--seed", "71", *SIZE)
-    if not (RUNS / "B" / "manifest.csv").exists():
-        command("phantom", "--out", RUNS / "B", "--patients", str(TEST + POOL), "--seed", "72", *SIZE, *SITE_B)
+        command("phantom", "--out", RUNS / "A", "--patients", "320", "--seed", str(SEEDS["A"]), *SIZE)
+    if not (RUNS / hospital / "manifest.csv").exists():
+        seed = str(SEEDS[hospital])
+        command("phantom", "--out", RUNS / hospital, "--patients", str(TEST + POOL), "--seed", seed, *SIZE, *SITE_B)
     if not (RUNS / "base" / "best.ckpt").exists():
         command("split", RUNS / "A" / "manifest.csv", "--parts", "0.75", "0.25", "0.0")
         command("fit", "--config", HERE / "base.yaml")
 
 
-def subset(size: int, seed: int, *, shuffled: bool = False) -> Path:
-    """Manifest of B with ``size`` training patients, drawn with B's own share of severe ones, and the test patients, always the same.
+def subset(size: int, seed: int, *, shuffled: bool = False, hospital: str = "B") -> Path:
+    """Manifest with ``size`` training patients, drawn with the hospital's own share of severe ones, and the test patients, always the same.
 
     ``shuffled`` exchanges the training patients' grades: the planted failure.
     """
-    with (RUNS / "B" / "manifest.csv").open(newline="") as file:
+    with (RUNS / hospital / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     rng = np.random.default_rng([seed, 7])
     pool = rows[TEST:]
@@ -58,12 +61,12 @@ def subset(size: int, seed: int, *, shuffled: bool = False) -> Path:
     mild = [r for r in pool if r["severity"] == "0"]
     wanted = min(max(1, round(size * len(severe) / len(pool))), size - 1)
     chosen = [severe[k] for k in rng.permutation(len(severe))[:wanted]] + [mild[k] for k in rng.permutation(len(mild))[: size - wanted]]
-    train = [row | {"split": "train", "infection": "", "lobes": "", "lungs": ""} for row in chosen]  # B has outcomes, no masks
+    train = [row | {"split": "train", "infection": "", "lobes": "", "lungs": ""} for row in chosen]  # outcomes, no masks
     if shuffled:
         grades = rng.permutation([row["severity"] for row in train])
         train = [row | {"severity": str(g)} for row, g in zip(train, grades, strict=True)]
     test = [row | {"split": "test", "infection": "", "lobes": "", "lungs": ""} for row in rows[:TEST]]
-    path = RUNS / "B" / f"n{size}-s{seed}{'-shuffled' if shuffled else ''}.csv"
+    path = RUNS / hospital / f"n{size}-s{seed}{'-shuffled' if shuffled else ''}.csv"
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(test[0]))
         writer.writeheader()
@@ -107,7 +110,7 @@ def main() -> None:
     options.add_argument("--sizes", type=int, nargs="+", default=[5, 10, 20, 50, 120])
     options.add_argument("--seeds", type=int, default=5)
     given = options.parse_args()
-    prepare()
+    prepare("B")
     for seed in range(given.seeds):
         for size in given.sizes:
             tune(size, seed)

@@ -18,26 +18,29 @@ def run(argv: list[str]) -> int:
         "Cross-validate by patient: fold k is judged, fold k+1 chooses the checkpoint, the rest trains. Loggers of the "
         "configuration are replaced by a CSV logger in each fold's folder.",
     )
-    options.add_argument("--config", type=Path, required=True, help="the same YAML that m2net fit takes")
+    options.add_argument(
+        "--config", type=Path, required=True, action="append", help="the same YAML that m2net fit takes; several are laid over one another"
+    )
     options.add_argument("--folds", type=int, required=True, help="number of folds, at least 3 (test, validation, training)")
     options.add_argument("--out", type=Path, help="folder for the results; default crossval in the configured run folder")
     options.add_argument("--seed", type=int, default=0, help="seed of the folds")
     given, overrides = options.parse_known_args(argv[1:])
     if given.folds < 3:
         raise ConfigError(f"{given.folds} folds", expected="at least 3: one judged, one that chooses, one that trains")
-    if not given.config.is_file():
-        raise ConfigError(f"the configuration {given.config} does not exist", expected="a YAML file")
+    for config in given.config:
+        if not config.is_file():
+            raise ConfigError(f"the configuration {config} does not exist", expected="a YAML file")
     from m2net import __version__
     from m2net.cli.lightning import make_cli
     from m2net.training import file_hash
 
-    words = ["--config", str(given.config), *overrides]
+    words = [word for config in given.config for word in ("--config", str(config))] + overrides
     cli = make_cli(words, run_now=False)
     out = given.out or Path(cli.trainer.default_root_dir) / "crossval"
     manifest = with_folds(cli.datamodule.manifest_path, given.folds, given.seed)
     cli.datamodule.prepare_data()
     content = cli.datamodule.store.hash(list(cli.datamodule.manifest))
-    known = f"{__version__}{words}{content}".encode() + given.config.read_bytes() + manifest.read_bytes()
+    known = f"{__version__}{words}{content}".encode() + b"".join(file.read_bytes() for file in (*given.config, manifest))
     for start in (cli.model.start_from, cli.model.encoder_weights):
         if start and Path(start).is_file():
             known += file_hash(Path(start)).encode()

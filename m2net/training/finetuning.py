@@ -18,9 +18,9 @@ from m2net.studies import Study
 from m2net.training.loading import CHECKPOINT_MARK, hyper_parameters
 from m2net.vocabulary import Column, SeverityScheme
 
-TUNING = {"frozen": 0.3, "layer_decay": 0.7, "anchor": 0.1, "norm": "keep"}
-OPTIMIZER = {"name": "adamw", "lr": 0.001, "weight_decay": 0.01}
-EPOCHS, LEAST_STEPS = 16, 30
+TUNING = {"frozen": 0.5, "layer_decay": 0.3, "anchor": 0.1, "norm": "keep"}
+OPTIMIZER = {"name": "adamw", "lr": 0.01, "weight_decay": 0.01}
+EPOCHS, LEAST_STEPS = 16, 200
 FEW = 50
 """Patients below which no part can be spared: repeated folds judge, and nothing chooses a checkpoint."""
 _CHECKS = 8  # validations in a run

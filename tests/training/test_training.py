@@ -12,6 +12,7 @@ import yaml
 from m2net.cli.main import main
 from m2net.errors import CheckpointError
 from m2net.training import load_model, read_checkpoint
+from m2net.training.loading import CHECKPOINT_MARK
 from m2net.training.schedules import factor
 
 Configure = Callable[..., Path]
@@ -136,6 +137,10 @@ def test_crossval_pools_folds_and_keeps_what_is_done(tmp_path: Path, configure: 
     assert main(words) == 0
     assert capsys.readouterr().out.count("done before, kept") == 3
     assert (out / "fold_1" / "best.ckpt").stat().st_mtime_ns == before
+    over = tmp_path / "over.yaml"
+    over.write_text("data: {instances: 3}\n")
+    assert main([*words, "--config", str(over)]) == 0
+    assert read_checkpoint(out / "fold_1" / "best.ckpt")[CHECKPOINT_MARK]["drawing"]["instances"] == 3
 
 
 def test_checkpoints_of_others(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""The papers' tables on the same work: every row cross-validated on the same SYNTHETIC patients of two sites with the same steps.
+
+python experiments/tables/run.py             # two cores: at most three hours; what is done is kept
+python experiments/tables/run.py --screen    # the same with few patients and steps, 20 minutes: does everything run?
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+RUNS = Path("runs/tables")
+FOLDS = 3
+SEVERITY = (
+    "resnet50_max", "instance_mil", "embedding_mil", "gated_attention", "transformer", "classification_only", "one_level", "m2unet",
+    "joint_lobe_aware", "joint_shares",
+)  # fmt: skip
+LOBES = ("lobes_unet", "lobes_unetplusplus", "lobes_m2unet", "m2unet", "lobes_position_aware")
+FEWER = (25, 5)
+"""Share of the studies that keep their lobe mask, in per cent; rows m2unet and joint_lobe_aware."""
+FIGURES = {"severity": ("auc_share", "auc"), "lobes": ("dice_mean",)}
+
+
+def command(*words: str | Path) -> None:
+    """Print and run one m2net command."""
+    arguments = [str(w) for w in words]
+    print(f"\n$ m2net {shlex.join(arguments)}", flush=True)
+    subprocess.run([sys.executable, "-m", "m2net.cli.main", *arguments], check=True)
+
+
+def write(rows: list[dict[str, str]], path: Path) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def cohort(folder: Path, patients: int) -> Path:
+    """Half of the patients from each of two sites, in one manifest."""
+    manifest = folder / "manifest.csv"
+    rows = []
+    for site, seed in (("home", 91), ("north", 92)):
+        if not (folder / site / "manifest.csv").exists():
+            size = ["--matrix", "96", "--slice-mm", "4"]
+            command("phantom", "--out", folder / site, "--patients", str(patients // 2), "--seed", str(seed), "--site", site, *size)
+        with (folder / site / "manifest.csv").open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                rows.append(row | {c: f"{site}/{row[c]}" for c in ("image", "lobes", "lungs", "infection")})
+    return write(rows, manifest)
+
+
+def with_fewer_lobes(manifest: Path, percent: int) -> Path:
+    """The same studies; only so many keep their lobe mask, drawn at random."""
+    with manifest.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    kept = set(np.random.default_rng(percent).permutation(len(rows))[: max(6, round(len(rows) * percent / 100))].tolist())
+    return write([row if k in kept else row | {"lobes": ""} for k, row in enumerate(rows)], manifest.with_name(f"lobes-{percent}.csv"))
+
+
+def crossval(row: str, manifest: Path, out: Path, more: list[str]) -> None:
+    """One row's folds; those done with the same words are kept."""
+    configs = ["--config", HERE / "common.yaml", "--config", HERE / "rows" / f"{row}.yaml"]
+    placed = [f"--data.manifest={manifest}", f"--trainer.default_root_dir={out}"]
+    command("crossval", *configs, "--folds", str(FOLDS), "--out", out, *placed, *more)
+
+
+def table(runs: Path) -> list[dict[str, object]]:
+    """Figures of every row that is done."""
+    names = {**dict.fromkeys(SEVERITY, ("severity",)), **dict.fromkeys(LOBES, ("lobes",)), "m2unet": ("severity", "lobes")}
+    rows: list[dict[str, object]] = []
+    for path in sorted(runs.glob("*/crossval.json")):
+        name, _, percent = path.parent.name.partition("-")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for task in names[name] if not percent else ("severity",):
+            for figure in FIGURES[task]:
+                value = {k: f"{v:.4f}" for k, v in found["figures"][f"{task}/{figure}"].items()}
+                labelled = f"{percent or 100} %"
+                rows.append({"row": name, "lobes labelled": labelled, "figure": f"{task}/{figure}", **value, "n": found["patients"]})
+    return rows
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--screen", action="store_true", help="48 patients and 40 steps a fold")
+    given = options.parse_args()
+    runs, patients = (RUNS / "screen", 48) if given.screen else (RUNS, 240)
+    more = ["--trainer.max_steps=40", "--trainer.val_check_interval=40"] if given.screen else []
+    more.append(f"--data.store={runs / 'store'}")
+    manifest = cohort(runs / "cohort", patients)
+    for row in dict.fromkeys((*SEVERITY, *LOBES)):
+        crossval(row, manifest, runs / row, more)
+    for percent in FEWER:
+        fewer = with_fewer_lobes(manifest, percent)
+        for row in ("m2unet", "joint_lobe_aware"):
+            crossval(row, fewer, runs / f"{row}-{percent}", more)
+    rows = table(runs)
+    out = runs / "results.csv" if given.screen else HERE / "results.csv"
+    write([{k: str(v) for k, v in row.items()} for row in rows], out)
+    for one in rows:
+        print(*one.values(), sep="  ")
+    print(out)
+
+
+if __name__ == "__main__":
+    main()
