@@ -99,6 +99,22 @@ def test_a_resumed_fit_is_the_same_run(watched: Path) -> None:
     assert len(names) == 1
 
 
+def test_a_checkpoint_is_an_artifact_only_if_asked_for(
+    watched: Path, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not [r for path in runs(watched) for r in records(path) if r.HasField("artifact")]
+    monkeypatch.setenv("WANDB_MODE", "offline")  # the logger's own offline switch refuses log_model
+    logger = {"class_path": "WandbLogger", "init_args": {"save_dir": str(tmp_path), "project": "t", "log_model": True}}
+    config = configure(tmp_path, trainer={"logger": logger, "max_steps": 1, "val_check_interval": 1})
+    assert main(["fit", "--config", str(config)]) == 0
+    (path,) = runs(tmp_path)
+    (artifact,) = [r.artifact for r in records(path) if r.HasField("artifact")]
+    assert artifact.type == "model"
+    assert str(tmp_path) not in artifact.metadata
+    (entry,) = artifact.manifest.contents
+    assert entry.size == (tmp_path / "best.ckpt").stat().st_size
+
+
 @pytest.mark.parametrize("name", ["TensorBoardLogger", "MLFlowLogger"])
 def test_other_loggers_by_yaml_alone(name: str, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")

@@ -1,0 +1,92 @@
+"""Collect what run.py left in runs/joint into results.csv and trust.png beside this file.
+
+python experiments/joint/results.py
+
+What was not run is left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import binomtest
+
+from m2net.objectives.reliability import selective_risk
+from m2net.reports.figures import FigureRow, figure_row, metrics_rows
+from m2net.reports.results import write_table
+
+HERE, RUNS = Path(__file__).parent, Path("runs/joint")
+COVERAGE = 0.9
+COLOURS = {"home": "#0072b2", "north": "#d55e00"}
+
+
+def graded(path: Path) -> list[dict[str, str]]:
+    """Predictions of the studies with a grade; none where nothing was run."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["severity"]]
+
+
+def covered(what: str, path: Path) -> Iterator[FigureRow]:
+    """Share of studies whose conformal set holds the true grade, with its binomial (Clopper-Pearson) 95 % interval."""
+    rows = graded(path)
+    if not rows:
+        return
+    hits = sum(row["severity"] in row["severity_set"].split("|") for row in rows)
+    low, high = binomtest(hits, len(rows)).proportion_ci()
+    yield figure_row(what, f"severity/coverage, binomial (stated {COVERAGE})", hits / len(rows), float(low), float(high), len(rows))
+
+
+def trusted(what: str, path: Path) -> Iterator[FigureRow]:
+    """The calibration error that a calibrated model with these probabilities stays below at 95 %."""
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        yield figure_row(what, "severity/ece_band", found["severity/ece_band"], n=found["studies"])
+
+
+def draw(out: Path) -> None:
+    """Reliability (ten groups of equal size, binomial 95 % bars) and the error rate among the most confident studies."""
+    picture = Figure(figsize=(8.6, 4.0), layout="constrained")
+    reliable, risk = picture.subplots(1, 2)
+    for site, colour in COLOURS.items():
+        rows = graded(RUNS / f"test_{site}" / "predictions.csv")
+        if rows:
+            p, y = (np.array([float(row[name]) for row in rows]) for name in ("severity_ge1", "severity"))
+            _reliability(reliable, p, y, colour, f"{site}, n = {len(rows)}")
+            rate = selective_risk(np.maximum(p, 1 - p), (p >= 0.5) != (y == 1))
+            risk.plot(np.arange(1, len(rate) + 1) / len(rate), rate, color=colour, label=site)
+    reliable.plot([0, 1], [0, 1], color="#999999", lw=1, zorder=0)
+    reliable.set(xlabel="predicted P(severe)", ylabel="share that is severe", title="Reliability, SYNTHETIC patients")
+    risk.set(xlabel="share of studies answered, most confident first", ylabel="error rate", title="Selective risk", ylim=(0, None))
+    reliable.legend(frameon=False)
+    picture.savefig(out, dpi=130)
+
+
+def _reliability(axes: Any, p: np.ndarray, y: np.ndarray, colour: str, label: str) -> None:
+    groups = np.array_split(np.argsort(p), 10)
+    said, seen = [p[g].mean() for g in groups], [y[g].mean() for g in groups]
+    bars = np.array([[v - ci.low, ci.high - v] for g, v in zip(groups, seen, strict=True)
+                     for ci in [binomtest(int(y[g].sum()), len(g)).proportion_ci()]]).T  # fmt: skip
+    axes.errorbar(said, seen, yerr=bars.clip(0), fmt="o-", color=colour, capsize=2, lw=1, label=label)
+
+
+if __name__ == "__main__":
+    out = HERE / "results.csv"
+    table: list[FigureRow] = []
+    for site in ("home", "north"):
+        folder, what = RUNS / f"test_{site}", f"synthetic, held out, site {site}"
+        table += [
+            *metrics_rows(what, folder / "metrics.json"),
+            *trusted(what, folder / "metrics.json"),
+            *covered(what, folder / "predictions.csv"),
+        ]
+    write_table(out, table)
+    draw(HERE / "trust.png")
+    print(f"{out}: {len(table)} figures")
