@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/new_hospital")
 SIZE = ["--matrix", "96", "--slice-mm", "4"]
 SITE_B = ["--site", "north", "--graders", "consolidation", "--mix", "0.05", "0.6", "0.35"]
-TEST, POOL = 320, 240
+TEST, POOL, SCRATCH_STEPS = 320, 240, 600
 SEEDS = {"A": 71, "B": 74, "pilot": 75}
 """Of the cohorts; settings were chosen on the pilot (settings.py), a hospital like B, never on B."""
 
@@ -95,8 +95,11 @@ def scratch(size: int, seed: int) -> dict[str, float]:
     if not (out / "metrics.json").exists():
         manifest = subset(size, seed)
         words = ["--config", HERE / "base.yaml", "--config", HERE / "scratch.yaml", f"--data.manifest={manifest}"]
-        words += [f"--trainer.default_root_dir={out}", f"--seed_everything={seed}"]
-        keeper = {"class_path": "ModelCheckpoint", "init_args": {"dirpath": str(out), "filename": "best", "enable_version_counter": False}}
+        words += [f"--trainer.default_root_dir={out}", f"--seed_everything={seed}", f"--trainer.max_steps={SCRATCH_STEPS}"]
+        keeper = {
+            "class_path": "ModelCheckpoint",
+            "init_args": {"dirpath": str(out), "filename": "best", "every_n_train_steps": SCRATCH_STEPS, "enable_version_counter": False},
+        }
         average = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.99}}
         words += [f"--trainer.callbacks={json.dumps([average, keeper])}"]
         command("fit", *words)

@@ -11,6 +11,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities import rank_zero_warn
 
 from m2net.bags.datamodule import BagDataModule
 from m2net.errors import ConfigError
@@ -63,6 +64,17 @@ class M2NetCLI(LightningCLI):
         """Lightning calls this before it opens the loggers: a resumed fit goes on in its Weights & Biases run."""
         if self.config["fit"].get("ckpt_path"):
             take_up(self.trainer)
+
+    def after_fit(self) -> None:
+        """Lightning calls this after a fit: weights that the configured checkpoints have not kept are not lost."""
+        keepers = self.trainer.checkpoint_callbacks
+        if keepers and not any(getattr(keeper, "best_model_path", "") for keeper in keepers):
+            path = Path(self.trainer.default_root_dir) / "last.ckpt"
+            self.trainer.save_checkpoint(path)
+            rank_zero_warn(
+                f"The fit ended before its ModelCheckpoint kept anything: the last weights are in {path}. A checkpoint is kept at a "
+                "validation, or with every_n_train_steps."
+            )
 
     def _parse_ckpt_path(self) -> None:
         """Evaluation takes the model and its input from the checkpoint; ``fit`` resumes an unchanged model only.

@@ -143,6 +143,16 @@ def test_crossval_pools_folds_and_keeps_what_is_done(tmp_path: Path, configure: 
     assert read_checkpoint(out / "fold_1" / "best.ckpt")[CHECKPOINT_MARK]["drawing"]["instances"] == 3
 
 
+def test_weights_that_no_callback_kept_are_not_lost(tmp_path: Path, configure: Configure) -> None:
+    never = {"class_path": "ModelCheckpoint", "init_args": {"dirpath": str(tmp_path / "kept"), "every_n_train_steps": 9}}
+    trainer = {"max_steps": 2, "limit_val_batches": 0, "callbacks": [never]}
+    config = configure(tmp_path, data={"validate": False}, trainer=trainer)
+    with pytest.warns(UserWarning, match="before its ModelCheckpoint kept anything"):
+        assert main(["fit", "--config", str(config)]) == 0
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 2
+    assert not (tmp_path / "kept").exists()
+
+
 def test_checkpoints_of_others(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     (tmp_path / "text.ckpt").write_text("no")
