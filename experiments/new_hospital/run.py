@@ -98,7 +98,13 @@ def scratch(size: int, seed: int) -> dict[str, float]:
         words += [f"--trainer.default_root_dir={out}", f"--seed_everything={seed}", f"--trainer.max_steps={SCRATCH_STEPS}"]
         keeper = {
             "class_path": "ModelCheckpoint",
-            "init_args": {"dirpath": str(out), "filename": "best", "every_n_train_steps": SCRATCH_STEPS, "enable_version_counter": False},
+            "init_args": {
+                "dirpath": str(out),
+                "filename": "best",
+                "monitor": None,
+                "every_n_train_steps": SCRATCH_STEPS,
+                "enable_version_counter": False,
+            },
         }
         average = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.99}}
         words += [f"--trainer.callbacks={json.dumps([average, keeper])}"]

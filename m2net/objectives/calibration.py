@@ -1,4 +1,4 @@
-"""Probabilities put right on validation studies: temperature, or isotonic regression of each cut."""
+"""Probabilities put right on validation studies: temperature, temperature and class biases, or isotonic regression of each cut."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ def fit_shift(log_p: Values, label: Grades, pull: float = 1.0) -> dict[str, Any]
 FITS: dict[str, Callable[[Values, Grades], dict[str, Any]]] = {
     "none": lambda log_p, grade: {},
     "temperature": fit_temperature,
+    "shift": fit_shift,
     "isotonic": fit_isotonic,
 }
 """Ways to calibrate, by name."""

@@ -36,7 +36,8 @@ class SeverityObjective(Objective):
 
         Args:
             scheme: of the grades.
-            calibrate: how probabilities are put right on validation studies: none, temperature or isotonic.
+            calibrate: how probabilities are put right on validation studies: none, temperature, shift (temperature and class biases) or
+                isotonic.
             coverage: share of new studies whose conformal set shall hold the true grade; no sets without it. With both, every second
                 validation study calibrates and the others set the threshold of the sets.
 

@@ -96,7 +96,7 @@ def test_selective_risk_against_a_loop(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(selective_risk(confidence, wrong), expected)
 
 
-@pytest.mark.parametrize("how", ["none", "temperature", "isotonic"])
+@pytest.mark.parametrize("how", ["none", "temperature", "shift", "isotonic"])
 def test_severity_is_judged_calibrated(rng: np.random.Generator, how: str) -> None:
     objective = SeverityObjective("ordinal:3", calibrate=how, coverage=0.8)
     logits, grade = world(rng, 400, 3.0, grades=3)
