@@ -10,6 +10,7 @@ install: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "m2net needs Python 3.11 or newer; call make PYTHON=python3.11")'
+	@df -Pk . | awk 'NR == 2 && $$4 < 10e6 {printf "Only %.1f GB are free here; torch and what it needs take about 10 while they are installed\n", $$4 / 1e6}'
 	@echo "Installing m2net and its libraries into $(VENV) (torch is some gigabytes the first time)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e '.[dev]'

@@ -1,4 +1,4 @@
-"""Collect what run.py left in runs/joint into results.csv and trust.png beside this file.
+"""Collect what run.py and real.py left in runs/joint into results.csv and trust.png beside this file.
 
 python experiments/joint/results.py
 
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from m2net.objectives.reliability import selective_risk
-from m2net.reports.figures import FigureRow, figure_row, metrics_rows
+from m2net.reports.figures import FigureRow, crossval_rows, figure_row, metrics_rows
 from m2net.reports.results import write_table
 
 HERE, RUNS = Path(__file__).parent, Path("runs/joint")
@@ -87,6 +87,8 @@ if __name__ == "__main__":
             *trusted(what, folder / "metrics.json"),
             *covered(what, folder / "predictions.csv"),
         ]
+    table += metrics_rows("real slices (ct_lobes), from synthetic pictures only", RUNS / "real_lobes" / "phantoms_only" / "metrics.json")
+    table += crossval_rows("real slices (ct_lobes), fine-tuned, cross-validated", RUNS / "real_lobes" / "crossval" / "crossval.json")
     write_table(out, table)
     draw(HERE / "trust.png")
     print(f"{out}: {len(table)} figures")
