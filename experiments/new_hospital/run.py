@@ -22,8 +22,8 @@ RUNS = Path("runs/new_hospital")
 SIZE = ["--matrix", "96", "--slice-mm", "4"]
 SITE_B = ["--site", "north", "--graders", "consolidation", "--mix", "0.05", "0.6", "0.35"]
 TEST, POOL, SCRATCH_STEPS = 320, 240, 600
-SEEDS = {"A": 71, "B": 74, "pilot": 75}
-"""Of the cohorts; settings were chosen on the pilot (settings.py), a hospital like B, never on B."""
+SEEDS = {"A": 71, "B": 74, "pilot": 75, "planted": 76}
+"""Of the cohorts; settings were chosen on the pilot (settings.py), a hospital like B, never on B. The failure is planted in one like A."""
 
 
 def command(*words: str | Path) -> int:
@@ -41,8 +41,8 @@ def prepare(hospital: str) -> None:
     if not (RUNS / "A" / "manifest.csv").exists():
         command("phantom", "--out", RUNS / "A", "--patients", "320", "--seed", str(SEEDS["A"]), *SIZE)
     if not (RUNS / hospital / "manifest.csv").exists():
-        seed = str(SEEDS[hospital])
-        command("phantom", "--out", RUNS / hospital, "--patients", str(TEST + POOL), "--seed", seed, *SIZE, *SITE_B)
+        seed, site = str(SEEDS[hospital]), [] if hospital == "planted" else SITE_B
+        command("phantom", "--out", RUNS / hospital, "--patients", str(TEST + POOL), "--seed", seed, *SIZE, *site)
     if not (RUNS / "base" / "best.ckpt").exists():
         command("split", RUNS / "A" / "manifest.csv", "--parts", "0.75", "0.25", "0.0")
         command("fit", "--config", HERE / "base.yaml")
@@ -74,10 +74,10 @@ def subset(size: int, seed: int, *, shuffled: bool = False, hospital: str = "B")
     return path
 
 
-def tune(size: int, seed: int, *, shuffled: bool = False) -> dict[str, Any]:
+def tune(size: int, seed: int, *, shuffled: bool = False, hospital: str = "B") -> dict[str, Any]:
     """Fine-tune on ``size`` patients; returns outcome.json with the exit code."""
-    manifest = subset(size, seed, shuffled=shuffled)
-    out = RUNS / "tuned" / manifest.stem
+    manifest = subset(size, seed, shuffled=shuffled, hospital=hospital)
+    out = RUNS / ("tuned" if hospital == "B" else "tuned_planted") / manifest.stem
     code = 0
     if not (out / "outcome.json").exists():
         code = command(
@@ -125,6 +125,8 @@ def main() -> None:
             tune(size, seed)
             scratch(size, seed)
     tune(120, 0, shuffled=True)
+    prepare("planted")
+    tune(120, 0, shuffled=True, hospital="planted")
     subprocess.run([sys.executable, str(HERE / "results.py")], check=True)
 
 
