@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import wandb
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -42,6 +43,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory, configure: Configure) -> P
 
 
 def runs(folder: Path) -> list[Path]:
+    """Files of the folder's offline runs, whole: wandb's service may still be writing when a run is finished, not when it is gone."""
+    wandb.teardown()
     return sorted((folder / "wandb").glob("offline-run-*/run-*.wandb"))
 
 
