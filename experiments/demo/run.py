@@ -6,15 +6,15 @@ python experiments/demo/run.py
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import shlex
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from m2net.cli.chain import command
+from m2net.machine import fast_bfloat16
+from m2net.recipes.table import read_table
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -22,27 +22,17 @@ DEMO = Path("runs/demo")
 SHOWN = ("lobes/dice_mean", "severity/auc", "severity/auc_best", "severity/auc_share")
 
 
-def command(workdir: Path, *words: str | Path) -> float:
-    """Print and run one m2net command in ``workdir``; returns its seconds."""
-    arguments = [str(w) for w in words]
-    print(f"\n$ m2net {shlex.join(arguments)}", flush=True)
-    start = time.monotonic()
-    subprocess.run([sys.executable, "-m", "m2net.cli.main", *arguments], check=True, cwd=workdir)
-    return time.monotonic() - start
-
-
 def train_and_test(workdir: Path, name: str, configs: list[str], more: list[str]) -> dict[str, Any]:
     """Fit and test one configuration; returns its metrics with the seconds of fitting."""
     chosen = [word for config in configs for word in ("--config", str(HERE / config))]
-    seconds = command(workdir, "fit", *chosen, *more)
-    command(workdir, "test", *chosen, "--trainer.logger=false", "--ckpt_path", DEMO / name / "best.ckpt")
+    seconds = command("fit", *chosen, *more, folder=workdir).seconds
+    command("test", *chosen, "--trainer.logger=false", "--ckpt_path", DEMO / name / "best.ckpt", folder=workdir)
     return {**json.loads((workdir / DEMO / name / "metrics.json").read_text()), "fit_seconds": round(seconds, 1)}
 
 
 def held_out(out: Path) -> Path:
     """Image of the held-out patient with the highest predicted severity."""
-    with (out / "joint" / "predictions.csv").open(newline="") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: float(row["severity_ge1"]))
+    rows = sorted(read_table(out / "joint" / "predictions.csv"), key=lambda row: float(row["severity_ge1"]))
     return out / "cohort" / rows[-1]["study_id"] / "image.nii.gz"
 
 
@@ -60,19 +50,21 @@ def main() -> None:
         print(f"Removing the earlier demo in {out}")
         shutil.rmtree(out)
     size = ["--matrix", str(given.matrix), "--slice-mm", "4"]
-    command(work, "phantom", "--out", DEMO / "cohort", "--patients", str(given.patients), "--seed", str(given.seed), *size)
-    command(work, "split", DEMO / "cohort" / "manifest.csv", "--parts", "0.74", "0.04", "0.22")
-    command(work, "prepare", DEMO / "cohort" / "manifest.split.csv", "--store", DEMO / "store", "--spacing", "4")
+    command("phantom", "--out", DEMO / "cohort", "--patients", str(given.patients), "--seed", str(given.seed), *size, folder=work)
+    command("split", DEMO / "cohort" / "manifest.csv", "--parts", "0.74", "0.04", "0.22", folder=work)
+    command("prepare", DEMO / "cohort" / "manifest.split.csv", "--store", DEMO / "store", "--spacing", "4", folder=work)
     more = [f"--trainer.max_steps={given.steps}", f"--trainer.val_check_interval={given.steps}"] if given.steps else []
-    from m2net.machine import fast_bfloat16
-
     if not fast_bfloat16():  # without hardware for it bfloat16 is slower than float32
         more.append("--trainer.precision=32-true")
     joint = train_and_test(work, "joint", ["joint.yaml"], more)
     plain = train_and_test(work, "plain", ["joint.yaml", "plain.yaml"], more)
-    command(work, "phantom", "--out", DEMO / "dicom", "--patients", "1", "--seed", str(given.seed + 1000), "--format", "dicom", *size)
+    command(
+        "phantom", "--out", DEMO / "dicom", "--patients", "1", "--seed", str(given.seed + 1000), "--format", "dicom", *size, folder=work
+    )
     series = next((out / "dicom").glob("*/series")).relative_to(work)
-    command(work, "assess", held_out(out).relative_to(work), series, "--model", DEMO / "joint" / "best.ckpt", "--out", DEMO / "assess")
+    command(
+        "assess", held_out(out).relative_to(work), series, "--model", DEMO / "joint" / "best.ckpt", "--out", DEMO / "assess", folder=work
+    )
 
     metrics = {
         **joint,

@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 from manifest import pairs
-from run import HERE, RUNS, command, held_out
+from run import HERE, RUNS, held_out
 
+from m2net.cli.chain import command
 from m2net.recipes.table import write
 
 REAL = RUNS / "real_lobes"

@@ -7,7 +7,6 @@ What was not run is left out.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from m2net.objectives.reliability import selective_risk
+from m2net.recipes.table import read_table
 from m2net.reports.figures import FigureRow, crossval_rows, figure_row, metrics_rows
 from m2net.reports.results import write_table
 
@@ -28,10 +28,7 @@ COLOURS = {"home": "#0072b2", "north": "#d55e00"}
 
 def graded(path: Path) -> list[dict[str, str]]:
     """Predictions of the studies with a grade; none where nothing was run."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row["severity"]]
+    return [row for row in read_table(path) if row["severity"]] if path.exists() else []
 
 
 def covered(what: str, path: Path) -> Iterator[FigureRow]:

@@ -5,7 +5,6 @@ Intervals: 95 %, by resampling test patients and seeds together; every model is 
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,8 @@ from scipy.stats import rankdata
 
 from m2net.assessment.outcome import recalibrate
 from m2net.objectives import SeverityObjective
+from m2net.recipes.table import read_table
+from m2net.reports.results import write_table
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/new_hospital")
@@ -25,8 +26,7 @@ Table = dict[tuple[str, int], np.ndarray]
 
 
 def rows_of(path: Path) -> dict[str, dict[str, str]]:
-    with path.open(newline="") as file:
-        return {row["study_id"]: row for row in csv.DictReader(file)}
+    return {row["study_id"]: row for row in read_table(path)}
 
 
 def read() -> tuple[Table, np.ndarray, np.ndarray]:
@@ -119,10 +119,7 @@ def main() -> None:
         written.append(
             {"model": what, "patients": top, "figure": "auc_gain", **{k: f"{primary['gain'][k]:.4f}" for k in ("value", "low", "high")}}
         )
-    with (HERE / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(written[0]))
-        writer.writeheader()
-        writer.writerows(written)
+    write_table(HERE / "results.csv", written)
     draw(curves, seeds, patients)
     for row in written:
         print(f"{row['model']:>40} {row['patients']:>4} {row['figure']:<18} {row['value']} ({row['low']} to {row['high']})")

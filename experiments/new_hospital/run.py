@@ -7,9 +7,7 @@ python experiments/new_hospital/run.py --seeds 1 --sizes 5 20   # a look
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,23 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from m2net.cli.chain import command
+from m2net.recipes.table import read_table
+from m2net.reports.results import write_table
+
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/new_hospital")
 SIZE = ["--matrix", "96", "--slice-mm", "4"]
 SITE_B = ["--site", "north", "--graders", "consolidation", "--mix", "0.05", "0.6", "0.35"]
-TEST, POOL, SCRATCH_STEPS = 320, 240, 600
+TEST, POOL = 320, 240
 SEEDS = {"A": 71, "B": 74, "pilot": 75, "planted": 76}
 """Of the cohorts; settings were chosen on the pilot (settings.py), a hospital like B, never on B. The failure is planted in one like A."""
-
-
-def command(*words: str | Path) -> int:
-    """Print and run one m2net command; returns its exit code."""
-    arguments = [str(w) for w in words]
-    print(f"\n$ m2net {shlex.join(arguments)}", flush=True)
-    code = subprocess.run([sys.executable, "-m", "m2net.cli.main", *arguments], check=False).returncode
-    if code not in (0, 3):
-        sys.exit(f"m2net {arguments[0]} failed with {code}")
-    return code
 
 
 def prepare(hospital: str) -> None:
@@ -53,8 +45,7 @@ def subset(size: int, seed: int, *, shuffled: bool = False, hospital: str = "B")
 
     ``shuffled`` exchanges the training patients' grades: the planted failure.
     """
-    with (RUNS / hospital / "manifest.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(RUNS / hospital / "manifest.csv")
     rng = np.random.default_rng([seed, 7])
     pool = rows[TEST:]
     severe = [r for r in pool if r["severity"] == "1"]
@@ -67,10 +58,7 @@ def subset(size: int, seed: int, *, shuffled: bool = False, hospital: str = "B")
         train = [row | {"severity": str(g)} for row, g in zip(train, grades, strict=True)]
     test = [row | {"split": "test", "infection": "", "lobes": "", "lungs": ""} for row in rows[:TEST]]
     path = RUNS / hospital / f"n{size}-s{seed}{'-shuffled' if shuffled else ''}.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(test[0]))
-        writer.writeheader()
-        writer.writerows(train + test)
+    write_table(path, train + test)
     return path
 
 
@@ -82,8 +70,8 @@ def tune(size: int, seed: int, *, shuffled: bool = False, hospital: str = "B") -
     if not (out / "outcome.json").exists():
         code = command(
             "finetune", "--from", RUNS / "base" / "best.ckpt", "--manifest", manifest, "--store", RUNS / "store", "--out", out,
-            "--trainer.precision=bf16-mixed", f"--seed_everything={seed}",
-        )  # fmt: skip
+            "--trainer.precision=bf16-mixed", f"--seed_everything={seed}", ends=(0, 3),
+        ).code  # fmt: skip
         (out / "exit_code.txt").write_text(str(code))
     outcome: dict[str, Any] = json.loads((out / "outcome.json").read_text())
     return outcome | {"exit_code": int((out / "exit_code.txt").read_text())}
@@ -95,21 +83,9 @@ def scratch(size: int, seed: int) -> dict[str, float]:
     if not (out / "metrics.json").exists():
         manifest = subset(size, seed)
         words = ["--config", HERE / "base.yaml", "--config", HERE / "scratch.yaml", f"--data.manifest={manifest}"]
-        words += [f"--trainer.default_root_dir={out}", f"--seed_everything={seed}", f"--trainer.max_steps={SCRATCH_STEPS}"]
-        keeper = {
-            "class_path": "ModelCheckpoint",
-            "init_args": {
-                "dirpath": str(out),
-                "filename": "best",
-                "monitor": None,
-                "every_n_train_steps": SCRATCH_STEPS,
-                "enable_version_counter": False,
-            },
-        }
-        average = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.99}}
-        words += [f"--trainer.callbacks={json.dumps([average, keeper])}"]
+        words += [f"--trainer.default_root_dir={out}", f"--seed_everything={seed}"]
         command("fit", *words)
-        command("test", *words, "--ckpt_path", out / "best.ckpt")
+        command("test", *words, "--ckpt_path", out / "last.ckpt")
     metrics: dict[str, float] = json.loads((out / "metrics.json").read_text())
     return metrics
 

@@ -5,11 +5,13 @@ python experiments/new_hospital/settings.py     # settings.csv; what is done is 
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
-from run import HERE, RUNS, command, prepare, subset
+from run import HERE, RUNS, prepare, subset
+
+from m2net.cli.chain import command
+from m2net.reports.results import write_table
 
 SIZES, SEEDS = (20, 120), (0,)
 HEADS = {"lr": 0.01, "layer_decay": 0.3, "least": 200}
@@ -27,23 +29,11 @@ def tuned(name: str, place: int, size: int, seed: int) -> dict[str, object]:
     if not (out / "outcome.json").exists():
         how = SETTINGS[name]
         steps = max(int(how["least"]), 16 * (size // 8))
-        words = [f"--model.optimizer.lr={how['lr']}", f"--trainer.max_steps={steps}", f"--seed_everything={seed}"]
+        words: list[str | Path] = [f"--model.optimizer.lr={how['lr']}", f"--trainer.max_steps={steps}", f"--seed_everything={seed}"]
         words += [f"--model.tuning.{key}={how[key]}" for key in ("frozen", "layer_decay")]
         manifest = subset(size, seed, hospital="pilot")
-        base = RUNS / "base" / "best.ckpt"
-        command(
-            "finetune",
-            "--from",
-            base,
-            "--manifest",
-            manifest,
-            "--store",
-            RUNS / "store",
-            "--out",
-            out,
-            "--trainer.precision=bf16-mixed",
-            *words,
-        )
+        words += ["--from", RUNS / "base" / "best.ckpt", "--manifest", manifest, "--store", RUNS / "store", "--out", out]
+        command("finetune", *words, "--trainer.precision=bf16-mixed", ends=(0, 3))
     (figure,) = [f for f in json.loads((out / "outcome.json").read_text())["figures"] if f["primary"]]
     values = {way: f"{figure[way]['value']:.4f}" for way in ("base", "tuned")}
     gain = {f"gain_{k}" if k != "value" else "gain": f"{figure['gain'][k]:.4f}" for k in ("value", "low", "high")}
@@ -53,11 +43,7 @@ def tuned(name: str, place: int, size: int, seed: int) -> dict[str, object]:
 def main() -> None:
     prepare("pilot")
     rows = [tuned(name, k, size, seed) for size in SIZES for seed in SEEDS for k, name in enumerate(SETTINGS)]
-    path: Path = HERE / "settings.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(HERE / "settings.csv", rows)
     for row in rows:
         print(*row.values(), sep="  ")
 

@@ -7,14 +7,14 @@ python experiments/tables/run.py --screen    # the same with few patients and st
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+
+from m2net.cli.chain import command
+from m2net.recipes.table import read_table
+from m2net.reports.results import write_table
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/tables")
@@ -29,21 +29,6 @@ FEWER = (25, 5)
 FIGURES = {"severity": ("auc_share", "auc"), "lobes": ("dice_mean",)}
 
 
-def command(*words: str | Path) -> None:
-    """Print and run one m2net command."""
-    arguments = [str(w) for w in words]
-    print(f"\n$ m2net {shlex.join(arguments)}", flush=True)
-    subprocess.run([sys.executable, "-m", "m2net.cli.main", *arguments], check=True)
-
-
-def write(rows: list[dict[str, str]], path: Path) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
 def cohort(folder: Path, patients: int) -> Path:
     """Half of the patients from each of two sites, in one manifest."""
     manifest = folder / "manifest.csv"
@@ -52,18 +37,19 @@ def cohort(folder: Path, patients: int) -> Path:
         if not (folder / site / "manifest.csv").exists():
             size = ["--matrix", "96", "--slice-mm", "4"]
             command("phantom", "--out", folder / site, "--patients", str(patients // 2), "--seed", str(seed), "--site", site, *size)
-        with (folder / site / "manifest.csv").open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                rows.append(row | {c: f"{site}/{row[c]}" for c in ("image", "lobes", "lungs", "infection")})
-    return write(rows, manifest)
+        for row in read_table(folder / site / "manifest.csv"):
+            rows.append(row | {c: f"{site}/{row[c]}" for c in ("image", "lobes", "lungs", "infection")})
+    write_table(manifest, rows)
+    return manifest
 
 
 def with_fewer_lobes(manifest: Path, percent: int) -> Path:
     """The same studies; only so many keep their lobe mask, drawn at random."""
-    with manifest.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(manifest)
     kept = set(np.random.default_rng(percent).permutation(len(rows))[: max(6, round(len(rows) * percent / 100))].tolist())
-    return write([row if k in kept else row | {"lobes": ""} for k, row in enumerate(rows)], manifest.with_name(f"lobes-{percent}.csv"))
+    fewer = manifest.with_name(f"lobes-{percent}.csv")
+    write_table(fewer, [row if k in kept else row | {"lobes": ""} for k, row in enumerate(rows)])
+    return fewer
 
 
 def crossval(row: str, manifest: Path, out: Path, more: list[str]) -> None:
@@ -104,7 +90,7 @@ def main() -> None:
             crossval(row, fewer, runs / f"{row}-{percent}", more)
     rows = table(runs)
     out = runs / "results.csv" if given.screen else HERE / "results.csv"
-    write([{k: str(v) for k, v in row.items()} for row in rows], out)
+    write_table(out, rows)
     for one in rows:
         print(*one.values(), sep="  ")
     print(out)

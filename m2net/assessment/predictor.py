@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from m2net.assessment.applied import AppliedModel
 from m2net.assessment.findings import Findings, findings_of
+from m2net.assessment.islands import without_islands
 from m2net.assessment.measures import LobeMeasures, measure_lobes
 from m2net.assessment.stitching import stitch_labels
 from m2net.bags import Prepared, to_source_grid
@@ -77,18 +78,20 @@ class Assessment:
 class Assessor:
     """Applies one checkpoint to studies."""
 
-    def __init__(self, checkpoint: Path, device: str | None = None, precision: str = "auto") -> None:
+    def __init__(self, checkpoint: Path, device: str | None = None, precision: str = "auto", islands: bool = False) -> None:
         """Load the model.
 
         Args:
             checkpoint: file written by m2net fit.
             device: torch device; the accelerator if there is one.
             precision: bfloat16, float32, or auto (bfloat16 where the hardware multiplies it).
+            islands: whether the maps of a CT keep what is drawn apart from the lungs. What is read off the network's own answers
+                (severity, shares) sees them either way.
 
         Raises:
             CheckpointError: not one of m2net's.
         """
-        self.precision = precision
+        self.precision, self.islands = precision, islands
         self.model = AppliedModel(checkpoint, device)
 
     def assess(self, volume: Volume) -> Assessment:
@@ -102,6 +105,7 @@ class Assessor:
         batch, given = self.model.bag(prepared)
         outputs = self._run(given)
         maps = self._maps(outputs, batch, prepared)
+        maps, apart = (maps, 0) if self.islands or volume.modality is not Modality.CT else without_islands(maps)
         measures = measure_lobes(maps[Column.LOBES], volume) if Column.LOBES in maps else []
         return Assessment(
             volume=volume,
@@ -110,7 +114,7 @@ class Assessor:
             findings=findings_of(self._objectives(), outputs),
             patches=_heaviest(outputs, batch),
             instances=batch.num_instances,
-            warnings=[*prepared.notes, *self.model.doubts(), *_doubts(volume, measures, maps)],
+            warnings=[*prepared.notes, *self.model.doubts(), *_doubts(volume, measures, maps), *_left_out(apart, volume)],
             model=self.model.facts,
         )
 
@@ -149,6 +153,12 @@ def _doubts(volume: Volume, measures: list[LobeMeasures], maps: dict[str, NDArra
     if volume.intensity is Intensity.RELATIVE:
         doubts.append("No HU and no millimetres are known: no densities and no volumes are given.")
     return doubts
+
+
+def _left_out(voxels: int, volume: Volume) -> list[str]:
+    """What was drawn as lung apart from the lungs, where it is more than a speck."""
+    millilitres = 0.0 if volume.geometry is None else voxels * volume.geometry.voxel_ml
+    return [f"{millilitres:.0f} ml drawn as lung apart from the lungs were left out of the maps."] if millilitres >= 1 else []
 
 
 def _lung_doubts(lungs: NDArray[np.uint8] | None) -> list[str]:

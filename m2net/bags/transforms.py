@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from m2net.bags.inputs import InputSpec
 from m2net.bags.plain import check_plain
+from m2net.bags.pockets import LUNG_MASKS, draw_pockets
 from m2net.batch import BagBatch
 from m2net.errors import ConfigError
-from m2net.vocabulary import UNLABELLED, Column
+from m2net.vocabulary import UNLABELLED, Column, Intensity
 
 
 def to_input(batch: BagBatch, spec: InputSpec) -> BagBatch:
@@ -64,6 +65,8 @@ class Augmentation:
         gamma: standard deviation of the logarithm of an exponent on values scaled to 0..1.
         blur: largest share of a 3x3 mean mixed in, for half of the bags.
         erase: probability that a rectangle of each instance, up to a third of its sides, is filled with one value.
+        pockets: probability that an instance with a mask of lobes or lungs gets gas and food in the body outside them: stomach and bowel,
+            of which few training sets show enough. CT in HU only.
     """
 
     rotation_deg: float = 0.0
@@ -78,6 +81,7 @@ class Augmentation:
     gamma: float = 0.0
     blur: float = 0.0
     erase: float = 0.0
+    pockets: float = 0.0
 
     @staticmethod
     def of(values: dict[str, Any] | None, spec: InputSpec, masks: tuple[str, ...]) -> Augmentation:
@@ -93,6 +97,11 @@ class Augmentation:
             raise ConfigError(
                 "flip is on where lobes, sides or positions are used", remedy="Set flip: false; the left lung has no middle lobe"
             )
+        if made.pockets and (not set(LUNG_MASKS) & set(masks) or spec.intensity != Intensity.HU):
+            raise ConfigError(
+                f"pockets: {made.pockets} without a mask of lobes or lungs, or without HU",
+                expected="CT in HU with masks: [lobes] or [lungs]",
+            )
         return made
 
     def __call__(self, batch: BagBatch) -> BagBatch:
@@ -102,7 +111,7 @@ class Augmentation:
         matrix, move, tone, jitter = (torch.stack([b[k] for b in bags])[place].to(batch.instances.device) for k in range(4))
         batch = _turn(batch, matrix, move)
         bright, factor, exponent, softness = (column[:, None, None, None] for column in tone.unbind(1))
-        values = batch.instances
+        values = draw_pockets(batch, self.pockets) if self.pockets else batch.instances
         if self.gamma:
             values = 2 * ((values + 1) / 2).clamp(0, 1) ** exponent - 1
         values = values * factor + bright

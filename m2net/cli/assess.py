@@ -19,6 +19,7 @@ def run(argv: list[str]) -> int:
     options.add_argument("--series", default="", help="UID or number of the DICOM series to read, where a folder holds several")
     options.add_argument("--kernel", default="", choices=["", "soft", "lung"], help="reconstruction to prefer, where there are several")
     options.add_argument("--repair", action="store_true", help="resample uneven, missing or sheared slices instead of refusing them")
+    options.add_argument("--islands", action="store_true", help="CT: keep in the maps what is drawn as lung apart from the lungs")
     given = options.parse_args(argv[1:])
     from m2net.machine import keep_big_blocks
     from m2net.studies import ReadOptions, read_image
@@ -31,7 +32,7 @@ def run(argv: list[str]) -> int:
     from m2net.assessment import Assessor
     from m2net.reports.assessment import output_names, write_assessment
 
-    assessor = Assessor(given.model)
+    assessor = Assessor(given.model, islands=given.islands)
     modality = Modality(assessor.model.spec.modality)
     failed = 0
     names = output_names(given.studies)

@@ -18,6 +18,11 @@ from m2net.vocabulary import Lobe
 LOBES = len(Lobe)
 
 
+def lobes_there(mass: Tensor, least: float) -> Tensor:
+    """Which lobes a bag has (B, 5), from each lobe's mass (B, 5): at least ``least`` of the bag's lung; after a lobectomy it is less."""
+    return mass >= least * mass.sum(1, keepdim=True).clamp(min=1e-6)
+
+
 class LobeAwareHead(Head):
     """What each lobe looks like, and from the lobes what the patient has.
 
@@ -92,7 +97,7 @@ class LobeAwareHead(Head):
         each = sums / mass[..., None].clamp(min=1e-6)
         lobe = segment_sum((each * weight[..., None]).flatten(1), index, count).reshape(count, LOBES, -1)
         total = segment_sum(mass, index, count)
-        there = total >= self.least * total.sum(1, keepdim=True).clamp(min=1e-6)
+        there = lobes_there(total, self.least)
         beta = self.across.logits(lobe).masked_fill(~there, -torch.inf)
         beta = torch.where(there.any(1, keepdim=True), beta, torch.zeros_like(beta)).softmax(1)
         score = self.classify(lobe) + self.of_lobe  # (B, 5, classes)

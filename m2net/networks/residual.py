@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from m2net.errors import ConfigError
 from m2net.networks.memory import run
 
 
@@ -24,16 +26,32 @@ class _Block(nn.Module):
         return F.relu(self.shortcut(images) + self.second(self.first(images)))
 
 
-class ResidualEncoder(nn.Module):
-    """A 5x5 stem of stride 2 with one block, then one block a stage, twice as wide at half the size: five maps down to 1/32."""
+def _stage(inputs: int, outputs: int, blocks: int) -> nn.Module:
+    first = _Block(inputs, outputs, 2)
+    return nn.Sequential(first, *(_Block(outputs, outputs, 1) for _ in range(blocks - 1))) if blocks > 1 else first
 
-    def __init__(self, in_channels: int, width: int = 24) -> None:
-        """Build for ``in_channels`` image channels; stages are width, width, 2, 4 and 8 times ``width`` wide."""
+
+class ResidualEncoder(nn.Module):
+    """A 5x5 stem of stride 2, then four stages of residual blocks, each at half the size of the last: five maps down to 1/32."""
+
+    def __init__(self, in_channels: int, width: int = 24, blocks: Sequence[int] = (1, 1, 1, 1)) -> None:
+        """Build for ``in_channels`` image channels; stem and stages are width, width, 2, 4 and 8 times ``width`` wide.
+
+        Args:
+            in_channels: of an instance.
+            width: of the stem.
+            blocks: a stage. Those of the last two stages see the most and cost the least.
+
+        Raises:
+            ConfigError: not four stages, or one without a block.
+        """
         super().__init__()
+        if len(blocks) != 4 or min(blocks) < 1:
+            raise ConfigError(f"{list(blocks)} blocks", expected="four numbers of at least 1")
         self.channels = (width, width, 2 * width, 4 * width, 8 * width)
         stem = nn.Sequential(nn.Conv2d(in_channels, width, 5, 2, 2, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-        stages = [_Block(i, o, 2) for i, o in itertools.pairwise(self.channels)]
-        self.stages = nn.ModuleList([stem, *stages])
+        widths = itertools.pairwise(self.channels)
+        self.stages = nn.ModuleList([stem, *(_stage(i, o, n) for (i, o), n in zip(widths, blocks, strict=True))])
         self.saving = False
 
     def forward(self, images: Tensor) -> list[Tensor]:

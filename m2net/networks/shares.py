@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from m2net.batch import BagBatch, Output
 from m2net.networks.heads import Features, Head
+from m2net.networks.lobes import LOBES, lobes_there
 from m2net.networks.pooling import segment_mean
-from m2net.vocabulary import Lobe
 
 _LEAST = 1e-3  # share below which a logarithm tells noise from noise
 
@@ -64,7 +64,7 @@ class ShareHead(Head):
         self.membership, self.least = lobes, least
         self.standardise = nn.BatchNorm1d(2 * answers, affine=False)
         self.classify = nn.Linear(2 * answers, classes)
-        self.of_lobe = nn.Parameter(torch.zeros(len(Lobe))) if lobes else None
+        self.of_lobe = nn.Parameter(torch.zeros(LOBES)) if lobes else None
 
     def instance(self, features: Features) -> Tensor:
         """Mean probability of each class over the instance's places (N, answers).
@@ -87,9 +87,9 @@ class ShareHead(Head):
         share = segment_mean(answers.float(), batch.bag_index, batch.num_bags)
         if self.of_lobe is None:
             return Output(self.classify(self.standardise(_told(share))).float())
-        parts = share.reshape(len(share), len(Lobe), -1)
+        parts = share.reshape(len(share), LOBES, -1)
         mass = parts[..., -1]
-        there = mass >= self.least * mass.sum(1, keepdim=True).clamp(min=1e-6)
+        there = lobes_there(mass, self.least)
         each = parts[..., :-1] / mass[..., None].clamp(min=1e-6)  # (B, 5, answers)
         weight = self.of_lobe.softmax(0) * there
         whole = (each * (weight / weight.sum(1, keepdim=True).clamp(min=1e-6))[..., None]).sum(1)

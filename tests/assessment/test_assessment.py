@@ -13,13 +13,14 @@ import torch
 
 import m2net.reports
 from m2net.assessment import Assessor, measure_lobes, stitch_labels
+from m2net.assessment.islands import without_islands
 from m2net.assessment.predictor import _heaviest
 from m2net.bags import InputSpec, cut_bag, full_cut, prepare_volume
 from m2net.batch import BagBatch, Output
 from m2net.cli.main import main
 from m2net.phantoms import SCANNERS, Phantom, write_dicom_series, write_nifti
 from m2net.studies import Volume, read_image
-from m2net.vocabulary import Lobe
+from m2net.vocabulary import InfectionCode, Lobe
 from tests.conftest import REAL
 
 SCHEMA = json.loads((Path(m2net.reports.__file__).parent / "assessment.schema.json").read_text())
@@ -47,6 +48,25 @@ def test_measures_against_numpy(phantom: Phantom) -> None:
     empty = measure_lobes(np.where(phantom.lobes == 4, 3, phantom.lobes), Volume.from_own(phantom.image, phantom.geometry))
     assert empty[3].voxels == 0
     assert empty[3].mean_hu is None
+
+
+def test_what_is_drawn_apart_from_the_lungs_is_left_out(phantom: Phantom) -> None:
+    """A blob of lobe and one of infection in the belly go; lungs, infection in them and infection that touches them stay as drawn."""
+    lobes, infection = phantom.lobes.copy(), np.zeros_like(phantom.lobes)
+    right = np.argwhere(lobes == Lobe.RIGHT_LOWER)
+    z, y, x = right[len(right) // 2]
+    infection[z, y : y + 3, x : x + 3] = InfectionCode.GROUND_GLASS
+    lobes[z, y : y + 3, x : x + 3] = 0  # a consolidation that the lobes miss
+    truth = {"lobes": lobes, "infection": infection}
+    drawn = {name: codes.copy() for name, codes in truth.items()}
+    drawn["lobes"][:3, :6, :6] = Lobe.LEFT_LOWER
+    drawn["infection"][:2, -6:, -6:] = InfectionCode.CONSOLIDATION
+    cleaned, apart = without_islands(drawn)
+    assert apart == 3 * 6 * 6
+    for name, codes in truth.items():
+        np.testing.assert_array_equal(cleaned[name], codes)
+    picture = {name: codes[:1] for name, codes in drawn.items()}
+    assert without_islands(picture) == (picture, 0)
 
 
 def test_nifti_in_any_orientation_and_dicom(trained: Path, tmp_path: Path, phantom: Phantom) -> None:

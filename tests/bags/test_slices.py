@@ -27,7 +27,7 @@ from m2net.cli.main import main
 from m2net.errors import ConfigError
 from m2net.phantoms import Phantom
 from m2net.studies import Volume, read_manifest
-from m2net.vocabulary import Intensity
+from m2net.vocabulary import UNLABELLED, Intensity
 
 SPEC = InputSpec(spacing_mm=4.0, patch=48, view="slices", window=(-1000.0, 100.0))
 PICTURE = InputSpec(intensity="relative", spacing_mm=0.0, patch=48, view="slices", window=(0.0, 32767.0), normalise="lungs")
@@ -147,6 +147,24 @@ def test_shift_moves_picture_target_and_position_together(study: Prepared) -> No
     assert agree.float().mean() > 0.93
     a, b = moved.instances[:, 0, out, out], batch.instances[(slice(None), 0, *there)]
     assert float(np.corrcoef(a.flatten(), b.flatten())[0, 1]) > 0.95
+
+
+def test_pockets_are_drawn_in_the_body_outside_the_lungs_only(study: Prepared) -> None:
+    """Against the untouched picture: nothing changes in a lobe, in air, or where no mask is known; elsewhere much does, by key."""
+    batch = apply_window(cut_bag(study, full_slices(study, 48), SPEC, "s", 3, ("lobes",)), SPEC)
+    lobes = batch.dense["lobes"].clone()
+    lobes[:, :, :10] = UNLABELLED
+    batch = replace(batch, dense={"lobes": lobes})
+    drawn = Augmentation(pockets=1.0)(batch)
+    changed = (drawn.instances != batch.instances).any(1)
+    assert not bool(changed[lobes != 0].any())
+    assert not bool(changed[batch.instances.amin(1) < 0].any())
+    assert float(changed[(lobes == 0) & (batch.instances.amin(1) > 0.5)].float().mean()) > 0.03
+    assert torch.equal(drawn.dense["lobes"], lobes)
+    assert torch.equal(Augmentation(pockets=1.0)(batch).instances, drawn.instances)
+    assert not torch.equal(Augmentation(pockets=1.0)(replace(batch, draws=batch.draws + 1)).instances, drawn.instances)
+    with pytest.raises(ConfigError, match=r"pockets: 0.5 without a mask"):
+        Augmentation.of({"pockets": 0.5}, SPEC, ("infection",))
 
 
 def test_wrong_views_are_named() -> None:

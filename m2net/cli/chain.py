@@ -1,0 +1,38 @@
+"""Commands of m2net one after the other, as an experiment's script runs them."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Ended(NamedTuple):
+    """Exit code and seconds of a command."""
+
+    code: int
+    seconds: float
+
+
+def command(*words: str | Path, ends: Collection[int] = (0,), folder: Path | None = None) -> Ended:
+    """Print one m2net command and run it, with this Python.
+
+    Args:
+        words: subcommand and arguments.
+        ends: exit codes that are no failure: ``verify`` ends with 1 where it rejects a study, ``finetune`` with 3 where the model is worse.
+        folder: to run it in.
+
+    Raises:
+        SystemExit: it ended with another code.
+    """
+    arguments = [str(word) for word in words]
+    print(f"\n$ m2net {shlex.join(arguments)}", flush=True)
+    start = time.monotonic()
+    code = subprocess.run([sys.executable, "-m", "m2net.cli.main", *arguments], check=False, cwd=folder).returncode
+    if code not in ends:
+        sys.exit(f"m2net {arguments[0]} failed with exit code {code}")
+    return Ended(code, time.monotonic() - start)
