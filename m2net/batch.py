@@ -26,8 +26,6 @@ class BagBatch:
         position_step: (ΣN, 2, 3) float32, change of ``position`` for one pixel along a row step and a column step.
         corner: (ΣN, 3) int64, z, y, x of the instance's first pixel in store voxels; may be negative (padding).
         dense: per task (ΣN, H, W) int64 with -1 = unlabelled or owned by another instance.
-        instance_targets: per task (ΣN,) with NaN/-1 = unlabelled.
-        lobe_targets: per task (B, 5) float32 in the order of the lobe codes, NaN = unlabelled.
         bag_targets: per task (B,) float32 with NaN = unlabelled, or (B, classes) bool sets with all False = unlabelled.
         uncovered: per task (B, classes) int64, labelled voxels of a study that no instance covers (evaluation only).
         study_ids: B study identifiers.
@@ -47,8 +45,6 @@ class BagBatch:
     study_ids: list[str]
     draws: Tensor
     dense: dict[str, Tensor] = field(default_factory=dict)
-    instance_targets: dict[str, Tensor] = field(default_factory=dict)
-    lobe_targets: dict[str, Tensor] = field(default_factory=dict)
     bag_targets: dict[str, Tensor] = field(default_factory=dict)
     uncovered: dict[str, Tensor] = field(default_factory=dict)
     owned: Tensor | None = None

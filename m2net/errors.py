@@ -53,3 +53,7 @@ class ConfigError(M2NetError):
 
 class CheckpointError(M2NetError):
     """A checkpoint is missing, of another program or of another model."""
+
+
+BROKE = (ValueError, RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError)
+"""What a reader may raise on a file that nobody foresaw: one study's fault, which must not end the work on the others."""

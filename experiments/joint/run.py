@@ -16,7 +16,7 @@ from m2net.reports.results import write_table
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/joint")
-COHORTS = {"train": (1200, 81, "home"), "home": (1000, 82, "home"), "north": (400, 83, "north")}
+COHORTS = {"train": (1200, 81, "home"), "home": (1000, 84, "home"), "north": (400, 85, "north")}
 """Patients, seed and site. Those of ``train`` are parted into training and validation; the others are judged on only."""
 PARTS = ("0.667", "0.333", "0")
 SIZE = ["--matrix", "112", "--slice-mm", "4"]

@@ -84,20 +84,21 @@ class Findings:
     Attributes:
         severity: grades.
         detection: None without such a task.
-        shares: infected share of each lung and zone, empty without a burden task.
-        scores: severity scores.
+        shares: infected share of each lung and zone, None where it was not found or its height is not known; empty without a burden task.
+        scores: severity scores; none is derived where a lung was not found.
     """
 
     severity: dict[str, SeverityFinding] = field(default_factory=dict)
     detection: DetectionFinding | None = None
-    shares: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, float | None] = field(default_factory=dict)
     scores: list[ScoreFinding] = field(default_factory=list)
 
 
 def findings_of(objectives: Mapping[str, Objective], outputs: Mapping[str, Output]) -> Findings:
     """Read the outputs of a batch of one study."""
     severity: dict[str, SeverityFinding] = {}
-    detection, shares, scores = None, {}, []
+    shares: dict[str, float | None] = {}
+    detection, scores = None, []
     for task, objective in objectives.items():
         output = outputs[task]
         if isinstance(objective, SeverityObjective):
@@ -109,9 +110,10 @@ def findings_of(objectives: Mapping[str, Objective], outputs: Mapping[str, Outpu
             detection = _detected(objective, output)
         elif isinstance(objective, BurdenReading):
             values = output.logits[:1].cpu().double().numpy()
-            shares = dict(zip((*SIDES, *ZONES), [*values[0, :2].tolist(), *values[0, 4:].tolist()], strict=True))
+            told = [None if np.isnan(v) else float(v) for v in (*values[0, :2], *values[0, 4:])]
+            shares = dict(zip((*SIDES, *ZONES), told, strict=True))
             for name, value in zip((EXTENT, OPACITY), derived_scores(values)[0].tolist(), strict=True):
-                if value == value:  # opacity needs a map that tells kinds
+                if value == value and None not in told[:2]:  # opacity needs a map that tells kinds
                     scores.append(ScoreFinding(SCORE_TITLES[name], value, SCORE_LIMITS[name], "derived"))
     return Findings(severity, detection, shares, scores)
 

@@ -189,8 +189,6 @@ def join(batches: list[BagBatch]) -> BagBatch:
         study_ids=[name for b in batches for name in b.study_ids],
         draws=torch.cat([b.draws for b in batches]),
         dense=together("dense"),
-        instance_targets=together("instance_targets"),
-        lobe_targets=together("lobe_targets"),
         bag_targets=together("bag_targets"),
         uncovered=together("uncovered"),
         owned=torch.cat(owned) if len(owned) == len(batches) else None,

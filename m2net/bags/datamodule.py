@@ -249,7 +249,6 @@ class BagDataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: BagBatch, dataloader_idx: int) -> BagBatch:
         """Window, augment (training only) and add coordinates on the device."""
-        batch = apply_window(batch, self.spec)
-        if self.trainer is not None and self.trainer.training:
-            batch = self.augmentation(batch)
-        return add_coordinates(batch, self.spec)
+        training = self.trainer is not None and self.trainer.training
+        batch = apply_window(self.augmentation.paint(batch) if training else batch, self.spec)
+        return add_coordinates(self.augmentation(batch) if training else batch, self.spec)

@@ -16,7 +16,7 @@ from m2net.bags.store import Store
 from m2net.batch import BagBatch
 from m2net.errors import ConfigError
 from m2net.studies import Study
-from m2net.vocabulary import TRUE_SEVERITY_PREFIX, Column, Diagnosis
+from m2net.vocabulary import TRUE_SEVERITY_PREFIX, Column, Diagnosis, SeverityScheme
 
 Key = tuple[int, int]  # index of the study, number of the draw
 
@@ -102,18 +102,17 @@ def bag_targets(study: Study, schemes: Sequence[str], scores: Sequence[str] = ()
     for scheme in schemes:
         known = study.severity is not None and study.severity_scheme == scheme
         targets[severity_target(scheme)] = torch.tensor([study.severity if known else float("nan")], dtype=torch.float32)
-        targets[f"true:{severity_target(scheme)}"] = _true_probabilities(study, scheme)
+        if grades := SeverityScheme.grades(scheme):
+            targets[f"true:{severity_target(scheme)}"] = _true_probabilities(study, scheme, grades)
     for name in scores:
         targets[score_target(name)] = torch.tensor([study.scores.get(name, float("nan"))], dtype=torch.float32)
     return targets
 
 
-def _true_probabilities(study: Study, scheme: str) -> torch.Tensor:
-    """(1, 8) P(grade >= 1..8) that a phantom's grade was drawn from, NaN where the manifest has none."""
-    values = [float(study.extra.get(f"{TRUE_SEVERITY_PREFIX}{k}") or "nan") for k in range(1, 9)]
-    if study.severity_scheme != scheme:
-        values = [float("nan")] * 8
-    return torch.tensor([values], dtype=torch.float32)
+def _true_probabilities(study: Study, scheme: str, grades: int) -> torch.Tensor:
+    """(1, grades - 1) P(grade >= 1), ... that a phantom's grade was drawn from, NaN where the manifest has none in this scheme."""
+    given = study.extra if study.severity_scheme == scheme else {}
+    return torch.tensor([[float(given.get(f"{TRUE_SEVERITY_PREFIX}{k}") or "nan") for k in range(1, grades)]], dtype=torch.float32)
 
 
 class EpochSampler(Sampler[Key]):

@@ -10,14 +10,15 @@ from m2net.batch import BagBatch
 from m2net.vocabulary import Column
 
 LUNG_MASKS = (str(Column.LOBES), str(Column.LUNGS))
-_TISSUE = 0.2  # of the window, -1 to 1: brighter is body and not the air around it
+_TISSUE_HU = -300.0  # brighter is body, and not the air around it
+_GAS_HU, _FOOD_HU = (-990.0, -880.0), (-150.0, 60.0)
 _RADII = (0.04, 0.18)  # of the instance's side
 _MOST = 3  # pockets an instance
 _GRAIN = 4  # pixels; bubbles and clumps are about as large
 
 
 def draw_pockets(batch: BagBatch, probability: float) -> Tensor:
-    """Instances (N, C, H, W), windowed to [-1, 1], some with ellipses of gas, of food, or of both, in the body outside the lungs.
+    """Instances (N, C, H, W) in HU, some with ellipses of gas, of food, or of both, in the body outside the lungs.
 
     A pocket is painted only where a mask of lobes or lungs says that there is none and the picture says that there is a body; the
     masks therefore stay as they are. Neighbouring slices of an instance get the same pocket with grains of their own. Drawn by the
@@ -27,11 +28,12 @@ def draw_pockets(batch: BagBatch, probability: float) -> Tensor:
         batch: with a dense target of lobes or lungs; without one nothing is drawn.
         probability: for an instance to get pockets.
     """
-    mask = next((batch.dense[name] for name in LUNG_MASKS if name in batch.dense), None)
-    if mask is None:
+    masks = [batch.dense[name] for name in LUNG_MASKS if name in batch.dense]
+    if not masks:
         return batch.instances
     values = batch.instances.clone()
-    free = (mask == 0) & (values.amin(1) > _TISSUE)
+    known = torch.stack(masks)
+    free = (known == 0).any(0) & (known <= 0).all(0) & (values.amin(1) > _TISSUE_HU)
     for bag, key in enumerate(batch.draws.tolist()):
         generator = torch.Generator().manual_seed(key ^ 0x9A5)
         for n in torch.nonzero(batch.bag_index == bag)[:, 0].tolist():
@@ -40,12 +42,12 @@ def draw_pockets(batch: BagBatch, probability: float) -> Tensor:
             for _ in range(int(torch.randint(1, _MOST + 1, (), generator=generator))):
                 inside, content = _pocket(values.shape[1:], generator)
                 where = inside.to(values.device) & free[n]
-                values[n] = torch.where(where, content.to(values.device), values[n])
+                values[n] = torch.where(where, content.to(values), values[n])
     return values
 
 
 def _pocket(shape: torch.Size, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Where (H, W) and what (C, H, W): gas below -0.8, food about tissue, bubbles where clumps part."""
+    """Where (H, W) and what (C, H, W) in HU: food, with bubbles of gas where its grain is low."""
     channels, height, width = shape
     place = torch.rand(6, generator=generator)
     tall, wide = (_RADII[0] + (_RADII[1] - _RADII[0]) * place[:2]).tolist()
@@ -53,6 +55,7 @@ def _pocket(shape: torch.Size, generator: torch.Generator) -> tuple[Tensor, Tens
     inside = ((rows - place[2]) / tall) ** 2 + ((columns - place[3]) / wide) ** 2 < 1
     coarse = torch.randn((channels, 1, max(2, height // _GRAIN), max(2, width // _GRAIN)), generator=generator)
     grain = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
-    bubbles = -0.5 + 3 * float(place[4])  # in standard deviations: from mostly gas to no gas
-    food = 0.4 + 0.5 * place[5] + 0.1 * grain
-    return inside, torch.where(grain > bubbles, -0.9 + 0.05 * grain.clamp(-2, 2), food).clamp(-1, 1)
+    bubbles = 1.5 - 3 * place[4]  # in standard deviations of the grain: from gas with a few clumps to no gas
+    food = _FOOD_HU[0] + (_FOOD_HU[1] - _FOOD_HU[0]) * place[5] + 40 * grain
+    gas = _GAS_HU[0] + (_GAS_HU[1] - _GAS_HU[0]) * (0.5 + 0.25 * grain).clamp(0, 1)
+    return inside, torch.where(grain < bubbles, gas, food)

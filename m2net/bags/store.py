@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m2net.bags.prepared import STORE_VERSION, Prepared, load, load_verdict, prepare_study, save
-from m2net.errors import M2NetError, StoreError
+from m2net.errors import BROKE, M2NetError, StoreError
 from m2net.machine import be_one_of_many
 from m2net.studies import Study
 from m2net.studies.fingerprint import content_hash, fingerprint
@@ -90,6 +90,8 @@ class Store:
                         yield Progress(study.study_id)
                     except M2NetError as error:
                         yield Progress(study.study_id, str(error))
+                    except BROKE as error:
+                        yield Progress(study.study_id, f"{study.image} broke the reader ({type(error).__name__}: {error})")
         finally:
             self._save_index()
 

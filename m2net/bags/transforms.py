@@ -104,6 +104,10 @@ class Augmentation:
             )
         return made
 
+    def paint(self, batch: BagBatch) -> BagBatch:
+        """Change what is in the picture: for the stored values, before they are windowed."""
+        return replace(batch, instances=draw_pockets(batch, self.pockets)) if self.pockets else batch
+
     def __call__(self, batch: BagBatch) -> BagBatch:
         """Augment windowed instances and everything that must follow them."""
         bags = [self._draw(int(key)) for key in batch.draws]
@@ -111,7 +115,7 @@ class Augmentation:
         matrix, move, tone, jitter = (torch.stack([b[k] for b in bags])[place].to(batch.instances.device) for k in range(4))
         batch = _turn(batch, matrix, move)
         bright, factor, exponent, softness = (column[:, None, None, None] for column in tone.unbind(1))
-        values = draw_pockets(batch, self.pockets) if self.pockets else batch.instances
+        values = batch.instances
         if self.gamma:
             values = 2 * ((values + 1) / 2).clamp(0, 1) ** exponent - 1
         values = values * factor + bright

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,14 @@ def run(argv: list[str]) -> int:
     for config in given.config:
         if not config.is_file():
             raise ConfigError(f"the configuration {config} does not exist", expected="a YAML file")
+    from m2net.cli.lightning import lightning_run
+
+    with lightning_run():
+        _run(given, overrides)
+    return 0
+
+
+def _run(given: argparse.Namespace, overrides: list[str]) -> None:
     from m2net import __version__
     from m2net.cli.lightning import make_cli
     from m2net.training import file_hash
@@ -49,7 +58,6 @@ def run(argv: list[str]) -> int:
         tables.append((fold, fold_rows(words, known, manifest, fold, out / f"fold_{fold}")))
     rows = _pool(out, cli.model, tables)
     _audit(out, cli, rows)
-    return 0
 
 
 def fold_rows(words: list[str], known: bytes, manifest: Path, fold: int, folder: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from m2net.cli.options import parser, progress
 from m2net.errors import M2NetError
+from m2net.vocabulary import Modality
 
 
 def run(argv: list[str]) -> int:
@@ -38,12 +39,13 @@ def run(argv: list[str]) -> int:
     from m2net.reports.explanation import write_explanation
 
     explainer = Explainer(given.model, given.method, given.threshold)
+    modality = Modality(explainer.model.spec.modality)
     failed = 0
     names = output_names(given.studies)
     reading = ReadOptions(given.series, given.kernel, given.repair)
     for study, name in progress(list(zip(given.studies, names, strict=True)), "Explaining", len(names)):
         try:
-            explanation = explainer.explain(read_image(study, reading))
+            explanation = explainer.explain(read_image(study, reading, modality))
             print(write_explanation(given.out / name, explanation, name, given.overlays))
         except M2NetError as error:
             failed += 1

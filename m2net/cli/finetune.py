@@ -13,6 +13,7 @@ from m2net.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from m2net.assessment.outcome import Comparison, Repeat
     from m2net.assessment.shift import Shift
@@ -57,11 +58,17 @@ def run(argv: list[str]) -> int:
     given, overrides = _options(argv)
     from m2net.cli.lightning import lightning_run, make_cli
     from m2net.studies import read_manifest
+    from m2net.training import read_checkpoint
+    from m2net.training.finetuning import labelled_patients, read_changes
 
     source = read_manifest(given.manifest)
-    manifest, folds, trainable = _judged(source, given)
+    base, more = read_checkpoint(given.start), read_changes(given.config)
+    manifest, folds, trainable = _judged(source, given, lambda: labelled_patients(base, list(source), more))
     this = Run(given, source, manifest, folds)
-    this.words = [*_write_config(this, trainable, validate=not folds and any(str(s.split) == "val" for s in trainable)), *overrides]
+    this.words = [
+        *_write_config(this, base, more, trainable, validate=not folds and any(str(s.split) == "val" for s in trainable)),
+        *overrides,
+    ]
     with lightning_run():
         cli = make_cli(this.words, run_now=False)
         cli.datamodule.prepare_data()
@@ -93,8 +100,8 @@ def _options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return given, overrides
 
 
-def _judged(source: Manifest, given: argparse.Namespace) -> tuple[Path, int, list[Study]]:
-    """How held-out patients are found: parts that the manifest has, folds for few patients, or parts drawn here.
+def _judged(source: Manifest, given: argparse.Namespace, labelled: Callable[[], int]) -> tuple[Path, int, list[Study]]:
+    """How held-out patients are found: parts that the manifest has, folds for few ``labelled`` patients, or parts drawn here.
 
     Returns:
         Manifest of the model handed on, number of folds (0: a held-out part), studies that it may be trained on.
@@ -104,7 +111,7 @@ def _judged(source: Manifest, given: argparse.Namespace) -> tuple[Path, int, lis
     """
     from m2net.studies import read_manifest
     from m2net.studies.splits import assign_parts, write_assignment
-    from m2net.training.finetuning import FEW, labelled_patients
+    from m2net.training.finetuning import FEW
     from m2net.vocabulary import Column
 
     parts = {str(s.split) for s in source if s.split is not None}
@@ -114,7 +121,7 @@ def _judged(source: Manifest, given: argparse.Namespace) -> tuple[Path, int, lis
             remedy="Leave the column out: m2net finetune then holds patients out by itself",
         )  # fmt: skip
     path, folds = source.path, 0
-    if not parts and labelled_patients(list(source)) < FEW:
+    if not parts and labelled() < FEW:
         path, folds = source.path.with_name(f"{source.path.stem}.everyone.csv"), given.folds
         write_assignment(source, Column.SPLIT, {s.patient_id: "train" for s in source}, path)
     elif not parts:
@@ -124,19 +131,16 @@ def _judged(source: Manifest, given: argparse.Namespace) -> tuple[Path, int, lis
     return path, folds, [s for s in read_manifest(path) if str(s.split) in ("train", "val")]
 
 
-def _write_config(this: Run, trainable: list[Study], *, validate: bool) -> list[str]:
+def _write_config(this: Run, base: dict[str, Any], more: dict[str, Any], trainable: list[Study], *, validate: bool) -> list[str]:
     """Write finetune.yaml and say what it comes to; returns the words that name it."""
     import yaml
 
-    from m2net.training import read_checkpoint
     from m2net.training.finetuning import plan_finetuning
 
     given = this.given
-    more = yaml.safe_load(given.config.read_text(encoding="utf-8")) if given.config else {}
     plan = plan_finetuning(
-        read_checkpoint(given.start), given.start, trainable, this.manifest, given.store, this.out, validate=validate, folds=this.folds,
-        more=more or {},
-    )  # fmt: skip
+        base, given.start, trainable, this.manifest, given.store, this.out, validate=validate, folds=this.folds, more=more
+    )
     this.out.mkdir(parents=True, exist_ok=True)
     path = this.out / "finetune.yaml"
     path.write_text(yaml.safe_dump(plan.config, sort_keys=False), encoding="utf-8")

@@ -24,7 +24,6 @@ def run(argv: list[str]) -> int:
     options.add_argument("manifest", type=Path)
     options.add_argument("--json", type=Path, help="also write the verdicts here")
     options.add_argument("--clean", type=Path, help="also write a manifest without the rejected rows here (in the manifest's folder)")
-    options.add_argument("--kernel", default="", choices=["", "soft", "lung"], help="reconstruction to prefer, where there are several")
     options.add_argument("--repair", action="store_true", help="judge irregular series as --repair would resample them")
     options.add_argument(
         "--journal", type=Path, help="verdicts of earlier runs; default MANIFEST.verify.jsonl; unchanged studies are not read again"
@@ -40,7 +39,7 @@ def run(argv: list[str]) -> int:
     if given.clean and given.clean.resolve().parent != given.manifest.resolve().parent:
         raise ConfigError(f"--clean {given.clean} lies in another folder", expected="the manifest's folder, for its paths are relative")
     manifest, faults = survey_manifest(given.manifest)
-    reading = ReadOptions(kernel=given.kernel, repair=given.repair)
+    reading = ReadOptions(repair=given.repair)
     journal = Journal(given.journal or given.manifest.with_suffix(".verify.jsonl"), reading)
     found = dict(progress(_named(verify(manifest.studies, reading, journal, given.workers)), "Verifying", len(manifest)))
     verdicts = [found[s.study_id] for s in manifest]

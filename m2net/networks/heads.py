@@ -78,15 +78,30 @@ class DenseHead(Head):
 
     needs_decoder = True
 
-    def __init__(self, encoder_channels: Sequence[int], decoder_channels: int, classes: int) -> None:
-        """Build for ``classes`` classes, background included."""
+    def __init__(self, encoder_channels: Sequence[int], decoder_channels: int, classes: int, subpixel: int = 0) -> None:
+        """Build for ``classes`` classes, background included.
+
+        Args:
+            encoder_channels: not used.
+            decoder_channels: of the decoder's map.
+            classes: outputs a pixel.
+            subpixel: width of a map of twice the size, made by a sub-pixel convolution (Shi et al. 2016) before classes are told; 0: none.
+                For decoders that stop at half size: what their last stage would cost is saved.
+
+        Raises:
+            ValueError: a negative width.
+        """
         super().__init__()
-        self.classify = nn.Conv2d(decoder_channels, classes, 1)
+        if subpixel < 0:
+            raise ValueError(f"subpixel is {subpixel}, expected 0 or a width")
+        raised = [nn.Conv2d(decoder_channels, 4 * subpixel, 3, 1, 1), nn.PixelShuffle(2), nn.ReLU(inplace=True)] if subpixel else []
+        self.finer = nn.Sequential(*raised)
+        self.classify = nn.Conv2d(subpixel or decoder_channels, classes, 1)
 
     def instance(self, features: Features) -> Tensor:
         """Logits (N, K, H, W), raised to the instances' size if the decoder stops short of it."""
         assert features.decoded is not None
-        logits: Tensor = self.classify(features.decoded)
+        logits: Tensor = self.classify(self.finer(features.decoded))
         if logits.shape[2:] != features.size:
             logits = F.interpolate(logits.float(), size=features.size, mode="bilinear", align_corners=False)
         return logits

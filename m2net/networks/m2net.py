@@ -78,6 +78,8 @@ class M2Net(nn.Module):
         channels = tuple(self.encoder.channels)  # type: ignore[arg-type]
         self.decoder = build(DECODERS, decoder, "decoder", channels) if decoder else None
         width = 0 if self.decoder is None else int(self.decoder.channels)  # type: ignore[arg-type]
+        self.multiple = int(getattr(self.decoder, "multiple", 1))
+        """Instances' sides must be a multiple of this many pixels."""
         self.heads = nn.ModuleDict({task: build(HEADS, spec, f"head of {task}", channels, width) for task, spec in heads.items()})
         if self.decoder is None and any(head.needs_decoder for head in self.heads.values()):
             raise ConfigError("a dense head has no decoder under it", remedy="Name one: decoder: {name: m2unet}")

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def run(module: nn.Module, *inputs: Tensor, saving: bool) -> Tensor:
-    """Call a module; with ``saving``, keep only its inputs and compute the rest again in the backward pass.
+def run(module: nn.Module, *inputs: Any, saving: bool) -> Any:
+    """Call a module on tensors or lists of them; with ``saving``, keep only its inputs and compute the rest again in the backward pass.
 
     The whole bag goes through at once, so batch norm sees whole-bag statistics; the second pass does not touch the running
     statistics again.
     """
     if not (saving and torch.is_grad_enabled()):
-        result: Tensor = module(*inputs)
-        return result
+        return module(*inputs)
     again = _frozen_statistics(module)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), again
 
-    recomputed: Tensor = checkpoint(module, *inputs, use_reentrant=False, context_fn=contexts)
-    return recomputed
+    return checkpoint(module, *inputs, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager

@@ -37,5 +37,5 @@ def build(registry: Mapping[str, Callable[..., T]], spec: Mapping[str, Any] | No
         raise ConfigError(f"the {what} {spec['name']}: {error}", expected=f"arguments among {', '.join(known[len(args) :])}") from error
     try:
         return maker(*args, **given, **arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:  # torch asserts some of its arguments
         raise ConfigError(f"the {what} {spec['name']} cannot be built from {arguments}: {error}") from error

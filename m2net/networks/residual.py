@@ -81,5 +81,5 @@ class GridDecoder(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Maps, finest first, to (N, width, h, w) of the chosen stage's size."""
-        mixed: Tensor = self.mix(maps[self.depth - 1])
+        mixed: Tensor = run(self.mix, maps[self.depth - 1], saving=self.saving)
         return mixed

@@ -86,18 +86,24 @@ class ShareHead(Head):
         """Logits (B, classes), and with lobes each lobe's own (B, 5, classes), NaN where it is absent."""
         share = segment_mean(answers.float(), batch.bag_index, batch.num_bags)
         if self.of_lobe is None:
-            return Output(self.classify(self.standardise(_told(share))).float())
+            return Output(self.classify(self._standard(_told(share))).float())
         parts = share.reshape(len(share), LOBES, -1)
         mass = parts[..., -1]
         there = lobes_there(mass, self.least)
         each = parts[..., :-1] / mass[..., None].clamp(min=1e-6)  # (B, 5, answers)
         weight = self.of_lobe.softmax(0) * there
         whole = (each * (weight / weight.sum(1, keepdim=True).clamp(min=1e-6))[..., None]).sum(1)
-        standard = self.standardise(_told(whole))
-        known = self.standardise.running_mean, self.standardise.running_var, None, None
-        alone = self.classify(F.batch_norm(_told(each.detach()).flatten(0, 1), *known, eps=self.standardise.eps))
+        standard = self._standard(_told(whole))
+        alone = self.classify(self._remembered(_told(each.detach()).flatten(0, 1)))
         alone = alone.float().reshape(*there.shape, -1)
         return Output(self.classify(standard).float(), lobe_logits=alone.masked_fill(~there[..., None], float("nan")).detach())
+
+    def _standard(self, told: Tensor) -> Tensor:
+        """Standardised over the batch in training, where it has more than one bag."""
+        return self._remembered(told) if self.training and len(told) < 2 else self.standardise(told)
+
+    def _remembered(self, told: Tensor) -> Tensor:
+        return F.batch_norm(told, self.standardise.running_mean, self.standardise.running_var, eps=self.standardise.eps)
 
 
 def _told(share: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from m2net.errors import ConfigError
+from m2net.networks.memory import run
 
 _WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
@@ -77,7 +78,7 @@ class SmpEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images (N, C, H, W) to maps of 1/2, 1/4, ... size, finest first."""
-        return list(self.encoder(images))[1:]
+        return list(run(self.encoder, images, saving=self.saving))[1:]
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -114,13 +115,14 @@ class _SmpDecoder(nn.Module):
     decoder: nn.Module
     channels: int
     stops_short = False
+    multiple = 1
     saving = False
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Maps of 1/2, 1/4, ... size to (N, width, H, W)."""
         height, width = maps[0].shape[2] * 2, maps[0].shape[3] * 2
         full = maps[0].new_empty((maps[0].shape[0], 0, height, width))
-        decoded: Tensor = self.decoder([full, *maps])
+        decoded: Tensor = run(self.decoder, [full, *maps], saving=self.saving)
         size = maps[0].shape[2:] if self.stops_short else torch.Size((height, width))
         return decoded if decoded.shape[2:] == size else F.interpolate(decoded, size=size)
 
@@ -154,6 +156,7 @@ class SmpUnetPlusPlusDecoder(_SmpDecoder):
 
         super().__init__()
         widths = list(channels)[-len(encoder_channels) :]
+        self.multiple = 2 ** len(encoder_channels)
         self.decoder = UnetPlusPlusDecoder([0, *encoder_channels], widths, n_blocks=len(encoder_channels))
         self.channels = int(widths[-1])
 
@@ -170,5 +173,6 @@ class SmpLinknetDecoder(_SmpDecoder):
         from segmentation_models_pytorch.decoders.linknet.decoder import LinknetDecoder
 
         super().__init__()
+        self.multiple = 2 ** len(encoder_channels)
         self.decoder = LinknetDecoder([0, *encoder_channels], prefinal_channels=width, n_blocks=len(encoder_channels))
         self.channels = width

@@ -51,27 +51,26 @@ class BurdenReading(Reading):
         self.tells_kinds = objectives[self.reads[0]].classes > int(InfectionCode.CONSOLIDATION)
 
     def read(self, outputs: Mapping[str, Output], batch: BagBatch) -> Output:
-        """Infected share of both lungs, consolidated share (NaN where kinds are not told) and infected share of six zones, (B, 10)."""
+        """Infected share of both lungs, consolidated share (NaN where kinds are not told) and infected share of six zones, (B, 10).
+
+        A lung or zone that was not found has NaN, and so have zones where the instances' heights are not known (pictures of CT slices).
+        """
         infection, lungs = (outputs[name].logits.argmax(1) for name in self.reads)
         height = _height(batch, infection.shape[1:])
         found = []
         for bag in range(batch.num_bags):
             members = batch.bag_index == bag
             own = own_pixels(batch, bag, infection.shape[1:])
-            found.append(self._shares(infection[members], lungs[members] * own, height[members]))
+            known = bool(batch.position_known[members, 2].all())
+            found.append(self._shares(infection[members], lungs[members] * own, height[members] if known else None))
         return Output(torch.stack(found))
 
-    def _shares(self, infection: Tensor, lungs: Tensor, height: Tensor) -> Tensor:
+    def _shares(self, infection: Tensor, lungs: Tensor, height: Tensor | None) -> Tensor:
         sides = [lungs == side for side in (LungCode.RIGHT, LungCode.LEFT)]
         infected, solid = infection > 0, infection == InfectionCode.CONSOLIDATION
         shares = [_share(infected, side) for side in sides]
         kinds = [_share(solid, side) if self.tells_kinds else float("nan") for side in sides]
-        zones = []
-        for side in sides:
-            values = height[side]
-            low, high = np.quantile(values.cpu().numpy(), [0.01, 0.99]).tolist() if len(values) else (0.0, 1.0)  # specks do not stretch it
-            third = ((high - height) / max(high - low, 1e-6) * 3).clamp(0, 2.999).long()
-            zones += [_share(infected, side & (third == k)) for k in range(3)]
+        zones = [share for side in sides for share in _thirds(infected, side, height)]
         return torch.tensor([*shares, *kinds, *zones], dtype=torch.float32)
 
     def _truth(self, batch: BagBatch) -> Tensor:
@@ -115,15 +114,28 @@ class BurdenReading(Reading):
 
 
 def derived_scores(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Geographic extent and opacity (n, 2) from shares (n, 10); opacity is NaN where kinds are not told."""
-    infected, solid = shares[:, :2], shares[:, 2:4]
-    graded = np.where(np.isnan(solid).any(1), np.nan, opacity(infected, np.nan_to_num(solid)))
+    """Geographic extent and opacity (n, 2) from shares (n, 10); opacity is NaN where kinds are not told.
+
+    A lung that was not found adds nothing, so that a model that misses lungs is judged on those studies too.
+    """
+    infected, solid = np.nan_to_num(shares[:, :2]), shares[:, 2:4]
+    told = ~np.isnan(solid).all(1)
+    graded = np.where(told, opacity(infected, np.nan_to_num(solid)), np.nan)
     return np.stack([geographic_extent(infected), graded], axis=1)
+
+
+def _thirds(infected: Tensor, side: Tensor, height: Tensor | None) -> list[float]:
+    """Infected share of the upper, middle and lower third of a lung."""
+    if height is None or not bool(side.any()):
+        return [float("nan")] * 3
+    low, high = np.quantile(height[side].cpu().numpy(), [0.01, 0.99]).tolist()  # specks do not stretch it
+    third = ((high - height) / max(high - low, 1e-6) * 3).clamp(0, 2.999).long()
+    return [_share(infected, side & (third == k)) for k in range(3)]
 
 
 def _share(what: Tensor, of: Tensor) -> float:
     size = int(of.sum())
-    return float((what & of).sum()) / size if size else 0.0
+    return float((what & of).sum()) / size if size else float("nan")
 
 
 def _height(batch: BagBatch, size: torch.Size) -> Tensor:

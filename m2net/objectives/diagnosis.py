@@ -85,8 +85,9 @@ class DiagnosisObjective(Objective):
         return batch.bag_targets.get(self.target, empty)
 
     def labels(self, batch: BagBatch) -> int:
-        """Bags of which something is known."""
-        return int(self._truth(batch).any(1).sum())
+        """Bags of which something is known: some class is excluded."""
+        truth = self._truth(batch)
+        return int((truth.any(1) & ~truth.all(1)).sum())
 
     def loss(self, output: Output, batch: BagBatch) -> Tensor:
         """Mean over depths and labelled bags; bags that may have every class teach nothing."""

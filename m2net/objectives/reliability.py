@@ -7,6 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from m2net.objectives.calibration import at_or_above
+
 Values = NDArray[np.float64]
 _BINS = 10
 _BAND_DRAWS = 500
@@ -30,16 +32,23 @@ def calibration_error(probability: Values, happened: NDArray[np.bool_], bins: in
     return float(sum(abs(float(probability[g].sum()) - float(happened[g].sum())) for g in groups) / len(order))
 
 
-def calibration_band(probability: Values, level: float = 0.95, bins: int = _BINS, seed: int = 0) -> float:
-    """Calibration error that a perfectly calibrated model with these probabilities stays below with this chance.
+def cut_error(probability: Values, grade: NDArray[np.int64]) -> float:
+    """Calibration error of P(grade >= k), mean over the cuts, of (n, K) grade probabilities."""
+    above = at_or_above(probability)
+    return float(np.mean([calibration_error(above[:, k], grade > k) for k in range(above.shape[1])]))
 
-    Outcomes are drawn from the probabilities themselves (consistency resampling, Broecker and Smith 2007).
+
+def calibration_band(probability: Values) -> float:
+    """``cut_error`` that a perfectly calibrated model with these (n, K) grade probabilities stays below with a chance of 95 %.
+
+    Grades are drawn from the probabilities themselves (consistency resampling, Broecker and Smith 2007).
     """
     if not len(probability):
         return float("nan")
-    rng = np.random.default_rng(seed)
-    drawn = [calibration_error(probability, rng.random(len(probability)) < probability, bins) for _ in range(_BAND_DRAWS)]
-    return float(np.quantile(drawn, level))
+    rng = np.random.default_rng(0)
+    below = probability.cumsum(1)[:, :-1]
+    drawn = [cut_error(probability, (rng.random((len(below), 1)) >= below).sum(1)) for _ in range(_BAND_DRAWS)]
+    return float(np.quantile(drawn, 0.95))
 
 
 def brier(probability: Values, grade: NDArray[np.int64]) -> float:

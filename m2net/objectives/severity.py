@@ -18,7 +18,7 @@ from m2net.errors import ConfigError
 from m2net.objectives.base import Judged, Objective, Statistic, nan_mean, nothing, number
 from m2net.objectives.calibration import FITS, at_or_above, calibrated, of_grades
 from m2net.objectives.kept import Kept
-from m2net.objectives.reliability import brier, calibration_band, calibration_error, conformal_set, conformal_threshold, selective_risk
+from m2net.objectives.reliability import brier, calibration_band, conformal_set, conformal_threshold, cut_error, selective_risk
 from m2net.vocabulary import Column, Lobe, SeverityScheme
 
 
@@ -93,7 +93,7 @@ class SeverityObjective(Objective):
         if true is None:
             true = torch.full((batch.num_bags, self.classes - 1), float("nan"), device=truth.device)
         log_p = F.log_softmax(output.logits.double(), dim=1)[known]
-        self.graded.update(log_p=log_p, grade=truth[known], true=true[known, : self.classes - 1])
+        self.graded.update(log_p=log_p, grade=truth[known], true=true[known])
 
     def calibrate(self) -> None:
         """Fit the calibration, and the threshold of conformal sets, on the graded bags kept."""
@@ -228,12 +228,6 @@ def grades_of(scheme: str) -> int:
     return grades
 
 
-def cut_error(probability: NDArray[np.float64], grade: NDArray[np.int64]) -> float:
-    """Calibration error of P(grade >= k), mean over the cuts, of (n, K) grade probabilities."""
-    above = at_or_above(probability)
-    return float(np.mean([calibration_error(above[:, k], grade > k) for k in range(above.shape[1])]))
-
-
 def trust(probability: NDArray[np.float64], grade: NDArray[np.int64]) -> dict[str, float]:
     """How far (n, K) grade probabilities can be trusted.
 
@@ -243,11 +237,11 @@ def trust(probability: NDArray[np.float64], grade: NDArray[np.int64]) -> dict[st
     """
     if not len(grade):
         return dict.fromkeys(("ece", "ece_band", "brier", "risk_half", "aurc"), float("nan"))
-    above = at_or_above(probability)
-    risk = selective_risk(probability.max(1), probability.argmax(1) != grade)
+    said = (at_or_above(probability) >= 0.5).sum(1)
+    risk = selective_risk(probability[np.arange(len(said)), said], said != grade)
     return {
         "ece": cut_error(probability, grade),
-        "ece_band": float(np.mean([calibration_band(above[:, k]) for k in range(above.shape[1])])),
+        "ece_band": calibration_band(probability),
         "brier": brier(probability, grade),
         "risk_half": float(risk[(len(risk) - 1) // 2]),
         "aurc": float(risk.mean()),

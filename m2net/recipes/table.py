@@ -108,11 +108,17 @@ def recoded(source: Path, target: Path, codes: dict[int, int], *, threshold: int
         target: file to write.
         codes: new code by old.
         threshold: for picture masks with in-between values: above it is 1 before ``codes`` apply.
+
+    Raises:
+        StudyError: it cannot be read.
     """
     if target.exists() and target.stat().st_mtime >= source.stat().st_mtime:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    image = sitk.ReadImage(str(source))
+    try:
+        image = sitk.ReadImage(str(source))
+    except RuntimeError as error:
+        raise StudyError(f"the mask {source} cannot be read", expected="an image", remedy="Unpack the data set again") from error
     array = sitk.GetArrayFromImage(image)
     if image.GetDimension() == 2 and array.ndim == 3:
         array = array[..., 0]

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from m2net.assessment import Assessment, ScoreFinding
 from m2net.objectives.burden import SIDES
-from m2net.reports.pictures import COLOURS, INFECTION_COLOURS, data_url, grey, outline, overlay
+from m2net.reports.pictures import COLOURS, INFECTION_COLOURS, OUTLINE_COLOURS, data_url, grey, outline, overlay
 from m2net.studies import Volume
 from m2net.vocabulary import Column, InfectionCode, Lobe, Modality, SeverityScheme
 
@@ -44,10 +44,11 @@ def write_page(path: Path, assessment: Assessment, study_name: str) -> None:
         severity=[{"task": t, "f": f, "grades": _grades(f.scheme, len(f.probabilities))} for t, f in assessment.findings.severity.items()],
         colours={lobe.key: f"rgb{colour}" for lobe, colour in COLOURS.items()},
         scores=_by_scheme(assessment.findings.scores),
-        kinds=[(code.name.replace("_", " ").capitalize(), f"rgb{INFECTION_COLOURS[code]}") for code in _kinds(assessment)],
+        kinds=_kinds(assessment),
         zones=[(third, [assessment.findings.shares[f"{side}_{third}"] for side in SIDES]) for third in _THIRDS]
         if assessment.findings.shares
         else [],
+        percent=_percent,
         total_ml=sum(m.volume_ml or 0.0 for m in assessment.lobe_measures),
         trained=trained_on(assessment.model),
         grid=_grid(volume),
@@ -80,6 +81,10 @@ def _grid(volume: Volume) -> str:
     return f"{x} x {y} x {z} voxels of {dx:.2f} x {dy:.2f} x {dz:.2f} mm"
 
 
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f} %"
+
+
 def _by_scheme(scores: list[ScoreFinding]) -> list[tuple[str, dict[str, str]]]:
     """Each scheme with its values as text, by where they come from."""
     table: dict[str, dict[str, str]] = {}
@@ -88,9 +93,11 @@ def _by_scheme(scores: list[ScoreFinding]) -> list[tuple[str, dict[str, str]]]:
     return list(table.items())
 
 
-def _kinds(a: Assessment) -> list[InfectionCode]:
-    codes = np.unique(a.maps[Column.INFECTION]).tolist() if Column.INFECTION in a.maps else []
-    return [InfectionCode(code) for code in codes if code]
+def _kinds(a: Assessment) -> list[tuple[str, str]]:
+    """Kinds of infection in the map with their colours: filled on a radiograph, outlined over a CT's lobes."""
+    colours = INFECTION_COLOURS if a.volume.modality is Modality.CXR else OUTLINE_COLOURS
+    codes = [InfectionCode(code) for code in np.unique(a.maps[Column.INFECTION]).tolist() if code] if Column.INFECTION in a.maps else []
+    return [(code.name.replace("_", " ").capitalize(), f"rgb{colours[code]}") for code in codes]
 
 
 def _views(a: Assessment) -> list[View]:
@@ -113,26 +120,33 @@ def _film(a: Assessment) -> list[View]:
 
 
 def _planes(a: Assessment) -> list[View]:
-    """Axial, coronal and sagittal planes through the predicted lungs where they are widest (sagittal: the right lung)."""
-    volume, lobes = a.volume, a.lobes
+    """Axial, coronal and sagittal planes through the predicted lungs where they are widest (sagittal: the right lung).
+
+    Lobes are coloured, infection is outlined; the axial slice with most of it is shown as well.
+    """
+    volume, lobes, infection = a.volume, a.lobes, a.maps.get(Column.INFECTION)
     z, y, x = _centre(a)
     spacing = volume.geometry.spacing_mm if volume.geometry else (1.0, 1.0, 1.0)
 
     def plane(axis: int, index: int, title: str, edges: tuple[str, str, str, str]) -> View:
         pixels = np.take(volume.array, index, axis)
-        labels = None if lobes is None else np.take(lobes, index, axis)
+        labels, ill = (None if codes is None else np.take(codes, index, axis) for codes in (lobes, infection))
         if axis:  # superior on top
-            pixels, labels = pixels[::-1], None if labels is None else labels[::-1]
+            pixels, labels, ill = pixels[::-1], None if labels is None else labels[::-1], None if ill is None else ill[::-1]
         across, down = spacing[2] if axis != 2 else spacing[1], spacing[1] if axis == 0 else spacing[0]
         width, height = pixels.shape[1] * across, pixels.shape[0] * down
         scale = _LONG_SIDE / max(width, height)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        return View(title, data_url(overlay(grey(pixels, volume.intensity), labels, COLOURS), size), *edges)
+        drawn = overlay(grey(pixels, volume.intensity), labels, COLOURS)
+        return View(title, data_url(drawn if ill is None else outline(drawn, ill, OUTLINE_COLOURS), size), *edges)
 
     views = [plane(0, z, f"Axial, slice {z + 1} from below", ("R", "L", "A", "P"))]
     if volume.array.shape[0] > 1:
         views.append(plane(1, y, "Coronal", ("R", "L", "S", "I")))
         views.append(plane(2, x, "Sagittal, right lung", ("A", "P", "S", "I")))
+        if infection is not None and infection.any():
+            most = int((infection > 0).sum(axis=(1, 2)).argmax())
+            views.append(plane(0, most, f"Axial, slice {most + 1} from below: most infection", ("R", "L", "A", "P")))
     return views
 
 

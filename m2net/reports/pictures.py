@@ -29,6 +29,14 @@ INFECTION_COLOURS: dict[InfectionCode, tuple[int, int, int]] = {
     InfectionCode.CONSOLIDATION: (213, 94, 0),
     InfectionCode.KIND_UNKNOWN: (230, 159, 0),
 }
+"""On a radiograph, where no lobes are drawn."""
+
+OUTLINE_COLOURS: dict[InfectionCode, tuple[int, int, int]] = {
+    InfectionCode.GROUND_GLASS: (204, 121, 167),
+    InfectionCode.CONSOLIDATION: (0, 158, 115),
+    InfectionCode.KIND_UNKNOWN: (204, 121, 167),
+}
+"""Of infection outlined over coloured lobes: what these leave of the palette."""
 _OUTLINE = (86, 180, 233)
 _LUNG_WINDOW = (-1350.0, 150.0)
 
@@ -54,13 +62,15 @@ def overlay(
     return out.astype(np.uint8)
 
 
-def outline(picture: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A picture (Y, X, 3) with the borders of labels (Y, X) drawn in, thicker in larger pictures."""
+def outline(
+    picture: NDArray[np.uint8], labels: NDArray[np.uint8], colours: Mapping[Any, tuple[int, int, int]] = MappingProxyType({})
+) -> NDArray[np.uint8]:
+    """A picture (Y, X, 3) with the borders of labels (Y, X), thicker in larger pictures, in the colours of their codes or in blue."""
     out = picture.copy()
     width = max(1, round(max(labels.shape) / 300))
     for code in np.unique(labels[labels > 0]):
         here = labels == code
-        out[here & ~ndimage.binary_erosion(here, iterations=width)] = _OUTLINE
+        out[here & ~ndimage.binary_erosion(here, iterations=width)] = colours.get(code, _OUTLINE)
     return out
 
 

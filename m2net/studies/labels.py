@@ -28,7 +28,7 @@ SCHEMES: dict[str, dict[int, str]] = {
     "covid19_ct_seg": {1: "left lung", 2: "right lung"},
     "lobes_rul_first": {4: "RUL", 5: "RML", 6: "RLL", 7: "LUL", 8: "LLL"},
 }  # fmt: skip
-"""Schemes that store codes without names; a manifest names them in ``mask_scheme``."""
+"""Schemes that store codes without names; a manifest names them in ``lobes_scheme``, ``lungs_scheme`` or ``infection_scheme``."""
 
 _SHORT = {"lul": Lobe.LEFT_UPPER, "lll": Lobe.LEFT_LOWER, "rul": Lobe.RIGHT_UPPER, "rml": Lobe.RIGHT_MIDDLE, "rll": Lobe.RIGHT_LOWER}
 _LEVELS = {"upper": "UPPER", "superior": "UPPER", "middle": "MIDDLE", "lower": "LOWER", "inferior": "LOWER"}

@@ -18,7 +18,7 @@ from m2net.studies.labels import SCHEMES, code_of, names_any, recode
 from m2net.studies.pictures import PICTURE_ENDINGS, grey_pixels
 from m2net.studies.remarks import Remark
 from m2net.studies.volume import Volume
-from m2net.vocabulary import MASK_CODES, MASK_UNLABELLED, Column, Lobe, LungCode
+from m2net.vocabulary import MASK_CODES, MASK_UNLABELLED, SCHEME_COLUMNS, Column, Lobe, LungCode
 
 _LEAST_VOXELS = 50
 _BINARY = {0, 255}
@@ -64,7 +64,7 @@ def read_mask(path: Path, kind: Column, like: Volume, scheme: str = "") -> Mask:
     if not found <= MASK_CODES[kind]:
         raise StudyError(
             f"the {kind} mask {path} holds the codes {sorted(found - MASK_CODES[kind])[:5]}", expected=f"only {sorted(MASK_CODES[kind])}",
-            remedy=f"Name its mask_scheme ({', '.join(SCHEMES)}), or recode it; see docs/reference/manifest.md",
+            remedy=f"Name its codes in {SCHEME_COLUMNS[kind]} ({', '.join(SCHEMES)}), or recode it; see docs/reference/manifest.md",
         )  # fmt: skip
     _check_sides(path, kind, mask.array)
     return mask
@@ -116,7 +116,7 @@ def _coded(path: Path, values: NDArray[Any], names: dict[int, str], kind: Column
         raise StudyError(
             f"the {kind} mask {path} holds codes from {values.min():.0f} to {values.max():.0f}",
             expected=f"only {sorted(MASK_CODES[kind])}",
-            remedy=f"Name its mask_scheme ({', '.join(SCHEMES)}), or recode it",
+            remedy=f"Name its codes in {SCHEME_COLUMNS[kind]} ({', '.join(SCHEMES)}), or recode it",
         )  # fmt: skip
     if kind is Column.LOBES and {int(v) for v in np.unique(values)} == _BINARY:
         raise StudyError(

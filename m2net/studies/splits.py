@@ -45,7 +45,7 @@ def assign_folds(studies: tuple[Study, ...], folds: int, seed: int) -> dict[str,
 
 
 def assign_sites(studies: tuple[Study, ...]) -> dict[str, int]:
-    """One fold a site, in the order of their names: train on all others, test on one (leave one site out).
+    """One fold a site, in the order of their names (leave one site out): one is judged, the next chooses the checkpoint, the others train.
 
     Returns:
         Fold by patient id.

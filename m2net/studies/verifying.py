@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
+from m2net.errors import BROKE
 from m2net.machine import be_one_of_many
 from m2net.studies.fingerprint import fingerprint
 from m2net.studies.manifest import Study
@@ -59,7 +60,7 @@ def verify(studies: Sequence[Study], options: ReadOptions, journal: Journal, wor
             study, key = waiting[done]
             try:
                 verdict = done.result()
-            except (ValueError, RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError) as error:
+            except BROKE as error:
                 verdict = Verdict(study.study_id)  # a bug must not hide the other studies' verdicts
                 verdict.add(
                     Status.REJECT,

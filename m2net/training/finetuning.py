@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from m2net.bags.dataset import score_target, severity_target
 from m2net.errors import ConfigError
+from m2net.networks.registry import build
 from m2net.objectives import OBJECTIVES, Objective, Reading
 from m2net.studies import Study
 from m2net.training.loading import CHECKPOINT_MARK, hyper_parameters
@@ -45,13 +48,42 @@ class Plan:
     changed: list[str]
 
 
-def labelled_patients(studies: Sequence[Study]) -> int:
-    """Patients with the commonest label."""
+def read_changes(path: Path | None) -> dict[str, Any]:
+    """What shall differ from the checkpoint's settings, from a YAML file; nothing without one.
+
+    Raises:
+        ConfigError: no YAML, or not built as a configuration of ``m2net fit``.
+    """
+    if path is None:
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no YAML ({' '.join(str(error).split())[:120]})", expected="a YAML file") from error
+    parts = found if isinstance(found, dict) else {"it": found}
+    for name, value in parts.items():
+        if name != "seed_everything" and not isinstance(value, dict):
+            raise ConfigError(f"{path}: {name} is {value!r}", expected="settings by name, as m2net fit takes them")
+    for task, own in (found.get("model", {}).get("tasks") or {}).items():
+        if not isinstance(own, dict) or not isinstance(own.get("objective"), dict):
+            raise ConfigError(f"{path}: the task {task} has no objective", expected="objective: {name: ...}, and a head or weight")
+    return dict(found)
+
+
+def labelled_patients(checkpoint: Mapping[str, Any], studies: Sequence[Study], more: Mapping[str, Any]) -> int:
+    """Patients with the commonest label among those that the model's tasks, or those given, learn from."""
+    tasks, _ = _fitted_tasks(_tasks_of(checkpoint, more), studies)
+    targets = {o.target for o in (_objective(task, parts) for task, parts in tasks.items()) if not isinstance(o, Reading)}
     carried: dict[str, set[str]] = {}
     for study in studies:
-        for target in _targets([study]):
+        for target in _targets([study]) & targets:
             carried.setdefault(target, set()).add(study.patient_id)
     return max((len(patients) for patients in carried.values()), default=0)
+
+
+def _tasks_of(checkpoint: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    given = more.get("model", {}).get("tasks")
+    return copy.deepcopy(dict(given or hyper_parameters(dict(checkpoint))["tasks"]))
 
 
 def plan_finetuning(
@@ -77,9 +109,9 @@ def plan_finetuning(
     arguments = copy.deepcopy(hyper_parameters(dict(checkpoint)))
     drawing = dict(checkpoint[CHECKPOINT_MARK].get("drawing") or {})
     own = copy.deepcopy(dict(more or {}))
-    given = own.get("model", {}).pop("tasks", None)
-    tasks, changed = _fitted_tasks(given or arguments["tasks"], studies)
-    objectives = {task: _objective(parts) for task, parts in tasks.items()}
+    tasks, changed = _fitted_tasks(_tasks_of(checkpoint, own), studies)
+    own.get("model", {}).pop("tasks", None)
+    objectives = {task: _objective(task, parts) for task, parts in tasks.items()}
     heads = {task: o for task, o in objectives.items() if not isinstance(o, Reading)}
     least = max(2, folds)
     enough = {o.target for o in heads.values() if len({s.patient_id for s in studies if o.target in _targets([s])}) >= least}
@@ -95,6 +127,10 @@ def plan_finetuning(
     if not validate:
         changed += _uncalibrated({task: tasks[task] for task in trained})
     masks = sorted({str(m) for s in studies for m in s.masks} & {o.target for o in heads.values()})
+    augmentation = dict(drawing.get("augmentation", {}))
+    if augmentation.get("pockets") and not {str(Column.LOBES), str(Column.LUNGS)} & set(masks):
+        augmentation["pockets"] = 0.0
+        changed.append("augmentation: no pockets, for no mask says where the lungs are")
     model = {
         "network": arguments["network"], "tasks": tasks, "optimizer": OPTIMIZER, "schedule": "cosine", "warmup": 0.1, "tuning": TUNING,
         "weighting": arguments.get("weighting", "fixed"), "start_from": str(path), "start_parts": ["encoder", "decoder", "heads"],
@@ -104,7 +140,7 @@ def plan_finetuning(
     data = {
         "manifest": str(manifest), "store": str(store), "input": arguments["input"], "masks": masks, "validate": validate,
         "instances": drawing.get("instances", 16), "studies_per_batch": drawing.get("studies_per_batch", 4),
-        "augmentation": drawing.get("augmentation", {}),
+        "augmentation": augmentation,
     }  # fmt: skip
     count = round(len(studies) * (1 - 1 / folds)) if folds else sum(str(s.split) == "train" for s in studies)
     batches = max(1, count // max(1, min(int(data["studies_per_batch"]), count)))
@@ -140,15 +176,14 @@ def _fitted_tasks(tasks: dict[str, Any], studies: Sequence[Study]) -> tuple[dict
     for task, parts in tasks.items():
         objective = parts["objective"]
         scheme = objective.get("scheme", "binary")
-        if objective["name"] == "severity" and len(schemes) == 1 and schemes != [scheme]:
+        if objective.get("name") == "severity" and len(schemes) == 1 and schemes != [scheme]:
             objective["scheme"] = schemes[0]
             changed.append(f"{task}: graded {schemes[0]} instead of {scheme}; its last layer starts anew")
     return tasks, changed
 
 
-def _objective(parts: Mapping[str, Any]) -> Objective:
-    arguments = {k: v for k, v in parts["objective"].items() if k != "name"}
-    made: Objective = OBJECTIVES[parts["objective"]["name"]](**arguments)
+def _objective(task: str, parts: Mapping[str, Any]) -> Objective:
+    made: Objective = build(OBJECTIVES, parts["objective"], f"objective of {task}")
     return made
 
 

@@ -127,6 +127,11 @@ class M2NetModule(pl.LightningModule):
             raise ConfigError("weighting gradient_norm with a frozen encoder", expected="fixed or uncertainty: no task pulls at it")
         self.weighting = build(WEIGHTINGS, {"name": weighting}, "weighting", self.weights)
         self.network = build({"m2net": M2Net}, {"name": "m2net", **network}, "network", self.spec.channels, heads=heads)
+        if self.spec.patch % self.network.multiple:
+            raise ConfigError(
+                f"the decoder {network['decoder']['name']} on a patch of {self.spec.patch} pixels",
+                expected=f"data.input.patch a multiple of {self.network.multiple}: it joins maps that were halved so often",
+            )
         self.network = self.network.to(memory_format=torch.channels_last)
         self.network.keep_maps = weighting == "gradient_norm"
         for task in (t for t, weight in self.weights.items() if not weight):
@@ -316,7 +321,7 @@ class M2NetModule(pl.LightningModule):
         """The named optimizer; learning rates follow the schedule over the run's progress."""
         given = self.hparams["optimizer"]
         schedule, warmup = self.hparams["schedule"], float(self.hparams["warmup"])
-        steps = run_length(self.trainer.estimated_stepping_batches, schedule)
+        steps = run_length(self.trainer.estimated_stepping_batches, schedule, warmup, self.tuning.frozen)
         by_progress = partial(factor, schedule, warmup=warmup)
         if self.tuning.frozen or self.tuning.layer_decay < 1:
             if "lr" not in given:

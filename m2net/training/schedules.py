@@ -33,14 +33,15 @@ def factor(schedule: str, progress: float, warmup: float) -> float:
     return max(0.0, 1 - rest) ** 0.9 if schedule == "polynomial" else 1.0
 
 
-def run_length(steps: float, schedule: str) -> float:
-    """Steps of the run, checked to be known where the schedule needs them.
+def run_length(steps: float, schedule: str, *shares: float) -> float:
+    """Steps of the run, checked to be known where something is told in shares of it.
 
     Raises:
-        ConfigError: a run without an end in steps or epochs and a schedule that decays towards it.
+        ConfigError: a run without an end in steps or epochs, and a schedule that decays towards it or ``shares`` (warm-up, frozen start).
     """
-    if schedule != "constant" and not (math.isfinite(steps) and steps > 0):
+    if (schedule != "constant" or any(shares)) and not (math.isfinite(steps) and steps > 0):
         raise ConfigError(
-            f"the {schedule} schedule has no end to decay to", expected="trainer.max_steps or trainer.max_epochs", remedy="Set one of them"
-        )
+            f"the run of the {schedule} schedule has no end, and decay, warm-up and a frozen start are shares of it",
+            expected="trainer.max_steps or trainer.max_epochs", remedy="Set one, or schedule: constant, warmup: 0 and tuning.frozen: 0",
+        )  # fmt: skip
     return steps

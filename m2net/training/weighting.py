@@ -74,7 +74,9 @@ class GradientNorm(Weighting):
                 if task in labelled:
                     gradients = torch.autograd.grad(losses[task], list(shared), retain_graph=True, allow_unused=True)
                     squares = [g.detach().float().square().sum() for g in gradients if g is not None]
-                    norm, kept = torch.stack(squares).sum().sqrt(), self.norms[place]
+                    if not squares or not (norm := torch.stack(squares).sum().sqrt()):
+                        continue  # a task that reads maps without a gradient pulls at nothing
+                    kept = self.norms[place]
                     self.norms[place] = norm if bool(kept.isnan()) else _MEMORY * kept + (1 - _MEMORY) * norm
         weights = self.now()
         return torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()

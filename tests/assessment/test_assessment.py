@@ -19,6 +19,7 @@ from m2net.bags import InputSpec, cut_bag, full_cut, prepare_volume
 from m2net.batch import BagBatch, Output
 from m2net.cli.main import main
 from m2net.phantoms import SCANNERS, Phantom, write_dicom_series, write_nifti
+from m2net.reports.page import write_page
 from m2net.studies import Volume, read_image
 from m2net.vocabulary import InfectionCode, Lobe
 from tests.conftest import REAL
@@ -115,6 +116,24 @@ def test_the_page_stands_alone_and_says_what_matters(trained: Path, tmp_path: Pa
     assert not re.search(r"(src|href)=[\"'](?!data:)", page)
     assert all(lobe.title in page for lobe in Lobe)
     assert "not severe" in page
+
+
+def test_the_page_outlines_infection(trained: Path, tmp_path: Path, phantom: Phantom) -> None:
+    write_nifti(tmp_path / "a.nii.gz", phantom.image, phantom.geometry)
+    assessment = Assessor(trained / "best.ckpt").assess(read_image(tmp_path / "a.nii.gz"))
+    pages = []
+    for drawn in (
+        np.zeros_like(phantom.lobes),
+        np.where(phantom.lobes == Lobe.LEFT_LOWER, InfectionCode.CONSOLIDATION, 0).astype(np.uint8),
+    ):
+        assessment.maps["infection"] = drawn
+        write_page(tmp_path / "report.html", assessment, "a")
+        pages.append((tmp_path / "report.html").read_text())
+    pictures = [re.findall(r'<img src="(data:[^"]+)" alt="(?:Axial|Coronal|Sagittal)', page) for page in pages]
+    assert [len(p) for p in pictures] == [3, 4]
+    assert all(a != b for a, b in zip(pictures[0], pictures[1][:3], strict=True))
+    assert ["Consolidation</" in page or "Consolidation &nbsp;" in page for page in pages] == [False, True]
+    assert "most infection" in pages[1]
 
 
 def test_the_heaviest_patches_and_none_where_all_weigh_alike() -> None:

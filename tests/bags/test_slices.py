@@ -151,18 +151,21 @@ def test_shift_moves_picture_target_and_position_together(study: Prepared) -> No
 
 def test_pockets_are_drawn_in_the_body_outside_the_lungs_only(study: Prepared) -> None:
     """Against the untouched picture: nothing changes in a lobe, in air, or where no mask is known; elsewhere much does, by key."""
-    batch = apply_window(cut_bag(study, full_slices(study, 48), SPEC, "s", 3, ("lobes",)), SPEC)
+    batch = cut_bag(study, full_slices(study, 48), SPEC, "s", 3, ("lobes",))
     lobes = batch.dense["lobes"].clone()
     lobes[:, :, :10] = UNLABELLED
     batch = replace(batch, dense={"lobes": lobes})
-    drawn = Augmentation(pockets=1.0)(batch)
+    drawn = Augmentation(pockets=1.0).paint(batch)
     changed = (drawn.instances != batch.instances).any(1)
     assert not bool(changed[lobes != 0].any())
-    assert not bool(changed[batch.instances.amin(1) < 0].any())
-    assert float(changed[(lobes == 0) & (batch.instances.amin(1) > 0.5)].float().mean()) > 0.03
+    assert not bool(changed[batch.instances.amin(1) < -500].any())
+    assert float(changed[(lobes == 0) & (batch.instances.amin(1) > 0)].float().mean()) > 0.03
     assert torch.equal(drawn.dense["lobes"], lobes)
-    assert torch.equal(Augmentation(pockets=1.0)(batch).instances, drawn.instances)
-    assert not torch.equal(Augmentation(pockets=1.0)(replace(batch, draws=batch.draws + 1)).instances, drawn.instances)
+    unknown = torch.full_like(lobes, UNLABELLED)
+    other = Augmentation(pockets=1.0).paint(replace(batch, dense={"lobes": unknown, "lungs": lobes.clamp(max=1)}))
+    assert torch.equal(other.instances, drawn.instances)  # a study with lungs only
+    assert torch.equal(Augmentation(pockets=1.0).paint(batch).instances, drawn.instances)
+    assert not torch.equal(Augmentation(pockets=1.0).paint(replace(batch, draws=batch.draws + 1)).instances, drawn.instances)
     with pytest.raises(ConfigError, match=r"pockets: 0.5 without a mask"):
         Augmentation.of({"pockets": 0.5}, SPEC, ("infection",))
 

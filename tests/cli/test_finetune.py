@@ -158,7 +158,19 @@ def test_what_cannot_be_tuned_is_said(trained: Path, elsewhere: Path, tmp_path: 
     }
     narrow = tmp_path / "narrow.yaml"
     narrow.write_text("model: {network: {encoder: {name: m2unet, width: 2}, decoder: {name: m2unet, width: 2}}}")
+    texts = {
+        "broken": "model: [", "list": "- 1", "empty": "model:", "alone": "model: {tasks: {severity: {weight: 1}}}",
+        "misspelt": "model: {tasks: {severity: {head: {name: pooled}, objective: {name: severty}}}}",
+        "strange": "model: {tasks: {severity: {head: {name: pooled}, objective: {name: severity, colour: red}}}}",
+    }  # fmt: skip
+    for name, text in texts.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    mistakes = {
+        "broken": "is no YAML", "list": "settings by name", "empty": "model is None", "alone": "the task severity has no objective",
+        "misspelt": "'severty' is unknown", "strange": "unexpected keyword argument 'colour'",
+    }  # fmt: skip
     for changes, message in (
+        *(({"--config": str(tmp_path / f"{name}.yaml")}, said) for name, said in mistakes.items()),
         ({"--from": str(elsewhere)}, "cannot be read as a checkpoint"),
         ({"--manifest": str(unlabelled)}, "has a label of 5 patients in the new data"),
         ({"--manifest": str(untested)}, "expected train and test"),

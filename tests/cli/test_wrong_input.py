@@ -52,6 +52,16 @@ def test_manifest_without_patients(files: Path, capsys: pytest.CaptureFixture[st
     assert "has no column patient_id" in said(capsys)
 
 
+def test_a_patch_that_the_decoder_cannot_join(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "--model.network.encoder={name: residual, width: 4}",
+        "--model.network.decoder={name: smp_unetplusplus}",
+        "--data.input.patch=48",
+    ]
+    assert main(["fit", "--config", str(trained / "config.in.yaml"), *words]) == 2
+    assert "smp_unetplusplus on a patch of 48 pixels; expected data.input.patch a multiple of 32" in said(capsys)
+
+
 def test_fit_on_a_bad_manifest(files: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--config", str(trained / "config.in.yaml"), "--data.manifest", str(files / "nopatient.csv")]) == 2
     assert "has no column patient_id" in said(capsys)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,13 +73,22 @@ def test_chunked_reading_is_the_same_in_evaluation(chunk: int) -> None:
         torch.testing.assert_close(a[task].logits, b[task].logits, rtol=1e-4, atol=1e-5)
 
 
-def test_checkpointing_keeps_gradients_and_batch_statistics() -> None:
-    plain, saving = network(), network(checkpointing=True)
+_SMP = {"encoder": {"name": "smp", "encoder": "resnet18"}, "decoder": {"name": "smp_unet", "channels": [32, 16, 16, 8, 8]}}
+
+
+@pytest.mark.parametrize("parts", [{}, _SMP, {"encoder": {"name": "residual", "width": 8}, "decoder": {"name": "grid", "depth": 2}}])
+def test_checkpointing_keeps_gradients_and_batch_statistics(parts: dict[str, Any]) -> None:
+    plain, saving = network(**parts), network(**parts, checkpointing=True)
+    calls = {"encoder": 0, "decoder": 0}
+    for name in calls:
+        first = next(m for m in getattr(saving, name).modules() if isinstance(m, torch.nn.Conv2d))
+        first.register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
     saving.load_state_dict(plain.state_dict())
     batch = bag([3, 4])
     for net in (plain, saving):
         outputs = net.train()(batch)
         (outputs["lobes"].logits.square().mean() + outputs["severity"].logits.square().sum()).backward()
+    assert calls == {"encoder": 2, "decoder": 2}
     for (name, a), (_, b) in zip(plain.named_parameters(), saving.named_parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-6, msg=name)
     for (name, a), (_, b) in zip(plain.named_buffers(), saving.named_buffers(), strict=True):
@@ -271,6 +281,14 @@ def test_shares_are_read_off_the_map() -> None:
     wrong = {**heads, "severity": {"name": "shares", "classes": 2, "reads": "infection", "answers": 5}}
     with pytest.raises(ConfigError, match="reads 5 classes of infection; expected answers: 2"):
         M2Net(1, {"name": "residual", "width": 4}, wrong, {"name": "grid", "depth": 2})
+
+
+def test_one_bag_alone_trains_shares() -> None:
+    heads = {"infection": {"name": "dense", "classes": 3}, "severity": {"name": "shares", "classes": 2, "reads": "infection"}}
+    model = M2Net(1, {"name": "residual", "width": 8}, heads, decoder={"name": "grid", "depth": 3, "width": 8}).train()
+    answer = model(bag([3]))["severity"].logits
+    answer.sum().backward()
+    assert bool(torch.isfinite(answer).all())
 
 
 def test_shares_of_lobes_against_numpy() -> None:

@@ -8,6 +8,7 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import f1_score, jaccard_score, recall_score
 
+from m2net.assessment.findings import findings_of
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives import BurdenReading, DetectionReading, ScoreObjective, SegmentationObjective
@@ -169,6 +170,31 @@ def test_shares_by_lung_and_zone_of_a_drawn_chest() -> None:
     assert row["burden_opacity"] == 3  # ground glass and consolidation
     objective.update(output, b)
     assert objective.compute()["geographic_extent_mae"] == 1.0
+
+
+def test_what_was_not_found_has_no_share() -> None:
+    """No left lung, and then heights that are not known: NaN, never 0; the figure of the study still counts."""
+    lungs, infection = torch.zeros(1, 30, 30, dtype=torch.int64), torch.zeros(1, 30, 30, dtype=torch.int64)
+    lungs[0, 5:25, 5:15], infection[0, 5:25, 5:15] = 1, 1
+    b = batch(1, per_bag=1, size=30)
+    b.position_step[:, 0, 2] = -0.02
+    b.bag_targets["score:geographic_extent"] = torch.tensor([4.0])
+    objective = BurdenReading()
+    objective.accept({"infection": SegmentationObjective("infection"), "lungs": SegmentationObjective("lungs")})
+    for known in (True, False):
+        b.position_known[:, 2] = known
+        output = objective.read({"infection": hard(infection, 3), "lungs": hard(lungs, 3)}, b)
+        row = objective.rows(output, b)[0]
+        assert row["burden_right"] == 1
+        assert row["burden_right_upper"] == 1 if known else np.isnan(row["burden_right_upper"])
+        assert np.isnan([row["burden_left"], row["burden_left_lower"]]).all()
+        assert row["burden_geographic_extent"] == 4
+        found = findings_of({"burden": objective}, {"burden": output})
+        assert found.shares["left"] is None
+        assert found.shares["right"] == 1
+        assert not found.scores
+    objective.update(output, b)
+    assert objective.compute()["geographic_extent_n"] == 1
 
 
 def test_lungs_without_sides_are_refused() -> None:

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score, roc_auc_score
 
+from m2net.bags.dataset import bag_targets
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives import SegmentationObjective, SeverityObjective, patient_bootstrap
 from m2net.objectives.segmentation import soft_dice
-from m2net.vocabulary import Lobe
+from m2net.studies import Study
+from m2net.vocabulary import Lobe, Modality
 
 
 def batch(bags: int, per_bag: int = 2, size: int = 8) -> BagBatch:
@@ -34,6 +37,19 @@ def graded(grades: list[float], scheme: str = "binary") -> BagBatch:
     b = batch(len(grades))
     b.bag_targets[f"severity:{scheme}"] = torch.tensor(grades)
     return b
+
+
+def test_a_scheme_of_many_grades() -> None:
+    """A CT severity score of 0 to 25 as grades, through the data set's own targets."""
+    study = Study("s", "p", Modality.CT, Path("i.nii.gz"), severity=17, severity_scheme="ordinal:26")
+    b = batch(1)
+    b.bag_targets |= bag_targets(study, ["ordinal:26", "binary", "score:other"])
+    objective = SeverityObjective("ordinal:26")
+    objective.update(Output(torch.eye(26)[17:18] * 20), b)
+    assert objective.compute()["accuracy"] == 1
+    other = SeverityObjective("binary")
+    other.update(Output(torch.zeros(1, 2)), b)
+    assert other.compute()["n"] == 0
 
 
 def test_two_grades_are_cross_entropy() -> None:
@@ -92,7 +108,7 @@ def test_share_of_the_best_auc(rng: np.random.Generator) -> None:
     truth = (rng.random(60) < true).astype(float)
     logits = torch.from_numpy(np.column_stack([np.zeros(60), true + rng.normal(0, 0.3, 60)]))
     b = graded(truth.tolist())
-    b.bag_targets["true:severity:binary"] = torch.from_numpy(np.column_stack([true, np.full((60, 7), np.nan)]))
+    b.bag_targets["true:severity:binary"] = torch.from_numpy(true[:, None])
     objective = SeverityObjective()
     objective.update(Output(logits), b)
     metrics = objective.compute()

@@ -13,7 +13,15 @@ from m2net.batch import Output
 from m2net.errors import ConfigError
 from m2net.objectives import SeverityObjective
 from m2net.objectives.calibration import calibrated, fit_isotonic, fit_temperature
-from m2net.objectives.reliability import brier, calibration_band, calibration_error, conformal_set, conformal_threshold, selective_risk
+from m2net.objectives.reliability import (
+    brier,
+    calibration_band,
+    calibration_error,
+    conformal_set,
+    conformal_threshold,
+    cut_error,
+    selective_risk,
+)
 from tests.objectives.test_objectives import graded
 
 
@@ -35,14 +43,18 @@ def test_calibration_error_against_a_loop(rng: np.random.Generator) -> None:
 
 
 def test_the_band_holds_calibrated_models_and_not_sure_ones(rng: np.random.Generator) -> None:
-    inside = 0
-    for _ in range(60):
-        p = rng.beta(0.7, 0.7, 300)
-        inside += calibration_error(p, rng.random(300) < p) <= calibration_band(p)
-    assert binom.ppf(0.001, 60, 0.95) <= inside
+    """Both ways: 95 % of calibrated models of two and of five grades stay below, not fewer and not nearly all of them."""
+    for grades in (2, 5):
+        inside = 0
+        for _ in range(80):
+            p = rng.dirichlet(np.full(grades, 0.7), 200)
+            grade = (rng.random((200, 1)) >= p.cumsum(1)[:, :-1]).sum(1)
+            inside += cut_error(p, grade) <= calibration_band(p)
+        assert binom.ppf(0.001, 80, 0.95) <= inside <= 79
     p = rng.beta(2, 2, 300)
     sure = np.where(p > 0.5, 0.97, 0.03)
-    assert calibration_error(sure, rng.random(300) < p) > calibration_band(sure)
+    pair = np.stack([1 - sure, sure], axis=1)
+    assert cut_error(pair, (rng.random(300) < p).astype(int)) > calibration_band(pair)
 
 
 @pytest.mark.parametrize("temperature", [0.4, 3.0])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import torch
 import yaml
 
 from m2net.cli.main import main
-from m2net.errors import CheckpointError
+from m2net.errors import CheckpointError, ConfigError
 from m2net.training import load_model, read_checkpoint
 from m2net.training.loading import CHECKPOINT_MARK
-from m2net.training.schedules import factor
+from m2net.training.schedules import factor, run_length
 
 Configure = Callable[..., Path]
 
@@ -163,6 +164,9 @@ def test_checkpoints_of_others(tmp_path: Path) -> None:
 
 
 def test_schedules() -> None:
+    with pytest.raises(ConfigError, match="has no end"):
+        run_length(math.inf, "constant", 0.05, 0.0)  # it would warm up for ever
+    assert run_length(math.inf, "constant", 0.0, 0.0) == math.inf
     assert factor("cosine", 0.0, 0.1) == pytest.approx(0.1)
     assert factor("cosine", 0.1, 0.1) == pytest.approx(1.0)
     assert factor("cosine", 0.55, 0.1) == pytest.approx(0.5)

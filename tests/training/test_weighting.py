@@ -64,6 +64,15 @@ def test_a_pull_is_measured_wherever_a_head_stands() -> None:
     assert weighting.norms.tolist() == pytest.approx([6.0, 24.0])
 
 
+def test_a_task_that_pulls_at_nothing_keeps_its_weight() -> None:
+    """Its map is read without a gradient, or all of its labels leave every class open."""
+    shared, apart = torch.randn(2, 2, requires_grad=True), torch.randn(2, requires_grad=True)
+    weighting = WEIGHTINGS["gradient_norm"]({"a": 1.0, "b": 1.0})
+    for loss in (apart.sum(), (shared * 0).sum()):
+        weighting({"a": 3 * shared.sum(), "b": loss}, {"a", "b"}, [shared])
+    assert weighting.now() == {"a": 1.0, "b": 1.0}
+
+
 @pytest.mark.parametrize("name", ["uncertainty", "gradient_norm"])
 def test_weightings_through_the_front_door(configure: Callable[..., Path], tmp_path: Path, name: str) -> None:
     config = configure(tmp_path, data={"balance": ["lobes", "severity:binary"]})
