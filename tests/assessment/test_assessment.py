@@ -122,11 +122,8 @@ def test_the_page_outlines_infection(trained: Path, tmp_path: Path, phantom: Pha
     write_nifti(tmp_path / "a.nii.gz", phantom.image, phantom.geometry)
     assessment = Assessor(trained / "best.ckpt").assess(read_image(tmp_path / "a.nii.gz"))
     pages = []
-    for drawn in (
-        np.zeros_like(phantom.lobes),
-        np.where(phantom.lobes == Lobe.LEFT_LOWER, InfectionCode.CONSOLIDATION, 0).astype(np.uint8),
-    ):
-        assessment.maps["infection"] = drawn
+    for kind in (0, InfectionCode.CONSOLIDATION):
+        assessment.maps["infection"] = np.full_like(phantom.lobes, kind)
         write_page(tmp_path / "report.html", assessment, "a")
         pages.append((tmp_path / "report.html").read_text())
     pictures = [re.findall(r'<img src="(data:[^"]+)" alt="(?:Axial|Coronal|Sagittal)', page) for page in pages]
