@@ -25,7 +25,8 @@ SEVERITY = (
 )  # fmt: skip
 LOBES = ("lobes_unet", "lobes_unetplusplus", "lobes_m2unet", "m2unet", "lobes_position_aware")
 FEWER = (25, 5)
-"""Share of the studies that keep their lobe mask, in per cent; rows m2unet and joint_lobe_aware."""
+"""Share of the studies that keep their lobe mask, in per cent; these rows are repeated with fewer masks."""
+FEWER_ROWS = ("m2unet", "joint_lobe_aware")
 FIGURES = {"severity": ("auc_share", "auc"), "lobes": ("dice_mean",)}
 
 
@@ -46,7 +47,7 @@ def cohort(folder: Path, patients: int) -> Path:
 def with_fewer_lobes(manifest: Path, percent: int) -> Path:
     """The same studies; only so many keep their lobe mask, drawn at random."""
     rows = read_table(manifest)
-    kept = set(np.random.default_rng(percent).permutation(len(rows))[: max(6, round(len(rows) * percent / 100))].tolist())
+    kept = set(np.random.default_rng(percent).permutation(len(rows))[: max(4 * FOLDS, round(len(rows) * percent / 100))].tolist())
     fewer = manifest.with_name(f"lobes-{percent}.csv")
     write_table(fewer, [row if k in kept else row | {"lobes": ""} for k, row in enumerate(rows)])
     return fewer
@@ -77,17 +78,17 @@ def table(runs: Path) -> list[dict[str, object]]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--screen", action="store_true", help="48 patients and 40 steps a fold")
+    every = list(dict.fromkeys((*SEVERITY, *LOBES))) + [f"{row}-{percent}" for percent in FEWER for row in FEWER_ROWS]
+    options.add_argument("--rows", nargs="+", default=every, choices=every, metavar="ROW", help="some of: " + ", ".join(every))
     given = options.parse_args()
     runs, patients = (RUNS / "screen", 48) if given.screen else (RUNS, 240)
     more = ["--trainer.max_steps=40", "--trainer.val_check_interval=40"] if given.screen else []
     more.append(f"--data.store={runs / 'store'}")
     manifest = cohort(runs / "cohort", patients)
-    for row in dict.fromkeys((*SEVERITY, *LOBES)):
-        crossval(row, manifest, runs / row, more)
-    for percent in FEWER:
-        fewer = with_fewer_lobes(manifest, percent)
-        for row in ("m2unet", "joint_lobe_aware"):
-            crossval(row, fewer, runs / f"{row}-{percent}", more)
+    fewer = {str(percent): with_fewer_lobes(manifest, percent) for percent in FEWER}
+    for row in given.rows:
+        name, _, percent = row.partition("-")
+        crossval(name, fewer.get(percent, manifest), runs / row, more)
     rows = table(runs)
     out = runs / "results.csv" if given.screen else HERE / "results.csv"
     write_table(out, rows)

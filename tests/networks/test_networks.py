@@ -283,6 +283,31 @@ def test_shares_are_read_off_the_map() -> None:
         M2Net(1, {"name": "residual", "width": 4}, wrong, {"name": "grid", "depth": 2})
 
 
+def test_a_subpixel_head_learns_what_half_size_cannot_hold() -> None:
+    """A chequered pattern of single pixels; bilinear raising of half-size answers cannot tell its two colours apart."""
+    rows, columns = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    truth = ((rows + columns) % 2)[None].expand(2, -1, -1)
+    batch = replace(bag([2]), instances=truth[:, None].float() + 0.01 * torch.randn(2, 1, 32, 32))
+    right = {}
+    for subpixel in (0, 8):
+        torch.manual_seed(0)
+        heads = {"a": {"name": "dense", "classes": 2, "subpixel": subpixel}}
+        net = M2Net(1, {"name": "residual", "width": 8}, heads, {"name": "smp_unet", "channels": [16, 16, 8, 8]}).train()
+        optimizer = torch.optim.Adam(net.parameters(), 0.01)
+        for _ in range(60):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net(batch)["a"].logits, truth).backward()
+            optimizer.step()
+        logits = net(batch)["a"].logits
+        assert logits.shape == (2, 2, 32, 32)
+        right[subpixel] = float((logits.argmax(1) == truth).float().mean())
+    assert right[0] < 0.7
+    assert right[8] > 0.99
+    assert list(net.class_axes()) == ["heads.a.classify.weight", "heads.a.classify.bias"]
+    with pytest.raises(ConfigError, match="subpixel is -1"):
+        M2Net(1, {"name": "residual", "width": 8}, {"a": {"name": "dense", "classes": 2, "subpixel": -1}}, {"name": "grid"})
+
+
 def test_one_bag_alone_trains_shares() -> None:
     heads = {"infection": {"name": "dense", "classes": 3}, "severity": {"name": "shares", "classes": 2, "reads": "infection"}}
     model = M2Net(1, {"name": "residual", "width": 8}, heads, decoder={"name": "grid", "depth": 3, "width": 8}).train()
