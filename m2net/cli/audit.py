@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +33,7 @@ def run(argv: list[str]) -> int:
     given = options.parse_args(argv[1:])
     from m2net.bags.preparing import prepare_missing
     from m2net.bags.store import Store
+    from m2net.reports.results import read_rows
     from m2net.studies import read_manifest
 
     if given.out and (given.out.is_dir() or not given.out.absolute().parent.is_dir()):
@@ -44,12 +44,7 @@ def run(argv: list[str]) -> int:
         raise ConfigError(f"--columns {', '.join(sorted(strange))} are not in the manifest", expected=f"some of {manifest.columns}")
     rows = None
     if given.predictions:
-        with given.predictions.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        if not rows or "study_id" not in rows[0]:
-            raise ConfigError(
-                f"{given.predictions} has no column study_id, or no row", expected="predictions.csv of m2net test or crossval"
-            )
+        rows = read_rows(given.predictions)
     store = Store(given.store, given.spacing, repair=given.repair)
     prepare_missing(store, list(manifest), given.workers)
     judge(list(manifest), store, given.label, rows, given.out, strata=given.strata, columns=tuple(given.columns), seed=given.seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +62,7 @@ def _run(given: argparse.Namespace, overrides: list[str]) -> None:
 def fold_rows(words: list[str], known: bytes, manifest: Path, fold: int, folder: Path) -> list[dict[str, Any]]:
     """Predictions of one fold, trained unless ``folder`` holds them from the same words and ``known`` content."""
     from m2net.cli.lightning import make_cli
+    from m2net.reports.results import read_rows
     from m2net.training.crossval import run_fold
 
     done = Done(folder, known + str(fold).encode(), "predictions.csv")
@@ -72,8 +72,7 @@ def fold_rows(words: list[str], known: bytes, manifest: Path, fold: int, folder:
         cli = make_cli([*words, *placed], run_now=False)
         run_fold(cli.trainer, cli.model, cli.datamodule, folder)
         done.write()
-    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_rows(folder / "predictions.csv")
 
 
 def with_folds(source: Path, folds: int, seed: int) -> Path:

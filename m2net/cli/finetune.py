@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,7 +189,7 @@ def _base(this: Run, base: M2NetModule, cli: Any) -> tuple[Rows, Shift]:
     from m2net.assessment.shift import shift_of
     from m2net.bags.datamodule import BagDataModule
     from m2net.bags.look import look_of
-    from m2net.reports.results import ResultsWriter
+    from m2net.reports.results import ResultsWriter, read_rows
 
     data, folder = cli.datamodule, this.out / "base"
     own = BagDataModule(
@@ -207,12 +206,7 @@ def _base(this: Run, base: M2NetModule, cli: Any) -> tuple[Rows, Shift]:
         trainer.predict(base, datamodule=own, return_predictions=False)
         done.write()
     studies = list(own.manifest)
-    return _rows(done.result), shift_of(base, base.about.get("look"), look_of(own.store, studies), own.store, studies)
-
-
-def _rows(path: Path) -> Rows:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_rows(done.result), shift_of(base, base.about.get("look"), look_of(own.store, studies), own.store, studies)
 
 
 def _folded(this: Run, seed: int, folder: Path) -> Rows:
@@ -228,9 +222,11 @@ def _folded(this: Run, seed: int, folder: Path) -> Rows:
 
 def _held_out(this: Run) -> Rows:
     """Predictions of the held-out part."""
+    from m2net.reports.results import read_rows
+
     cli, kept = _fit(this)
     cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=kept, weights_only=True, verbose=False)
-    return _rows(this.out / "predictions.csv")
+    return read_rows(this.out / "predictions.csv")
 
 
 def _fit(this: Run) -> tuple[Any, str]:

@@ -103,6 +103,11 @@ def nan_mean(values: Tensor) -> float:
     return float(values[~values.isnan()].mean()) if bool((~values.isnan()).any()) else float("nan")
 
 
+def ratio(part: float, whole: float) -> float:
+    """A share; of nothing it is NaN."""
+    return part / whole if whole else float("nan")
+
+
 def number(cell: Any) -> float:
     """A cell of a table as a number; empty is NaN."""
     return float("nan") if cell in (None, "") else float(cell)

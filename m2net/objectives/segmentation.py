@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
-from m2net.objectives.base import Objective, Statistic, nan_mean, nothing, number
+from m2net.objectives.base import Objective, Statistic, nan_mean, nothing, number, ratio
 from m2net.objectives.kept import Kept
 from m2net.vocabulary import UNLABELLED, Column, InfectionCode, Lobe, LungCode
 
@@ -202,10 +202,10 @@ class SegmentationObjective(Objective):
 
 
 FOREGROUND: dict[str, Callable[[float, float, float, float], float]] = {
-    "pooled_f1": lambda hit, claimed, present, pixels: _ratio(2 * hit, claimed + present),
-    "pooled_iou": lambda hit, claimed, present, pixels: _ratio(hit, claimed + present - hit),
-    "pooled_sensitivity": lambda hit, claimed, present, pixels: _ratio(hit, present),
-    "pooled_specificity": lambda hit, claimed, present, pixels: _ratio(pixels - present - claimed + hit, pixels - present),
+    "pooled_f1": lambda hit, claimed, present, pixels: ratio(2 * hit, claimed + present),
+    "pooled_iou": lambda hit, claimed, present, pixels: ratio(hit, claimed + present - hit),
+    "pooled_sensitivity": lambda hit, claimed, present, pixels: ratio(hit, present),
+    "pooled_specificity": lambda hit, claimed, present, pixels: ratio(pixels - present - claimed + hit, pixels - present),
 }
 """Figures of the foreground, whatever its class, over the pixels of all studies together."""
 
@@ -214,10 +214,6 @@ def foreground(whole: NDArray[np.float64]) -> dict[str, float]:
     """Pooled figures from (studies, 4) hits, claimed, present and all pixels; studies with NaN are left out, undefined is NaN."""
     sums = [float(v) for v in np.nansum(whole.reshape(-1, len(_WHOLE)), axis=0)]
     return {name: figure(*sums) for name, figure in FOREGROUND.items()}
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else float("nan")
 
 
 def overlap(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
-from m2net.objectives.base import Judged, Objective, Statistic, nan_mean, nothing, number
+from m2net.objectives.base import Judged, Objective, Statistic, nan_mean, nothing, number, ratio
 from m2net.objectives.calibration import FITS, at_or_above, calibrated, of_grades
 from m2net.objectives.kept import Kept
 from m2net.objectives.reliability import brier, calibration_band, conformal_set, conformal_threshold, cut_error, selective_risk
@@ -289,8 +289,8 @@ def grade_metrics(above: Tensor, grade: Tensor) -> dict[str, float]:
         truth, claim = grade >= k, above[:, k - 1] >= 0.5
         hit, false, miss = float((truth & claim).sum()), float((~truth & claim).sum()), float((truth & ~claim).sum())
         rest = float((~truth & ~claim).sum())
-        sensitivity = _ratio(hit, hit + miss)
-        values = (_ratio(hit, hit + false), sensitivity, _ratio(2 * hit, 2 * hit + false + miss), sensitivity, _ratio(rest, rest + false))
+        sensitivity = ratio(hit, hit + miss)
+        values = (ratio(hit, hit + false), sensitivity, ratio(2 * hit, 2 * hit + false + miss), sensitivity, ratio(rest, rest + false))
         for name, value in zip(names, values, strict=True):
             per_cut[name].append(value)
     metrics = {name: nan_mean(torch.tensor(values)) for name, values in per_cut.items()}
@@ -299,7 +299,3 @@ def grade_metrics(above: Tensor, grade: Tensor) -> dict[str, float]:
     metrics["n"] = float(len(grade))
     metrics |= {f"n_ge{k}": float((grade >= k).sum()) for k in range(1, above.shape[1] + 1)}
     return metrics
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else float("nan")

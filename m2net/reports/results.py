@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
 
 from m2net import __version__
+from m2net.errors import ConfigError
 from m2net.objectives import Interval, Objective, intervals
 from m2net.reports.watching import CaseNames
 from m2net.training import M2NetModule
@@ -43,6 +44,19 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
         for row in rows:
             writer.writerow({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
     temporary.replace(path)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of predictions.csv.
+
+    Raises:
+        ConfigError: none, or not of studies.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    if not rows or "study_id" not in rows[0]:
+        raise ConfigError(f"{path} has no column study_id, or no row", expected="predictions.csv of m2net test or crossval")
+    return rows
 
 
 def bounds(module: M2NetModule, rows: list[dict[str, Any]]) -> dict[str, float]:
