@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from m2net.errors import StoreError, StudyError
+from m2net.errors import ConfigError, StoreError, StudyError
 from m2net.studies import Box, ReadOptions, Study, Volume, find_thorax, read_image, read_mask
 from m2net.studies.quality import Verdict, judge_read
 from m2net.vocabulary import Intensity, Modality
@@ -93,9 +93,15 @@ def prepare_volume(volume: Volume, masks: dict[str, NDArray[np.uint8]], spacing_
 
 
 def _store_grid(volume: Volume, spacing_mm: float) -> tuple[tuple[int, ...], tuple[float, float], tuple[float, float, float] | None]:
-    """Rows and columns in the store, the size of its pixels in those of the study, and its spacing in mm."""
+    """Rows and columns in the store, the size of its pixels in those of the study, and its spacing in mm.
+
+    Raises:
+        ConfigError: millimetres are known and the spacing asked for is none.
+    """
     have = volume.array.shape[1:]
     if volume.geometry is not None:
+        if not spacing_mm > 0:
+            raise ConfigError(f"a spacing of {spacing_mm} mm for a volume", expected="more than 0; pictures, of no known size, ignore it")
         mm = volume.geometry.spacing_mm
         shape = tuple(max(1, int(n * step / spacing_mm)) for n, step in zip(have, mm[1:], strict=True))
         return shape, (spacing_mm / mm[1], spacing_mm / mm[2]), (mm[0], spacing_mm, spacing_mm)

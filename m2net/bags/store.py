@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m2net.bags.prepared import STORE_VERSION, Prepared, load, load_verdict, prepare_study, save
-from m2net.errors import BROKE, M2NetError, StoreError
+from m2net.errors import BROKE, ConfigError, M2NetError, StoreError
 from m2net.machine import be_one_of_many
 from m2net.studies import Study
 from m2net.studies.fingerprint import content_hash, fingerprint
@@ -34,7 +34,13 @@ class Store:
     """
 
     def __init__(self, root: Path, spacing_mm: float, *, repair: bool = False) -> None:
-        """Open or create a store for one in-plane pixel size (mm), with irregular series repaired or refused."""
+        """Open or create a store for one in-plane pixel size (mm), with irregular series repaired or refused.
+
+        Raises:
+            ConfigError: a negative size.
+        """
+        if not spacing_mm >= 0:
+            raise ConfigError(f"a spacing of {spacing_mm} mm", expected="more than 0 mm; 0 where there are pictures only")
         self.root = root
         self.repair = repair
         self.spacing_mm = float(spacing_mm)

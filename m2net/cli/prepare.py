@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from m2net.cli.options import add_store, parser
-from m2net.errors import ConfigError
 
 
 def run(argv: list[str]) -> int:
@@ -13,8 +12,6 @@ def run(argv: list[str]) -> int:
     options.add_argument("--spacing", type=float, default=1.5, help="in-plane pixel size in mm (data.input.spacing_mm)")
     options.add_argument("--allow", nargs="+", default=[], metavar="STUDY_ID", help="use these although m2net verify rejects them")
     given = options.parse_args(argv[1:])
-    if given.spacing <= 0:
-        raise ConfigError(f"--spacing {given.spacing}", expected="more than 0 mm")
     from m2net.bags.preparing import prepare_missing, refuse_rejected
     from m2net.bags.store import Store
     from m2net.studies import read_manifest

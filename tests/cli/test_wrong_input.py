@@ -86,6 +86,13 @@ def test_wrong_words(words: list[str], capsys: pytest.CaptureFixture[str], tmp_p
     said(capsys)
 
 
+@pytest.mark.parametrize("spacing", ["0", "-1", "nan"])
+def test_an_impossible_spacing(cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spacing: str) -> None:
+    for command in ("prepare", "audit"):
+        assert main([command, str(cohort), "--store", str(tmp_path / "s"), "--spacing", spacing]) == 2
+        assert f"a spacing of {float(spacing)} mm" in capsys.readouterr().err
+
+
 def test_a_missing_configuration_leaves_with_2(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "m2net.cli.main", "fit", "--config", "none.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False
