@@ -73,6 +73,11 @@ class Diagnosis(StrEnum):
     COVID19 = "covid19"
     CAP = "cap"
 
+    @property
+    def words(self) -> str:
+        """Name for people."""
+        return {"non_pneumonia": "no pneumonia", "covid19": "COVID-19", "cap": "community-acquired pneumonia"}[self.value]
+
 
 class Split(StrEnum):
     """Which part of an experiment a patient belongs to."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from m2net.batch import Output
-from m2net.objectives import BurdenReading, DetectionReading, Objective, ScoreObjective, SeverityObjective, at_or_above
+from m2net.objectives import BurdenReading, DetectionReading, DiagnosisObjective, Objective, ScoreObjective, SeverityObjective, at_or_above
 from m2net.objectives.burden import SIDES, ZONES, derived_scores
 from m2net.studies.scores import EXTENT, OPACITY, SCORE_LIMITS, SCORE_TITLES
 from m2net.vocabulary import Lobe
@@ -37,6 +37,19 @@ class SeverityFinding:
     likely: list[int] | None
     coverage: float | None
     lobes: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class DiagnosisFinding:
+    """What the study shows, by groups of classes.
+
+    Attributes:
+        probabilities: of each group, in the model's order; not calibrated.
+        predicted: the most probable group.
+    """
+
+    probabilities: dict[str, float]
+    predicted: str
 
 
 @dataclass(frozen=True)
@@ -83,12 +96,14 @@ class Findings:
 
     Attributes:
         severity: grades.
+        diagnosis: groups of diagnoses.
         detection: None without such a task.
         shares: infected share of each lung and zone, None where it was not found or its height is not known; empty without a burden task.
         scores: severity scores; none is derived where a lung was not found.
     """
 
     severity: dict[str, SeverityFinding] = field(default_factory=dict)
+    diagnosis: dict[str, DiagnosisFinding] = field(default_factory=dict)
     detection: DetectionFinding | None = None
     shares: dict[str, float | None] = field(default_factory=dict)
     scores: list[ScoreFinding] = field(default_factory=list)
@@ -97,12 +112,16 @@ class Findings:
 def findings_of(objectives: Mapping[str, Objective], outputs: Mapping[str, Output]) -> Findings:
     """Read the outputs of a batch of one study."""
     severity: dict[str, SeverityFinding] = {}
+    diagnosis: dict[str, DiagnosisFinding] = {}
     shares: dict[str, float | None] = {}
     detection, scores = None, []
     for task, objective in objectives.items():
         output = outputs[task]
         if isinstance(objective, SeverityObjective):
             severity[task] = _graded(objective, output)
+        elif isinstance(objective, DiagnosisObjective):
+            told_apart = dict(zip(objective.names, objective.probabilities(output)[0].tolist(), strict=True))
+            diagnosis[task] = DiagnosisFinding(told_apart, max(told_apart, key=lambda name: told_apart[name]))
         elif isinstance(objective, ScoreObjective):
             value = float(objective.predicted(output)[0])
             scores.append(ScoreFinding(SCORE_TITLES.get(objective.score, objective.score), value, objective.highest, "regressed"))
@@ -115,7 +134,7 @@ def findings_of(objectives: Mapping[str, Objective], outputs: Mapping[str, Outpu
             for name, value in zip((EXTENT, OPACITY), derived_scores(values)[0].tolist(), strict=True):
                 if value == value and None not in told[:2]:  # opacity needs a map that tells kinds
                     scores.append(ScoreFinding(SCORE_TITLES[name], value, SCORE_LIMITS[name], "derived"))
-    return Findings(severity, detection, shares, scores)
+    return Findings(severity, diagnosis, detection, shares, scores)
 
 
 def _graded(objective: SeverityObjective, output: Output) -> SeverityFinding:

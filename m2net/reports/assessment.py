@@ -55,6 +55,7 @@ def as_json(assessment: Assessment, name: str) -> dict[str, Any]:
         **study_head(SCHEMA_VERSION, name, assessment.volume, assessment.model),
         "instances": assessment.instances,
         "severity": {task: asdict(finding) for task, finding in found.severity.items()},
+        "diagnosis": {task: asdict(finding) for task, finding in found.diagnosis.items()},
         "detection": None if found.detection is None else asdict(found.detection),
         "infected_shares": found.shares,
         "scores": [asdict(score) for score in found.scores],

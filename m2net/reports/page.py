@@ -13,7 +13,7 @@ from m2net.assessment import Assessment, ScoreFinding
 from m2net.objectives.burden import SIDES
 from m2net.reports.pictures import COLOURS, INFECTION_COLOURS, OUTLINE_COLOURS, data_url, grey, outline, overlay
 from m2net.studies import Volume
-from m2net.vocabulary import Column, InfectionCode, Lobe, Modality, SeverityScheme
+from m2net.vocabulary import Column, Diagnosis, InfectionCode, Lobe, Modality, SeverityScheme
 
 _LONG_SIDE = 400
 _FILM_SIDE = 620
@@ -49,6 +49,7 @@ def write_page(path: Path, assessment: Assessment, study_name: str) -> None:
         if assessment.findings.shares
         else [],
         percent=_percent,
+        titled=_titled,
         total_ml=sum(m.volume_ml or 0.0 for m in assessment.lobe_measures),
         trained=trained_on(assessment.model),
         grid=_grid(volume),
@@ -79,6 +80,12 @@ def _grid(volume: Volume) -> str:
         return f"{x} x {y} pixels; millimetres unknown"
     dz, dy, dx = volume.geometry.spacing_mm
     return f"{x} x {y} x {z} voxels of {dx:.2f} x {dy:.2f} x {dz:.2f} mm"
+
+
+def _titled(group: str) -> str:
+    """A group of diagnoses, ``non_pneumonia+cap``, in words."""
+    words = " or ".join(Diagnosis(name).words for name in group.split("+"))
+    return words[0].upper() + words[1:]
 
 
 def _percent(share: float | None) -> str:

@@ -13,12 +13,15 @@ import torch
 
 import m2net.reports
 from m2net.assessment import Assessor, measure_lobes, stitch_labels
+from m2net.assessment.findings import findings_of
 from m2net.assessment.islands import without_islands
 from m2net.assessment.predictor import _heaviest
 from m2net.bags import InputSpec, cut_bag, full_cut, prepare_volume
 from m2net.batch import BagBatch, Output
 from m2net.cli.main import main
+from m2net.objectives import DiagnosisObjective
 from m2net.phantoms import SCANNERS, Phantom, write_dicom_series, write_nifti
+from m2net.reports.assessment import write_assessment
 from m2net.reports.page import write_page
 from m2net.studies import Volume, read_image
 from m2net.vocabulary import InfectionCode, Lobe
@@ -131,6 +134,19 @@ def test_the_page_outlines_infection(trained: Path, tmp_path: Path, phantom: Pha
     assert all(a != b for a, b in zip(pictures[0], pictures[1][:3], strict=True))
     assert ["Consolidation</" in page or "Consolidation &nbsp;" in page for page in pages] == [False, True]
     assert "most infection" in pages[1]
+
+
+def test_a_diagnosis_is_told(trained: Path, tmp_path: Path, phantom: Phantom) -> None:
+    write_nifti(tmp_path / "a.nii.gz", phantom.image, phantom.geometry)
+    assessment = Assessor(trained / "best.ckpt").assess(read_image(tmp_path / "a.nii.gz"))
+    objective = DiagnosisObjective(groups=[["covid19"], ["non_pneumonia", "cap"]])
+    assessment.findings = findings_of({"diagnosis": objective}, {"diagnosis": Output(torch.log(torch.tensor([[0.2, 0.3, 0.5]])))})
+    page = write_assessment(tmp_path / "out", assessment, "a").read_text()
+    assert "No pneumonia or community-acquired pneumonia</div>" in page
+    found = json.loads((tmp_path / "out" / "assessment.json").read_text())
+    jsonschema.validate(found, SCHEMA)
+    assert found["diagnosis"]["diagnosis"]["predicted"] == "non_pneumonia+cap"
+    assert found["diagnosis"]["diagnosis"]["probabilities"] == pytest.approx({"covid19": 0.3, "non_pneumonia+cap": 0.7})
 
 
 def test_the_heaviest_patches_and_none_where_all_weigh_alike() -> None:
