@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from m2net.bags.cutting import join
 from m2net.bags.dataset import BagDataset, EpochSampler, balanced_chances, score_target, severity_target
 from m2net.bags.inputs import InputSpec
-from m2net.bags.loader import ResumableLoader
+from m2net.bags.loader import EveryStudy, ResumableLoader
 from m2net.bags.look import look_of
 from m2net.bags.preparing import prepare_missing, refuse_rejected, rejected_verdicts
 from m2net.bags.store import Store
@@ -214,7 +214,7 @@ class BagDataModule(pl.LightningDataModule):
             studies, self.store, self.spec, self.masks, schemes=self.schemes, scores=self.scores,
             cap=self.instances if training else None, seed=self.seed,
         )  # fmt: skip
-        sampler = EpochSampler(len(data), self.seed, self._chances(studies)) if training else None
+        sampler = EpochSampler(len(data), self.seed, self._chances(studies)) if training else EveryStudy(data)
         return (ResumableLoader if training else DataLoader)(
             data,
             batch_size=min(self.studies_per_batch, len(data)) if training else 1,

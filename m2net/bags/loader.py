@@ -6,10 +6,22 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from m2net.bags.dataset import EpochSampler
 from m2net.batch import BagBatch
+
+
+class EveryStudy(DistributedSampler[int]):
+    """All studies, in order, in every process.
+
+    Lightning would otherwise part validation and test studies among processes and repeat some to make the parts even: figures would hold
+    studies twice, and a process would know the predictions of its own part only.
+    """
+
+    def __init__(self, studies: Dataset[Any]) -> None:
+        """Take them as one process would."""
+        super().__init__(studies, num_replicas=1, rank=0, shuffle=False)
 
 
 class ResumableLoader(DataLoader[BagBatch]):

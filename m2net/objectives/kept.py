@@ -1,4 +1,4 @@
-"""Rows of tensors kept over an epoch, across processes too."""
+"""Rows of tensors kept over an epoch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from torchmetrics import Metric
 
 
 class Kept(Metric):
-    """Named tables whose rows are added batch by batch; metrics that need every study are computed from them."""
+    """Named tables whose rows are added batch by batch; metrics that need every study are computed from them.
+
+    Every process of a run sees every study that is judged (bags.loader.EveryStudy), so nothing is joined across processes.
+    """
 
     full_state_update = False
 
     def __init__(self, **tables: tuple[torch.dtype, int]) -> None:
         """Keep tables by name, each of a type and a number of columns."""
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.tables = tables
         for name in tables:
             self.add_state(name, default=[], dist_reduce_fx="cat")

@@ -185,16 +185,18 @@ class M2NetModule(pl.LightningModule):
         return {**outputs, **read}
 
     def _losses(self, outputs: dict[str, Output], batch: BagBatch, stage: str) -> Tensor:
-        losses, labelled = {}, set()
+        losses, labelled, trains = {}, set(), stage == "train"
         for task, objective in self.named_objectives():
             if not self.weights.get(task):
                 continue
             losses[task] = loss = objective.loss(outputs[task], batch)
             if labels := objective.labels(batch):
                 labelled.add(task)
-                self.log(f"{stage}/{task}/loss", loss.detach(), batch_size=labels, on_step=stage == "train", on_epoch=stage != "train")
+                self.log(
+                    f"{stage}/{task}/loss", loss.detach(), batch_size=labels, on_step=trains, on_epoch=not trains, sync_dist=not trains
+                )
         total: Tensor = self.weighting(losses, labelled, self.network.maps)
-        self.log(f"{stage}/loss", total.detach(), batch_size=batch.num_bags, prog_bar=True)
+        self.log(f"{stage}/loss", total.detach(), batch_size=batch.num_bags, prog_bar=True, sync_dist=not trains)
         return total
 
     def on_train_epoch_end(self) -> None:
@@ -254,7 +256,7 @@ class M2NetModule(pl.LightningModule):
                 primary.append(metrics[objective.primary])
         results["score"] = sum(primary) / len(primary) if primary else float("nan")
         shown = {f"{stage}/{name}": value for name, value in results.items()}
-        self.log_dict(shown, batch_size=1)
+        self.log_dict(shown, batch_size=1, sync_dist=True)  # every process has the same
         return results
 
     def on_validation_epoch_end(self) -> None:
