@@ -3,7 +3,7 @@
 python benchmarks/bag_pools.py            # needs `pip install torchmil`, which m2net does not
 
 Two problems, both drawn: `witness`, a bag is positive if one of its instances is of a certain kind; `share`, if more than a fifth are.
-Bags hold 1 to 120 instances. m2net's pools take instances flat with the index of their bag, torchmil's take bags padded to the longest,
+Bags hold 1 to 60 instances. m2net's pools take instances flat with the index of their bag, torchmil's take bags padded to the longest,
 with a mask.
 """
 
@@ -26,8 +26,8 @@ try:
 except ImportError as error:
     raise SystemExit("torchmil is not installed: pip install torchmil") from error
 
-WIDTH, LONGEST = 32, 120
-TRAIN, TEST, BATCH, STEPS = 400, 2000, 16, 600
+WIDTH, LONGEST = 32, 60
+TRAIN, TEST, BATCH, STEPS = 400, 2000, 16, 400
 
 
 @dataclass

@@ -15,7 +15,10 @@ import torch
 import yaml
 
 from m2net.cli.main import main
-from m2net.training import load_model
+from m2net.studies import read_manifest
+from m2net.training import load_model, read_checkpoint
+from m2net.training.finetuning import labelled_patients, plan_finetuning
+from m2net.training.loading import CHECKPOINT_MARK
 
 SHORT = ["--trainer.max_steps", "3", "--trainer.log_every_n_steps", "1"]
 
@@ -180,3 +183,21 @@ def test_what_cannot_be_tuned_is_said(trained: Path, elsewhere: Path, tmp_path: 
     ):
         assert main(["finetune", *(word for pair in {**good, **changes}.items() for word in pair)]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_what_a_plan_leaves_out(trained: Path, elsewhere: Path, tmp_path: Path) -> None:
+    """Pockets need a mask that the new hospital has not; only labels that some task learns from count as labels."""
+    checkpoint = read_checkpoint(trained / "best.ckpt")
+    checkpoint[CHECKPOINT_MARK]["drawing"]["augmentation"] |= {"pockets": 0.3, "noise": 0.1}
+    rows = rows_of(elsewhere)
+    for k, row in enumerate(rows):
+        row |= {"image": str(elsewhere.parent / row["image"]), "lobes": "", "lungs": "", "infection": ""}
+        row |= {} if k < 5 else {"severity": "", "severity_scheme": ""}
+    studies = list(read_manifest(write(tmp_path / "m.csv", rows)))
+    plan = plan_finetuning(checkpoint, trained / "best.ckpt", studies, tmp_path / "m.csv", tmp_path, tmp_path, validate=False, folds=2)
+    assert plan.config["data"]["augmentation"]["pockets"] == 0
+    assert plan.config["data"]["augmentation"]["noise"] == 0.1
+    assert any("no pockets" in line for line in plan.changed)
+    assert labelled_patients(checkpoint, studies, {}) == 5  # every patient has a diagnosis, which the model does not learn
+    more = {"model": {"tasks": {"diagnosis": {"head": {"name": "pooled"}, "objective": {"name": "diagnosis"}}}}}
+    assert labelled_patients(checkpoint, studies, more) == 12
