@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from m2net.cli.chain import command
+from m2net.objectives import SegmentationObjective, SeverityObjective, intervals
 from m2net.recipes.table import read_table
-from m2net.reports.results import write_table
+from m2net.reports.results import read_rows, write_table
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/tables")
@@ -27,7 +29,14 @@ LOBES = ("lobes_unet", "lobes_unetplusplus", "lobes_m2unet", "m2unet", "lobes_po
 FEWER = (25, 5)
 """Share of the studies that keep their lobe mask, in per cent; these rows are repeated with fewer masks."""
 FEWER_ROWS = ("m2unet", "joint_lobe_aware")
-FIGURES = {"severity": ("auc_share", "auc"), "lobes": ("dice_mean",)}
+FIGURES = ("severity/auc_share", "severity/auc", "lobes/dice_mean")
+PAIRS = (
+    ("m2unet", "classification_only", "severity/auc"), ("joint_lobe_aware", "classification_only", "severity/auc"),
+    ("joint_shares", "classification_only", "severity/auc"), ("gated_attention", "classification_only", "severity/auc"),
+    ("one_level", "m2unet", "severity/auc"), ("m2unet", "lobes_m2unet", "lobes/dice_mean"),
+    ("joint_lobe_aware", "lobes_m2unet", "lobes/dice_mean"), ("lobes_position_aware", "lobes_m2unet", "lobes/dice_mean"),
+)  # fmt: skip
+"""Does learning together help, and what does each part bring?"""
 
 
 def cohort(folder: Path, patients: int) -> Path:
@@ -63,18 +72,35 @@ def crossval(row: str, manifest: Path, out: Path, more: list[str]) -> None:
 
 
 def table(runs: Path) -> list[dict[str, object]]:
-    """Figures of every row that is done."""
-    names = {**dict.fromkeys(SEVERITY, ("severity",)), **dict.fromkeys(LOBES, ("lobes",)), "m2unet": ("severity", "lobes")}
+    """Figures of every row that is done; with fewer lobe masks, of severity."""
     rows: list[dict[str, object]] = []
     for path in sorted(runs.glob("*/crossval.json")):
         name, _, percent = path.parent.name.partition("-")
         found = json.loads(path.read_text(encoding="utf-8"))
-        for task in names[name] if not percent else ("severity",):
-            for figure in FIGURES[task]:
-                value = {k: f"{v:.4f}" for k, v in found["figures"][f"{task}/{figure}"].items()}
-                labelled = f"{percent or 100} %"
-                rows.append({"row": name, "lobes labelled": labelled, "figure": f"{task}/{figure}", **value, "n": found["patients"]})
+        for figure in FIGURES[: 2 if percent else 3]:
+            if figure in found["figures"]:
+                rows.append(_line(name, f"{percent or 100} %", figure, found["figures"][figure], found["patients"]))
     return rows
+
+
+def differences(runs: Path) -> list[dict[str, object]]:
+    """What a pair of rows that are done differ by, on the same draws of patients."""
+    rows: list[dict[str, object]] = []
+    for one, other, figure in PAIRS:
+        paths = [runs / name / "predictions.csv" for name in (one, other)]
+        if all(path.exists() for path in paths):
+            tables = [sorted(read_rows(path), key=lambda row: str(row["study_id"])) for path in paths]
+            task, _, name = figure.partition("/")
+            objective = SegmentationObjective("lobes") if task == "lobes" else SeverityObjective("binary")
+            first, second = (objective.statistics(table)[name] for table in tables)
+            found = intervals({"difference": lambda c, a=first, b=second: a(c) - b(c)}, [row["patient_id"] for row in tables[0]])
+            rows.append(_line(f"{one} minus {other}", "100 %", figure, asdict(found["difference"]), len(tables[0])))
+    return rows
+
+
+def _line(row: str, labelled: str, figure: str, interval: dict[str, float], n: int) -> dict[str, object]:
+    value = {k: f"{interval[k]:.4f}" for k in ("value", "low", "high")}
+    return {"row": row, "lobes labelled": labelled, "figure": figure, **value, "n": n}
 
 
 def main() -> None:
@@ -87,14 +113,13 @@ def main() -> None:
     more = ["--trainer.max_steps=40", "--trainer.val_check_interval=40"] if given.screen else []
     more.append(f"--data.store={runs / 'store'}")
     manifest = cohort(runs / "cohort", patients)
+    out = runs / "results.csv" if given.screen else HERE / "results.csv"
     fewer = {str(percent): with_fewer_lobes(manifest, percent) for percent in FEWER}
     for row in given.rows:
         name, _, percent = row.partition("-")
         crossval(name, fewer.get(percent, manifest), runs / row, more)
-    rows = table(runs)
-    out = runs / "results.csv" if given.screen else HERE / "results.csv"
-    write_table(out, rows)
-    for one in rows:
+        write_table(out, [*table(runs), *differences(runs)])
+    for one in read_table(out):
         print(*one.values(), sep="  ")
     print(out)
 
