@@ -48,6 +48,20 @@ def trusted(what: str, path: Path) -> Iterator[FigureRow]:
         yield figure_row(what, "severity/ece_band", found["severity/ece_band"], n=found["studies"])
 
 
+def on_series(path: Path) -> Iterator[FigureRow]:
+    """The joint model's lungs on real series, against those that thresholds find."""
+    for name, figures in json.loads(path.read_text(encoding="utf-8")).items() if path.exists() else ():
+        for figure, value in figures.items():
+            yield figure_row(f"real series {name}, from synthetic patients only", f"lungs/{figure}", value)
+
+
+def risky(what: str, path: Path) -> Iterator[FigureRow]:
+    """Error rate among the more confident half."""
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        yield figure_row(what, "severity/risk_half", found["severity/risk_half"], n=found["studies"])
+
+
 def draw(out: Path) -> None:
     """Reliability (ten groups of equal size, binomial 95 % bars) and the error rate among the most confident studies."""
     picture = Figure(figsize=(8.6, 4.0), layout="constrained")
@@ -82,10 +96,12 @@ if __name__ == "__main__":
         table += [
             *metrics_rows(what, folder / "metrics.json"),
             *trusted(what, folder / "metrics.json"),
+            *risky(what, folder / "metrics.json"),
             *covered(what, folder / "predictions.csv"),
         ]
     table += metrics_rows("real slices (ct_lobes), from synthetic pictures only", RUNS / "real_lobes" / "phantoms_only" / "metrics.json")
     table += crossval_rows("real slices (ct_lobes), fine-tuned, cross-validated", RUNS / "real_lobes" / "crossval" / "crossval.json")
+    table += on_series(RUNS / "volumes" / "volumes.json")
     write_table(out, table)
     draw(HERE / "trust.png")
     print(f"{out}: {len(table)} figures")
