@@ -85,7 +85,7 @@ def scratch(size: int, seed: int) -> dict[str, float]:
         words = ["--config", HERE / "base.yaml", "--config", HERE / "scratch.yaml", f"--data.manifest={manifest}"]
         words += [f"--trainer.default_root_dir={out}", f"--seed_everything={seed}"]
         command("fit", *words)
-        command("test", *words, "--ckpt_path", out / "last.ckpt")
+        command("test", *words, "--ckpt_path", out / "checkpoints" / "best.ckpt")
     metrics: dict[str, float] = json.loads((out / "metrics.json").read_text())
     return metrics
 
