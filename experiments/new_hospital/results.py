@@ -6,7 +6,8 @@ Intervals: 95 %, by resampling test patients and seeds together; every model is 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -119,10 +120,37 @@ def main() -> None:
         written.append(
             {"model": what, "patients": top, "figure": "auc_gain", **{k: f"{primary['gain'][k]:.4f}" for k in ("value", "low", "high")}}
         )
+    written += [*single_runs(table, grade, sizes), *luck(top)]
     write_table(HERE / "results.csv", written)
     draw(curves, seeds, patients)
     for row in written:
         print(f"{row['model']:>40} {row['patients']:>4} {row['figure']:<18} {row['value']} ({row['low']} to {row['high']})")
+
+
+def single_runs(table: Table, grade: np.ndarray, sizes: list[int]) -> Iterator[dict[str, object]]:
+    """What single fine-tunings came to: the lowest and the highest AUC over the seeds, and how many had each verdict."""
+    for n in sizes:
+        each = [auc_of(grade, scores) for scores in table["fine-tuned", n]]
+        extremes = {"low": f"{min(each):.4f}", "high": f"{max(each):.4f}"}
+        yield {"model": "fine-tuned", "patients": n, "figure": "auc of single seeds", "value": f"{np.median(each):.4f}", **extremes}
+        said = Counter(json.loads(path.read_text())["verdict"] for path in (RUNS / "tuned").glob(f"n{n}-s?/outcome.json"))
+        for verdict, count in sorted(said.items()):
+            yield {"model": "fine-tuned", "patients": n, "figure": f"runs said to be {verdict}", "value": count, "low": "", "high": ""}
+
+
+def luck(top: int) -> Iterator[dict[str, object]]:
+    """How the exchanged labels of hospital B go with the true ones."""
+    true, said = (rows_of(RUNS / "B" / name) for name in ("manifest.csv", f"n{top}-s0-shuffled.csv"))
+    pairs = [(int(true[study]["severity"]), int(row["severity"])) for study, row in said.items() if row["split"] == "train"]
+    value = f"{np.corrcoef(np.array(pairs).T)[0, 1]:.4f}"
+    yield {
+        "model": "shuffled labels, hospital B",
+        "patients": top,
+        "figure": "correlation with the true labels",
+        "value": value,
+        "low": "",
+        "high": "",
+    }
 
 
 def draw(curves: dict[str, list[tuple[int, float, float, float]]], seeds: int, patients: int) -> None:

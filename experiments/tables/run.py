@@ -1,7 +1,7 @@
 """The papers' tables on the same work: every row cross-validated on the same SYNTHETIC patients of two sites with the same steps.
 
-python experiments/tables/run.py             # two cores: at most three hours; what is done is kept
-python experiments/tables/run.py --screen    # the same with few patients and steps, 20 minutes: does everything run?
+python experiments/tables/run.py             # about three hours of one core; what is done is kept
+python experiments/tables/run.py --screen    # the same with few patients and steps: does everything run?
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class Kept(Metric):
         super().__init__(sync_on_compute=False)
         self.tables = tables
         for name in tables:
-            self.add_state(name, default=[], dist_reduce_fx="cat")
+            self.add_state(name, default=[])
 
     def update(self, **rows: Tensor) -> None:
         """Add (n, columns) rows to every table, or (n,) to one of a single column."""
@@ -36,7 +36,5 @@ class Kept(Metric):
         """The tables as they lie."""
         kept = {}
         for name, (kind, columns) in self.tables.items():
-            state = getattr(self, name)
-            parts = [state] if isinstance(state, Tensor) else state  # a tensor once processes were joined
-            kept[name] = torch.cat([torch.zeros((0, columns), dtype=kind), *(s.cpu().reshape(-1, columns) for s in parts)])
+            kept[name] = torch.cat([torch.zeros((0, columns), dtype=kind), *(part.cpu() for part in getattr(self, name))])
         return kept

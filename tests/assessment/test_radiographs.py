@@ -204,3 +204,23 @@ def test_real_radiographs_look_like_radiographs() -> None:
     flagged = sum(bool(unlike_radiograph(read_image(p, None, Modality.CXR).array[0].astype(np.float32))) for p in slices)
     assert len(wrong) <= 2, wrong
     assert flagged >= 50
+
+
+def test_a_radiograph_is_explained_by_a_model_of_radiographs(films: Path, configure: Callable[..., Path], tmp_path: Path) -> None:
+    head = {"name": "score_maps", "bag_pool": "max", "activation": "none"}
+    config = configure(
+        tmp_path,
+        model={
+            "network": {"encoder": {"name": "residual", "width": 4}},
+            "tasks": {"diagnosis": {"head": head, "objective": {"name": "diagnosis"}}},
+        },
+        data={"manifest": str(films), "store": str(films.parent / "store"), "input": INPUT, "masks": [], "instances": 1},
+        trainer={"max_steps": 2, "val_check_interval": 1},
+    )
+    assert main(["fit", "--config", str(config)]) == 0
+    film = next(films.parent.glob("*/image.png"))
+    assert main(["explain", str(film), "--model", str(tmp_path / "best.ckpt"), "--out", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out" / "image" / "explanation.json").read_text())
+    assert found["image"]["modality"] == "cxr"
+    with Image.open(film) as picture, Image.open(tmp_path / "out" / "image" / "saliency.png") as saliency:
+        assert saliency.size == picture.size

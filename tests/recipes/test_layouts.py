@@ -11,7 +11,9 @@ import SimpleITK as sitk
 from PIL import Image
 
 from m2net.cli.main import main
+from m2net.errors import StudyError
 from m2net.recipes import RECIPES
+from m2net.recipes.table import recoded
 from m2net.studies import Manifest, Study, read_image, read_manifest, read_mask
 from m2net.vocabulary import Column, Diagnosis, Modality, Split
 from tests.studies.made import volume, write_series
@@ -59,6 +61,12 @@ def test_another_folder_is_one_line(name: str, tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "notes.txt").write_text("nothing")
     assert main(["recipe", name, str(tmp_path)]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_damaged_mask_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.nii.gz").write_bytes(b"cut")
+    with pytest.raises(StudyError, match=r"the mask .*m.nii.gz cannot be read"):
+        recoded(tmp_path / "m.nii.gz", tmp_path / "out.nii.gz", {1: 1})
 
 
 def test_stoic2021(tmp_path: Path) -> None:

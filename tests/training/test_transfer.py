@@ -240,6 +240,16 @@ def test_no_fold_shares_a_patient(cohort: Path, tmp_path: Path, store: Path) -> 
     assert sorted(judged) == sorted(row["study_id"] for row in rows)
 
 
+def test_what_lightning_cannot_run_is_one_line(configure: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keeper = {"class_path": "ModelCheckpoint", "init_args": {"filename": "best", "monitor": "val/nothing", "mode": "max"}}
+    config = configure(
+        tmp_path, model={"network": {"encoder": {"name": "residual", "width": 4}}, "tasks": TASK}, data={"masks": []},
+        trainer={"max_steps": 1, "val_check_interval": 1, "callbacks": [keeper]},
+    )  # fmt: skip
+    assert main(["crossval", "--config", str(config), "--folds", "3", "--out", str(tmp_path / "cv")]) == 2
+    assert "Lightning cannot run this configuration" in capsys.readouterr().err
+
+
 def test_crossval_audits_what_it_judged(configure: Callable[..., Path], tmp_path: Path) -> None:
     config = configure(
         tmp_path, model={"network": {"encoder": {"name": "residual", "width": 4}}, "tasks": TASK}, data={"masks": []},
