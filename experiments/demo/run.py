@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from m2net.cli.chain import command
-from m2net.machine import fast_bfloat16
 from m2net.recipes.table import read_table
 
 HERE = Path(__file__).resolve().parent
@@ -54,8 +53,6 @@ def main() -> None:
     command("split", DEMO / "cohort" / "manifest.csv", "--parts", "0.74", "0.04", "0.22", folder=work)
     command("prepare", DEMO / "cohort" / "manifest.split.csv", "--store", DEMO / "store", "--spacing", "4", folder=work)
     more = [f"--trainer.max_steps={given.steps}", f"--trainer.val_check_interval={given.steps}"] if given.steps else []
-    if not fast_bfloat16():  # without hardware for it bfloat16 is slower than float32
-        more.append("--trainer.precision=32-true")
     joint = train_and_test(work, "joint", ["joint.yaml"], more)
     plain = train_and_test(work, "plain", ["joint.yaml", "plain.yaml"], more)
     command(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -15,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from m2net.bags.datamodule import BagDataModule
 from m2net.errors import ConfigError
-from m2net.machine import keep_big_blocks
+from m2net.machine import fast_bfloat16, keep_big_blocks
 from m2net.reports.results import ResultsWriter
 from m2net.reports.watching import Watcher, begin, finish, keep_private, take_up
 from m2net.training.loading import hyper_parameters, read_checkpoint
@@ -59,6 +60,14 @@ class M2NetCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link the input settings; write metrics.json and predictions.csv after a test."""
         parser.link_arguments("data.input", "model.input")
+
+    def before_instantiate_classes(self) -> None:
+        """Lightning calls this with the configuration read: bfloat16 becomes float32, and that is said, where no hardware multiplies it."""
+        stage = self.config.get("subcommand")
+        wanted = (self.config[stage] if stage else self.config)["trainer"]
+        if wanted["precision"] == "bf16-mixed" and on_cpu(wanted["accelerator"]) and not fast_bfloat16():
+            wanted["precision"] = "32-true"
+            rank_zero_warn("This CPU has no hardware for bfloat16, which would be far slower: trainer.precision is 32-true instead.")
 
     def before_fit(self) -> None:
         """Lightning calls this before it opens the loggers: a resumed fit goes on in its Weights & Biases run."""
@@ -108,6 +117,11 @@ class M2NetCLI(LightningCLI):
         if chosen is not None:
             config["model"]["mirror"] = chosen
         config["data"]["input"] = saved["input"]
+
+
+def on_cpu(accelerator: Any) -> bool:
+    """Whether Lightning would run on the CPU if asked for this accelerator."""
+    return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
 
 
 _RESUMED = ("network", "tasks", "input", "weighting", "optimizer", "schedule", "warmup", "tuning")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,19 @@ def test_fit_leaves_a_safe_checkpoint_that_says_what_it_saw(trained: Path) -> No
     model = load_model(trained / "best.ckpt")
     assert not model.training
     assert model.spec.patch == 32
+
+
+@pytest.mark.parametrize(("hardware", "used"), [(False, "32-true"), (True, "bf16-mixed")])
+def test_bfloat16_without_hardware_for_it_is_float32_and_said(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hardware: bool, used: str
+) -> None:
+    monkeypatch.setattr("m2net.cli.lightning.fast_bfloat16", lambda: hardware)
+    words = ["fit", "--config", str(trained / "config.in.yaml"), "--trainer.max_steps", "1", "--trainer.precision", "bf16-mixed"]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert main([*words, "--trainer.default_root_dir", str(tmp_path)]) == 0
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["trainer"]["precision"] == used
+    assert any("no hardware for bfloat16" in str(warning.message) for warning in said) is not hardware
 
 
 def test_a_second_fit_in_the_same_folder(trained: Path) -> None:
