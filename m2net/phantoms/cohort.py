@@ -16,6 +16,7 @@ from PIL import Image
 
 from m2net.errors import ConfigError
 from m2net.machine import be_one_of_many
+from m2net.phantoms.disease import check_mix
 from m2net.phantoms.files import write_dicom_radiograph, write_dicom_series, write_nifti
 from m2net.phantoms.outcome import GRADERS
 from m2net.phantoms.patient import PHANTOM_VERSION, Phantom, make_phantom
@@ -75,8 +76,7 @@ class CohortPlan:
             raise ConfigError(f"the graders {self.graders!r} are unknown", expected=f"one of {', '.join(GRADERS)}")
         if self.grades not in GRADERS[self.graders]:
             raise ConfigError(f"{self.grades} severity grades", expected=f"one of {', '.join(map(str, GRADERS[self.graders]))}")
-        if self.mix is not None and (len(self.mix) != len(Diagnosis) or min(self.mix) < 0 or abs(sum(self.mix) - 1) > 1e-6):
-            raise ConfigError(f"a case mix of {self.mix}", expected=f"chances of {', '.join(Diagnosis)} that sum to 1")
+        check_mix(self.mix)
         if self.file_format not in FORMATS:
             raise ConfigError(f"the format {self.file_format!r} is unknown", expected=f"one of {', '.join(FORMATS)}")
         graded = self.grades != 2 or self.graders != "extent"

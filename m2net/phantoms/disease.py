@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from m2net.errors import ConfigError
 from m2net.phantoms.anatomy import Body
 from m2net.phantoms.grid import Field
 from m2net.vocabulary import Diagnosis, InfectionCode, Lobe
@@ -16,6 +17,16 @@ _PLEURA_GRID_MM = 6.0
 _HAZE = {Diagnosis.NON_PNEUMONIA: 0.08, Diagnosis.COVID19: 0.03, Diagnosis.CAP: 0.03}
 _COLLAPSE = {Diagnosis.NON_PNEUMONIA: 0.22, Diagnosis.COVID19: 0.06, Diagnosis.CAP: 0.06}
 """How often a patient has oedema or a collapsed lung base: health is not the only alternative to pneumonia."""
+
+
+def check_mix(mix: tuple[float, ...] | None) -> None:
+    """Chances of the diagnoses, in their order; None is equal chances.
+
+    Raises:
+        ConfigError: not as many as diagnoses, or no chances.
+    """
+    if mix is not None and (len(mix) != len(Diagnosis) or min(mix) < 0 or abs(sum(mix) - 1) > 1e-6):
+        raise ConfigError(f"a case mix of {mix}", expected=f"chances of {', '.join(Diagnosis)} that sum to 1")
 
 
 @dataclass
@@ -44,7 +55,7 @@ def add_disease(body: Body, diagnosis: Diagnosis, rng: np.random.Generator, *, s
     """Draw the infection of ``diagnosis`` and distractors into the lungs of ``body``; ``spared`` keeps how they are without infection."""
     shape = body.grid.shape
     disease = Disease(np.zeros(shape, np.uint8), np.zeros(shape, np.float32), np.zeros(shape, np.float32))
-    pleura = _depth_under_pleura(body)
+    pleura = depth_under_pleura(body)
     _distract(body, disease, pleura, rng)
     if rng.random() < _HAZE[diagnosis]:
         _haze(body, disease, rng)
@@ -74,7 +85,7 @@ def involved_shares(lobes: NDArray[np.uint8], infection: NDArray[np.uint8]) -> t
     return infected / size, solid / size
 
 
-def _depth_under_pleura(body: Body) -> Field:
+def depth_under_pleura(body: Body) -> Field:
     """Distance in mm to the nearest lung border, computed on a coarse grid."""
     strides = [max(1, round(_PLEURA_GRID_MM / mm)) for mm in body.grid.spacing_mm]
     coarse = (body.lobes > 0)[:: strides[0], :: strides[1], :: strides[2]]
@@ -96,13 +107,15 @@ def _covid_field(body: Body, pleura: Field, rng: np.random.Generator) -> Field:
 
 
 def _cap_fields(body: Body, rng: np.random.Generator) -> list[tuple[NDArray[np.bool_], Field, float]]:
-    """One lobe, sometimes a second on the same side, seldom one across; filled from a focus outwards."""
-    first = Lobe(int(rng.choice([int(lobe) for lobe in Lobe], p=[0.17, 0.27, 0.17, 0.12, 0.27])))
+    """One lobe, sometimes a second on the same side, seldom one across; filled from a focus outwards. Of the lobes that are there."""
+    chances = {lobe: p for lobe, p in zip(Lobe, (0.17, 0.27, 0.17, 0.12, 0.27), strict=True) if (body.lobes == lobe).any()}
+    first = Lobe(int(rng.choice([int(lobe) for lobe in chances], p=np.array(list(chances.values())) / sum(chances.values()))))
     chosen = [first]
     if rng.random() < 0.45:
-        same = [lobe for lobe in Lobe if lobe.is_left == first.is_left and lobe != first]
-        across = [lobe for lobe in Lobe if lobe.is_left != first.is_left]
-        chosen.append(Lobe(int(rng.choice([int(lobe) for lobe in (same if rng.random() < 0.75 else across)]))))
+        same = [lobe for lobe in chances if lobe.is_left == first.is_left and lobe != first]
+        across = [lobe for lobe in chances if lobe.is_left != first.is_left]
+        if second := same if rng.random() < 0.75 else across:
+            chosen.append(Lobe(int(rng.choice([int(lobe) for lobe in second]))))
     out = []
     for lobe in chosen:
         region = body.lobes == lobe

@@ -1,0 +1,133 @@
+"""Pictures of real slices with painted infection, their masks and a manifest."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from m2net.errors import ConfigError, StudyError
+from m2net.machine import be_one_of_many
+from m2net.phantoms.backgrounds import backgrounds
+from m2net.phantoms.disease import check_mix
+from m2net.phantoms.painting import PAINTING_VERSION, paint, shows_infection
+from m2net.phantoms.pictures import draw_window, write_picture
+from m2net.studies import Manifest, Study, write_manifest
+from m2net.vocabulary import Column, Diagnosis, Modality
+
+SITE = "painted"
+_LEAST_MM2 = 60.0
+
+
+@dataclass(frozen=True)
+class PaintingPlan:
+    """What to paint.
+
+    Attributes:
+        seed: with the studies it fixes every pixel.
+        slices: of a volume, evenly over its lungs.
+        times: paintings of each slice.
+        matrix: longest side of a painting, pixels.
+        mix: chances of the diagnoses, in their order; equal if None.
+    """
+
+    seed: int
+    slices: int = 32
+    times: int = 20
+    matrix: int = 256
+    mix: tuple[float, ...] | None = None
+
+    def check(self) -> None:
+        """Raise ConfigError for what cannot be painted."""
+        if min(self.slices, self.times) < 1 or self.seed < 0 or not 64 <= self.matrix <= 1024:
+            raise ConfigError(
+                f"{self.slices} slices painted {self.times} times at {self.matrix} pixels with seed {self.seed}",
+                expected="at least 1 of each, 64 to 1024 pixels and a seed from 0",
+            )
+        check_mix(self.mix)
+
+
+def paintable(manifest: Manifest) -> list[Study]:
+    """The manifest's CT studies, all known to be free of infection.
+
+    Raises:
+        ConfigError: one may be infected, or is no CT: what lies in it already would be called healthy.
+    """
+    for study in manifest:
+        if study.modality is not Modality.CT or study.infected is not False:
+            found = "is no CT" if study.modality is not Modality.CT else "is not said to be free of infection"
+            raise ConfigError(
+                f"{manifest.path}: study {study.study_id} {found}", expected="CT with 0 in the column infected",
+                remedy="Leave the row out, or write 0 where you know it: what lies in the lungs already will count as not infected",
+            )  # fmt: skip
+    return list(manifest)
+
+
+def write_paintings(studies: list[Study], plan: PaintingPlan, out: Path, workers: int = 1) -> Iterator[int]:
+    """Write the paintings and yield the number of studies done; ``manifest.csv`` comes last.
+
+    Args:
+        studies: see ``paintable``.
+        plan: what to paint.
+        out: folder; must not hold a manifest yet.
+        workers: processes.
+
+    Raises:
+        ConfigError: the plan cannot be carried out, or ``out`` already holds a manifest.
+        StudyError: a study cannot be read, or shows no lungs.
+    """
+    plan.check()
+    manifest = out / "manifest.csv"
+    if manifest.exists():
+        raise ConfigError(f"{manifest} exists", expected="a folder without a manifest", remedy="Choose another --out, or remove it")
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, str]] = []
+    with ProcessPoolExecutor(max(1, workers), initializer=be_one_of_many) as pool:
+        for done, made in enumerate(pool.map(partial(_paint_study, plan=plan, out=out), studies), start=1):
+            rows += made
+            yield done
+    if not rows:
+        raise StudyError("no slice was painted", expected="studies with lungs")
+    write_manifest(manifest, list(rows[0]), rows)
+
+
+def _paint_study(study: Study, plan: PaintingPlan, out: Path) -> list[dict[str, str]]:
+    """All paintings of one study, in a folder that appears whole."""
+    rng = np.random.default_rng([int(PAINTING_VERSION), plan.seed, zlib.crc32(study.study_id.encode())])
+    temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
+    rows = []
+    for z, background, lobes_known in backgrounds(study, plan.slices, plan.matrix, rng):
+        for k in range(plan.times):
+            name = f"{z + 1:03d}_{k + 1:02d}"
+            diagnosis = list(Diagnosis)[int(rng.choice(len(Diagnosis), p=plan.mix))]
+            hu, infection = paint(background, diagnosis, rng)
+            lungs = np.where(background.lobes == 0, 0, np.where(background.lobes <= 2, 2, 1)).astype(np.uint8)
+            masks = {Column.LUNGS: lungs, Column.INFECTION: infection, **({Column.LOBES: background.lobes} if lobes_known else {})}
+            files = write_picture(temporary, name, hu, masks, draw_window(rng))
+            sick = shows_infection(infection, _LEAST_MM2, background.pixel_mm)
+            rows.append(
+                {
+                    str(Column.STUDY_ID): f"{study.study_id}-{name}",
+                    str(Column.PATIENT_ID): study.patient_id,
+                    str(Column.MODALITY): str(Modality.CT),
+                    **{str(column): f"{study.study_id}/{files[column]}" if column in files else "" for column in _FILES},
+                    str(Column.DIAGNOSIS): str(diagnosis if sick else Diagnosis.NON_PNEUMONIA),
+                    str(Column.INFECTED): str(int(sick)),
+                    str(Column.SITE): SITE,
+                    "phantom_version": f"painted {PAINTING_VERSION}",
+                }
+            )
+    shutil.rmtree(out / study.study_id, ignore_errors=True)
+    temporary.chmod(0o755)
+    temporary.rename(out / study.study_id)
+    return rows
+
+
+_FILES = (Column.IMAGE, Column.LOBES, Column.LUNGS, Column.INFECTION)
