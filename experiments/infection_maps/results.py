@@ -2,7 +2,7 @@
 
     python experiments/infection_maps/results.py
 
-Reads what `m2net test`, `crossval` and `audit` wrote below runs/; what was not run is left out.
+Reads what `m2net test`, `crossval` and `audit` wrote below runs/; figures of what was not run this time stay as they are.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from m2net.bags import InputSpec, Store, cover, cut_bag
 from m2net.cli.lightning import make_cli
 from m2net.objectives import Interval, intervals
 from m2net.recipes.table import read_table
-from m2net.reports.figures import FigureRow, audit_rows, crossval_rows, interval_row, metrics_rows
-from m2net.reports.results import write_table
+from m2net.reports.figures import FigureRow, audit_rows, crossval_rows, interval_row, metrics_rows, write_figures
 from m2net.studies import read_manifest
 
 RUNS, HERE = Path("runs"), Path(__file__).parent
@@ -112,5 +111,5 @@ def real() -> Iterator[FigureRow]:
 if __name__ == "__main__":
     out = HERE / "results.csv"
     table = [*metrics_rows(PHANTOM, RUN / "metrics.json"), *at_sensitivity(0.95), *audit_rows(PHANTOM, RUN / "audit.json"), *real()]
-    write_table(out, table)
-    print(f"{out}: {len(table)} figures")
+    kept = write_figures(out, table)
+    print(f"{out}: {len(table)} figures, {kept} of earlier runs kept")

@@ -2,7 +2,7 @@
 
 python experiments/joint/results.py
 
-What was not run is left out.
+Figures of what was not run this time stay as they are.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from scipy.stats import binomtest
 
 from m2net.objectives.reliability import selective_risk
 from m2net.recipes.table import read_table
-from m2net.reports.figures import FigureRow, crossval_rows, figure_row, metrics_rows
-from m2net.reports.results import write_table
+from m2net.reports.figures import FigureRow, crossval_rows, figure_row, metrics_rows, write_figures
 
 HERE, RUNS = Path(__file__).parent, Path("runs/joint")
 COVERAGE = 0.9
@@ -102,6 +101,6 @@ if __name__ == "__main__":
     table += metrics_rows("real slices (ct_lobes), from synthetic pictures only", RUNS / "real_lobes" / "phantoms_only" / "metrics.json")
     table += crossval_rows("real slices (ct_lobes), fine-tuned, cross-validated", RUNS / "real_lobes" / "crossval" / "crossval.json")
     table += on_series(RUNS / "volumes" / "volumes.json")
-    write_table(out, table)
+    kept = write_figures(out, table)
     draw(HERE / "trust.png")
-    print(f"{out}: {len(table)} figures")
+    print(f"{out}: {len(table)} figures, {kept} of earlier runs kept")

@@ -1,6 +1,6 @@
 """The papers' tables on the same work: every row cross-validated on the same SYNTHETIC patients of two sites with the same steps.
 
-python experiments/tables/run.py             # about three hours of one core; what is done is kept
+python experiments/tables/run.py             # about three hours of one core; what is done is kept, also in results.csv
 python experiments/tables/run.py --screen    # the same with few patients and steps: does everything run?
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from m2net.cli.chain import command
 from m2net.objectives import SegmentationObjective, SeverityObjective, intervals
 from m2net.recipes.table import read_table
+from m2net.reports.figures import write_figures
 from m2net.reports.results import read_rows, write_table
 
 HERE = Path(__file__).resolve().parent
@@ -118,7 +119,7 @@ def main() -> None:
     for row in given.rows:
         name, _, percent = row.partition("-")
         crossval(name, fewer.get(percent, manifest), runs / row, more)
-        write_table(out, [*table(runs), *differences(runs)])
+        write_figures(out, [*table(runs), *differences(runs)], by=("row", "lobes labelled", "figure"))
     for one in read_table(out):
         print(*one.values(), sep="  ")
     print(out)

@@ -2,7 +2,7 @@
 
     python experiments/weakly_supervised/results.py
 
-Reads what `m2net test`, `localise`, `crossval` and `audit` wrote below runs/; what was not run is left out.
+Reads what `m2net test`, `localise`, `crossval` and `audit` wrote below runs/; figures of what was not run this time stay as they are.
 """
 
 from __future__ import annotations

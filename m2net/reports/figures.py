@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from m2net.reports.results import write_table
 
 FigureRow = dict[str, Any]
 
@@ -45,3 +48,30 @@ def audit_rows(what: str, path: Path) -> Iterator[FigureRow]:
         for name in ("model", "within", "lost"):
             if one[name]:
                 yield interval_row(what, f"audit/{name} ({one['strata']})", one[name])
+
+
+def write_figures(path: Path, rows: list[FigureRow], by: Sequence[str] = ("experiment",)) -> int:
+    """Write a results.csv: rows of what was not run this time stay as they are.
+
+    Args:
+        path: the file; there need not be one yet.
+        rows: of what was run.
+        by: columns that say what a row is about; earlier rows that agree with a new one in all of them are replaced.
+
+    Returns:
+        Number of earlier rows that stayed.
+    """
+
+    def about(row: FigureRow) -> tuple[str, ...]:
+        return tuple(str(row[name]) for name in by)
+
+    earlier = list(csv.DictReader(path.open(newline="", encoding="utf-8"))) if path.exists() else []
+    new: dict[tuple[str, ...], list[FigureRow]] = {about(row): [] for row in (*earlier, *rows)}
+    for row in rows:
+        new[about(row)].append(row)
+    anew = {about(row) for row in rows}
+    kept = [row for row in earlier if about(row) not in anew]
+    for row in kept:
+        new[about(row)].append(row)
+    write_table(path, [row for group in new.values() for row in group])
+    return len(kept)

@@ -15,6 +15,7 @@ from m2net.vocabulary import Diagnosis
 Configure = Callable[..., Path]
 HEAD = {"name": "score_maps", "depths": [4, 5], "activation": "none", "place_pool": "mean"}
 TASK = {"diagnosis": {"head": HEAD, "objective": {"name": "diagnosis"}}}
+INPUT = {"spacing_mm": 6.0, "patch": 32, "slices": 3, "view": "slices"}
 NETWORK = {"encoder": {"name": "residual", "width": 4}, "chunk": 64}
 
 
@@ -23,7 +24,7 @@ def runs(configure: Configure, tmp_path_factory: pytest.TempPathFactory) -> list
     """Two tiny runs of one configuration with different seeds."""
     folders = [tmp_path_factory.mktemp(f"member{seed}") for seed in (1, 2)]
     for seed, folder in enumerate(folders, start=1):
-        config = configure(folder, model={"network": NETWORK, "tasks": TASK}, data={"masks": []})
+        config = configure(folder, model={"network": NETWORK, "tasks": TASK}, data={"masks": [], "input": INPUT})
         assert main(["fit", "--config", str(config), "--seed_everything", str(seed)]) == 0
     return folders
 
@@ -45,6 +46,14 @@ def test_an_ensemble_answers_the_mean_of_its_members(runs: list[Path], tmp_path:
     kept = torch.load(out, weights_only=True)
     assert [part["file"] for part in kept["m2net"]["fused"]] == ["best.ckpt", "best.ckpt"]
     assert kept["hyper_parameters"]["network"]["encoder"]["members"] == 2
+
+
+def test_an_ensemble_is_explained_by_the_maps_of_all_members(runs: list[Path], tmp_path: Path, cohort: Path) -> None:
+    out = tmp_path / "fused.ckpt"
+    assert main(["fuse", *(str(run / "best.ckpt") for run in runs), "--out", str(out)]) == 0
+    image = next(cohort.parent.glob("*/image.nii.gz"))
+    assert main(["explain", str(image), "--model", str(out), "--out", str(tmp_path / "seen")]) == 0
+    assert len(list((tmp_path / "seen").glob("*/explanation.json"))) == 1
 
 
 def test_an_ensemble_can_be_trained_on(runs: list[Path], configure: Configure, tmp_path: Path) -> None:
