@@ -126,6 +126,9 @@ TRUE_SEVERITY_PREFIX = "true_severity_ge"
 """Phantom manifests carry P(severity >= k) as ``true_severity_ge1``, ``true_severity_ge2``...: the model it was drawn from."""
 
 
+PAINTED = "painted"
+"""How the column phantom_version begins for real slices into which disease was painted: synthetic labels of real patients."""
+
 SCORE_PREFIX = "score_"
 """Columns of a manifest that hold real-valued severity scores, several of them if need be: ``score_geographic_extent``."""
 

@@ -2,8 +2,8 @@
 
     python experiments/weakly_supervised/healthy.py ../shared/data runs/covid_ct/healthy.csv
 
-Slices of ``ct_lobes`` (scans of lung nodules, not of pneumonia; their lobes are outlined) and the normal series of ``ct_volumes``. None of
-them is among the slices that a model of these paintings is judged on.
+Slices of ``ct_lobes`` (scans of lung nodules, not of pneumonia; their lobes are outlined) and the normal series of ``ct_volumes``. A model
+of these paintings must not be judged on them.
 """
 
 from __future__ import annotations

@@ -11,8 +11,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from m2net.reports.figures import FigureRow, audit_rows, crossval_rows, figure_row, interval_row, metrics_rows
-from m2net.reports.results import write_table
+from m2net.reports.figures import FigureRow, audit_rows, crossval_rows, figure_row, interval_row, metrics_rows, write_figures
 
 RUNS = Path("runs")
 TESTS = {
@@ -57,5 +56,5 @@ def rows() -> Iterator[FigureRow]:
 if __name__ == "__main__":
     out = Path(__file__).with_name("results.csv")
     table = list(rows())
-    write_table(out, table)
-    print(f"{out}: {len(table)} figures")
+    kept = write_figures(out, table)
+    print(f"{out}: {len(table)} figures, {kept} of earlier runs kept")

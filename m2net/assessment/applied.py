@@ -12,7 +12,7 @@ from m2net.batch import BagBatch
 from m2net.errors import ConfigError
 from m2net.studies import Volume
 from m2net.training import M2NetModule, file_hash, load_model
-from m2net.vocabulary import Intensity
+from m2net.vocabulary import PAINTED, Intensity
 
 
 class AppliedModel:
@@ -74,5 +74,11 @@ class AppliedModel:
 
     def doubts(self) -> list[str]:
         """What a reader must know of the model, one sentence each."""
-        phantoms = self.facts["trained_on"].get("phantom_versions")
-        return [f"The model was trained on synthetic phantoms (version {', '.join(phantoms)}), not on patients."] if phantoms else []
+        versions = self.facts["trained_on"].get("phantom_versions")
+        if not versions:
+            return []
+        if any(version.startswith(PAINTED) for version in versions):
+            told = "synthetic disease, in part painted into real lungs"
+        else:
+            told = "synthetic phantoms"
+        return [f"The model was trained on {told} (version {', '.join(versions)}), not on patients' own disease."]

@@ -65,7 +65,7 @@ class M2NetCLI(LightningCLI):
         """Lightning calls this with the configuration read: bfloat16 becomes float32, and that is said, where no hardware multiplies it."""
         stage = self.config.get("subcommand")
         wanted = (self.config[stage] if stage else self.config)["trainer"]
-        if wanted["precision"] == "bf16-mixed" and on_cpu(wanted["accelerator"]) and not fast_bfloat16():
+        if wanted["precision"] in ("bf16-mixed", "bf16") and on_cpu(wanted["accelerator"]) and not fast_bfloat16():
             wanted["precision"] = "32-true"
             rank_zero_warn("This CPU has no hardware for bfloat16, which would be far slower: trainer.precision is 32-true instead.")
 

@@ -31,8 +31,8 @@ class SeveralEncoders(nn.Module):
             ConfigError: fewer than two members, or several of several.
         """
         super().__init__()
-        if members < 2 or of.get("name") == NAME:
-            raise ConfigError(f"{members} members of {of.get('name')}", expected="at least 2 of a single encoder")
+        if members < 2 or not isinstance(of, Mapping) or of.get("name") == NAME:
+            raise ConfigError(f"{members} members of {of}", expected="at least 2 of one encoder, by name and arguments")
         self.members = nn.ModuleList(build(encoders, of, "encoder of a member", in_channels) for _ in range(members))
         self.stages_each = len(self.members[0].channels)  # type: ignore[arg-type]
         self.channels = tuple(width for member in self.members for width in member.channels)  # type: ignore[union-attr]

@@ -13,11 +13,12 @@ from scipy import ndimage
 from m2net.errors import StudyError
 from m2net.phantoms.painting import Background, sides_as_lobes
 from m2net.studies import ReadOptions, Study, Volume, find_thorax, read_image, read_mask
-from m2net.vocabulary import Column, Intensity, Lobe, LungCode
+from m2net.vocabulary import MASK_UNLABELLED, Column, Intensity, LungCode
 
 _LUNG_HU, _SOFT_HU = -860.0, 40.0  # taken for the medians of a picture's lungs and of the body around them
 _LUNGS_MM = 265.0  # an adult's lungs from side to side, for pictures without millimetres
 _AERATED_HU = -350.0
+_LEAST_PIXELS = 400  # of lung in a slice
 _LEAST_LUNG = 0.2  # of the widest slice's lung; apices and bases show little
 
 Mask = NDArray[np.bool_]
@@ -39,11 +40,16 @@ def backgrounds(study: Study, most: int, side: int, rng: np.random.Generator) ->
         StudyError: unreadable, or no lung found.
     """
     volume = read_image(study.image, ReadOptions(series=study.series), study.modality)
+    if volume.geometry is not None and not 0.95 < volume.geometry.spacing_mm[1] / volume.geometry.spacing_mm[2] < 1.05:
+        raise StudyError(f"pixels of {volume.geometry.spacing_mm[1:]} mm", expected="square pixels in axial planes")
     known = Column.LOBES in study.masks
     lobes = _lobes(study, volume, rng)
     area = (lobes > 0).sum(axis=(1, 2))
-    usable = np.flatnonzero(area >= max(1, _LEAST_LUNG * area.max()))
-    chosen = np.unique(usable[np.linspace(0, len(usable) - 1, most).round().astype(int)])
+    usable = np.flatnonzero(area >= max(_LEAST_PIXELS, _LEAST_LUNG * area.max()))
+    if not len(usable):
+        raise StudyError("no slice shows lungs", expected="a mask or picture with lungs, labelled whole in at least one slice")
+    places = np.linspace(0, len(usable) - 1, most) if most > 1 else np.array([(len(usable) - 1) / 2])
+    chosen = np.unique(usable[places.round().astype(int)])
     low, high = int(usable[0]), int(usable[-1])
     for z in chosen:
         hu = _as_hu(volume, lobes[z] > 0, int(z))
@@ -57,15 +63,11 @@ def _lobes(study: Study, volume: Volume, rng: np.random.Generator) -> NDArray[np
     for kind in (Column.LOBES, Column.LUNGS):
         if kind in study.masks:
             mask = read_mask(study.masks[kind], kind, volume, study.mask_schemes.get(kind, "")).array
-            if kind is Column.LOBES:
-                return np.where(mask <= max(Lobe), mask, 0).astype(np.uint8)
-            return _coded(mask, rng)
+            whole = np.where((mask == MASK_UNLABELLED).any(axis=(1, 2), keepdims=True), 0, mask).astype(np.uint8)  # lung may lie there
+            return whole if kind is Column.LOBES else _coded(whole, rng)
     found = find_thorax(volume, None if volume.geometry is None else volume.geometry.spacing_mm)
     if not found.found:
-        raise StudyError(
-            f"no lungs were found in {study.image}", expected="a slice whose lungs are seen",
-            remedy="Leave the row out, or give a mask in its lungs or lobes column",
-        )  # fmt: skip
+        raise StudyError("no lungs were found in the picture", expected="lungs that are seen, or a mask in the column lungs or lobes")
     return _coded(np.where(_aerated(volume, found.lungs > 0), found.lungs, 0), rng)
 
 

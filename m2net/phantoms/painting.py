@@ -18,6 +18,7 @@ PAINTING_VERSION = "1"
 
 _AIRLESS_HU = 38.0
 _WALL_HU = -700.0  # denser lung than this holds vessels and bronchi, which ground glass leaves as they are
+_GRAIN_HU = 60.0  # most noise that is added, for one background serves many times
 _SEEN_HU = 40.0  # brighter than before; fainter margins are not called infected
 _HOLES, _NET, _MASS, _HAZE = 0.16, 0.16, 0.2, 0.05  # of the patients: emphysema or cysts, fibrosis, a mass; a change of the whole lung
 
@@ -58,7 +59,7 @@ def paint(background: Background, diagnosis: Diagnosis, rng: np.random.Generator
     painted = painted + disease.solid[0] * np.maximum(_AIRLESS_HU - painted, 0)
     painted = np.minimum(painted, np.maximum(hu, 70))
     edge = np.clip(1.3 * ndimage.gaussian_filter(lungs.astype(np.float32), 0.8), 0, 1)
-    grain = ndimage.gaussian_filter(rng.standard_normal(hu.shape, dtype=np.float32), rng.uniform(0.3, 1.0)) * rng.uniform(0, 60)
+    grain = ndimage.gaussian_filter(rng.standard_normal(hu.shape, dtype=np.float32), rng.uniform(0.3, 1.0)) * rng.uniform(0, _GRAIN_HU)
     out = np.where(lungs, hu + (painted - hu) * edge, hu)
     seen = ndimage.gaussian_filter(out - hu, 1.5) >= _SEEN_HU
     return np.asarray(out + grain, dtype=np.float32), np.where(lungs & seen, disease.infection[0], 0).astype(np.uint8)

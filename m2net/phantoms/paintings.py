@@ -20,9 +20,8 @@ from m2net.phantoms.disease import check_mix
 from m2net.phantoms.painting import PAINTING_VERSION, paint, shows_infection
 from m2net.phantoms.pictures import draw_window, write_picture
 from m2net.studies import Manifest, Study, write_manifest
-from m2net.vocabulary import Column, Diagnosis, Modality
+from m2net.vocabulary import PAINTED, Column, Diagnosis, Modality
 
-SITE = "painted"
 _LEAST_MM2 = 60.0
 
 
@@ -90,18 +89,34 @@ def write_paintings(studies: list[Study], plan: PaintingPlan, out: Path, workers
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, str]] = []
     with ProcessPoolExecutor(max(1, workers), initializer=be_one_of_many) as pool:
-        for done, made in enumerate(pool.map(partial(_paint_study, plan=plan, out=out), studies), start=1):
+        folders = [f"study_{number:05d}" for number in range(1, len(studies) + 1)]  # a study_id is free text, and no name for a folder
+        for done, made in enumerate(pool.map(partial(_paint_study, plan=plan, out=out), studies, folders), start=1):
             rows += made
             yield done
-    if not rows:
-        raise StudyError("no slice was painted", expected="studies with lungs")
     write_manifest(manifest, list(rows[0]), rows)
 
 
-def _paint_study(study: Study, plan: PaintingPlan, out: Path) -> list[dict[str, str]]:
-    """All paintings of one study, in a folder that appears whole."""
-    rng = np.random.default_rng([int(PAINTING_VERSION), plan.seed, zlib.crc32(study.study_id.encode())])
+def _paint_study(study: Study, folder: str, plan: PaintingPlan, out: Path) -> list[dict[str, str]]:
+    """All paintings of one study, in a folder that appears whole.
+
+    Raises:
+        StudyError: unreadable, or no lung found; the message names the study.
+    """
     temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
+    try:
+        rows = _painted_rows(study, folder, plan, temporary)
+    except StudyError as error:
+        shutil.rmtree(temporary)
+        found = str(error).rstrip(".")
+        raise StudyError(f"study {study.study_id} ({study.image}): {found}", remedy="Mend the row, or leave it out") from error
+    shutil.rmtree(out / folder, ignore_errors=True)
+    temporary.chmod(0o755)
+    temporary.rename(out / folder)
+    return rows
+
+
+def _painted_rows(study: Study, folder: str, plan: PaintingPlan, temporary: Path) -> list[dict[str, str]]:
+    rng = np.random.default_rng([int(PAINTING_VERSION), plan.seed, zlib.crc32(study.study_id.encode())])
     rows = []
     for z, background, lobes_known in backgrounds(study, plan.slices, plan.matrix, rng):
         for k in range(plan.times):
@@ -117,16 +132,15 @@ def _paint_study(study: Study, plan: PaintingPlan, out: Path) -> list[dict[str, 
                     str(Column.STUDY_ID): f"{study.study_id}-{name}",
                     str(Column.PATIENT_ID): study.patient_id,
                     str(Column.MODALITY): str(Modality.CT),
-                    **{str(column): f"{study.study_id}/{files[column]}" if column in files else "" for column in _FILES},
+                    **{str(column): f"{folder}/{files[column]}" if column in files else "" for column in _FILES},
                     str(Column.DIAGNOSIS): str(diagnosis if sick else Diagnosis.NON_PNEUMONIA),
                     str(Column.INFECTED): str(int(sick)),
-                    str(Column.SITE): SITE,
-                    "phantom_version": f"painted {PAINTING_VERSION}",
+                    str(Column.SITE): PAINTED,
+                    str(Column.SPLIT): str(study.split or ""),
+                    str(Column.FOLD): "" if study.fold is None else str(study.fold),
+                    "phantom_version": f"{PAINTED} {PAINTING_VERSION}",
                 }
             )
-    shutil.rmtree(out / study.study_id, ignore_errors=True)
-    temporary.chmod(0o755)
-    temporary.rename(out / study.study_id)
     return rows
 
 

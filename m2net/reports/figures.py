@@ -50,7 +50,7 @@ def audit_rows(what: str, path: Path) -> Iterator[FigureRow]:
                 yield interval_row(what, f"audit/{name} ({one['strata']})", one[name])
 
 
-def write_figures(path: Path, rows: list[FigureRow], by: Sequence[str] = ("experiment",)) -> int:
+def write_figures(path: Path, rows: list[FigureRow], by: Sequence[str] = ("experiment", "figure")) -> int:
     """Write a results.csv: rows of what was not run this time stay as they are.
 
     Args:

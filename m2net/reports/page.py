@@ -63,7 +63,7 @@ def trained_on(model: dict[str, Any]) -> str:
     if not facts:
         return "The checkpoint does not say what it was trained on."
     sites = ", ".join(f"{name} ({n})" for name, n in facts["sites"].items())
-    kind = f"synthetic phantom studies (version {', '.join(facts['phantom_versions'])})" if facts["phantom_versions"] else "studies"
+    kind = f"synthetic studies (phantom version {', '.join(facts['phantom_versions'])})" if facts["phantom_versions"] else "studies"
     labels = ", ".join(f"{name} on {n}" for name, n in facts["labels"].items() if n)
     return f"{facts['studies']} {kind} of {facts['patients']} patients; sites: {sites}; labels: {labels}."
 

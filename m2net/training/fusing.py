@@ -31,7 +31,7 @@ def fuse(paths: list[Path], out: Path) -> None:
     first = hyper_parameters(read[0])
     for path, other in zip(paths[1:], read[1:], strict=True):
         theirs = hyper_parameters(other)
-        if changed := [key for key in ("network", "tasks", "input") if theirs.get(key) != first.get(key)]:
+        if changed := [key for key in ("network", "tasks", "input", "mirror") if theirs.get(key) != first.get(key)]:
             raise ConfigError(f"{path} has another {', '.join(changed)} than {paths[0]}", expected="runs of one configuration")
     stages = _stages(paths[0], first)
     values = dict(first)
@@ -41,15 +41,25 @@ def fuse(paths: list[Path], out: Path) -> None:
     for member, checkpoint in enumerate(read):
         for name, value in checkpoint["state_dict"].items():
             state[_placed(name, member, first["tasks"])] = value
-    about = {**read[0][CHECKPOINT_MARK], "fused": [{"file": path.name, "sha256": file_hash(path)} for path in paths], "calibration": {}}
-    made = {**read[0], "state_dict": state, "hyper_parameters": values, CHECKPOINT_MARK: about}
-    for left in ("optimizer_states", "lr_schedulers", "loops", "callbacks"):
-        made.pop(left, None)
+    members = [
+        {"file": path.name, "sha256": file_hash(path), "trained_on": checkpoint[CHECKPOINT_MARK].get("trained_on", {})}
+        for path, checkpoint in zip(paths, read, strict=True)
+    ]
+    about = {**read[0][CHECKPOINT_MARK], "fused": members, "calibration": {}}
+    made = {name: read[0][name] for name in _KEPT if name in read[0]}
+    made |= {"state_dict": state, "hyper_parameters": values, CHECKPOINT_MARK: about}
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix(".partial")
-    torch.save(made, partial)
-    load_model(partial)
-    partial.rename(out)
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        torch.save(made, partial)
+        load_model(partial)
+        partial.rename(out)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+_KEPT = ("epoch", "global_step", "pytorch-lightning_version", "hparams_name", "datamodule_hparams_by_name", "datamodule_hyper_parameters")
+"""What Lightning asks of a checkpoint, beside weights and settings; not its loops, optimizers and averages, which are one run's own."""
 
 
 def _stages(path: Path, values: dict[str, Any]) -> int:

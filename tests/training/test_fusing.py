@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from m2net.assessment import Explainer
+from m2net.assessment.saliency import SALIENCY, DepthScores
 from m2net.cli.main import main
+from m2net.studies import read_image
 from m2net.training import load_model
 from m2net.vocabulary import Diagnosis
 
@@ -54,6 +57,13 @@ def test_an_ensemble_is_explained_by_the_maps_of_all_members(runs: list[Path], t
     image = next(cohort.parent.glob("*/image.nii.gz"))
     assert main(["explain", str(image), "--model", str(out), "--out", str(tmp_path / "seen")]) == 0
     assert len(list((tmp_path / "seen").glob("*/explanation.json"))) == 1
+    explainers = [Explainer(path) for path in (runs[0] / "best.ckpt", runs[1] / "best.ckpt", out)]
+    prepared = explainers[0].model.prepare(read_image(image))
+    _, given = explainers[0].model.bag(prepared)
+    one, other, both = (SALIENCY["score_maps"](DepthScores(e.model.module.network, "diagnosis"), given.instances, 1, 3) for e in explainers)
+    torch.testing.assert_close(both, (one + other) / 2)
+    assert not torch.allclose(one, other)
+    assert main(["explain", str(image), "--model", str(out), "--out", str(tmp_path / "no"), "--method", "grad_cam"]) == 2
 
 
 def test_an_ensemble_can_be_trained_on(runs: list[Path], configure: Configure, tmp_path: Path) -> None:
