@@ -1,6 +1,6 @@
 """Manifest of real CT without infection, to paint synthetic infection into (``m2net paint``).
 
-    python experiments/weakly_supervised/healthy.py ../shared/data runs/covid_ct/healthy.csv
+    python experiments/weakly_supervised/healthy.py ../shared/data runs/paintings/healthy.csv
 
 Slices of ``ct_lobes`` (scans of lung nodules, not of pneumonia; their lobes are outlined) and the normal series of ``ct_volumes``. A model
 of these paintings must not be judged on them.

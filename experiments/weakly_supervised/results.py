@@ -14,14 +14,24 @@ from pathlib import Path
 from m2net.reports.figures import FigureRow, audit_rows, crossval_rows, figure_row, interval_row, metrics_rows, write_figures
 
 RUNS = Path("runs")
+PAINTINGS = RUNS / "paintings"
 TESTS = {
     "phantom (synthetic), test part": RUNS / "weak_phantom" / "metrics.json",
     "covid_ct, val": RUNS / "covid_ct" / "val" / "metrics.json",
+    "real series by slices, learnt with paintings": PAINTINGS / "series" / "painted" / "metrics.json",
+    "real series by slices, learnt without": PAINTINGS / "series" / "unpainted" / "metrics.json",
 }
-CROSSVALS = {"covid_ct, cross-validation in train": RUNS / "covid_ct" / "crossval" / "crossval.json"}
+CROSSVALS = {
+    "covid_ct, cross-validation in train": RUNS / "covid_ct" / "crossval" / "crossval.json",
+    "covid_ct, 5 folds, started with paintings, seed 0": PAINTINGS / "crossval_0" / "crossval.json",
+    "covid_ct, 5 folds, started with paintings, seed 1": PAINTINGS / "crossval_1" / "crossval.json",
+    "covid_ct, 5 folds, started without paintings, seed 0": PAINTINGS / "crossval_unpainted" / "crossval.json",
+}
 AUDITS = {
     "phantom (synthetic), test part": RUNS / "weak_phantom" / "audit.json",
     "covid_ct, cross-validation in train": RUNS / "covid_ct" / "crossval" / "audit_diagnosis.json",
+    "covid_ct, 5 folds, started with paintings, seed 0": PAINTINGS / "crossval_0" / "audit_diagnosis.json",
+    "covid_ct, 5 folds, started without paintings, seed 0": PAINTINGS / "crossval_unpainted" / "audit_diagnosis.json",
     "covid_ct, val": RUNS / "covid_ct" / "val" / "audit.json",
 }
 

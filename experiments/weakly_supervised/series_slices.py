@@ -1,6 +1,6 @@
 """Slices of the two infected series of ``ct_volumes`` as pictures, each with its label, to judge a model of pictures on.
 
-    python experiments/weakly_supervised/series_slices.py ../shared/data/ct_volumes runs/covid_ct/series
+    python experiments/weakly_supervised/series_slices.py ../shared/data/ct_volumes runs/paintings/series
 
 Slices of the lungs' height in a usual lung window. The normal series is left out: it is painted into. All stays below runs/.
 """

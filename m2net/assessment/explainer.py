@@ -21,7 +21,6 @@ from m2net.bags import Prepared, View, to_source_grid
 from m2net.batch import BagBatch
 from m2net.errors import ConfigError
 from m2net.networks import ScoreMapHead
-from m2net.networks.several import SeveralEncoders
 from m2net.objectives import DiagnosisObjective
 from m2net.studies import Volume
 from m2net.vocabulary import Diagnosis
@@ -116,8 +115,6 @@ class Explainer:
         self.task = self._find_task()
         if self.model.spec.view != View.SLICES:
             raise ConfigError(f"the model reads {self.model.spec.view}", expected="slices (data.input.view), so that each is judged once")
-        if method != DEFAULT_METHOD and isinstance(self.model.module.network.encoder, SeveralEncoders):
-            raise ConfigError(f"the saliency {method} of an ensemble", expected=f"{DEFAULT_METHOD}: the others are of a single encoder")
         self.model.module.requires_grad_(False)
 
     def _find_task(self) -> str:

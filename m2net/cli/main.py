@@ -21,7 +21,6 @@ COMMANDS = {
     "predict": ("lightning", "predict every study of a manifest"),
     "finetune": ("finetune", "bring a trained model to new studies, and see whether it got better"),
     "crossval": ("crossval", "cross-validate a configuration, with intervals"),
-    "fuse": ("fuse", "make one checkpoint of several runs: an ensemble"),
     "localise": ("localise", "hold a model's saliency against infection masks"),
     "audit": ("audit", "see which shortcuts tell a label, and what is left of a model without them"),
     "explain": ("explain", "diagnose new studies, with saliency and boxes"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,14 +16,11 @@ from m2net.networks.m2unet import M2UNetDecoder, M2UNetEncoder
 from m2net.networks.registry import build
 from m2net.networks.residual import GridDecoder, ResidualEncoder
 from m2net.networks.scoremaps import ScoreMapHead
-from m2net.networks.several import NAME as SEVERAL
-from m2net.networks.several import SeveralEncoders
 from m2net.networks.shares import ShareHead
 from m2net.networks.smp import SmpEncoder, SmpLinknetDecoder, SmpUnetDecoder, SmpUnetPlusPlusDecoder
 from m2net.networks.vgg import HuEncoder
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {"m2unet": M2UNetEncoder, "smp": SmpEncoder, "hu": HuEncoder, "residual": ResidualEncoder}
-ENCODERS[SEVERAL] = partial(SeveralEncoders, encoders=ENCODERS)
 DECODERS: dict[str, Callable[..., nn.Module]] = {
     "grid": GridDecoder,
     "m2unet": M2UNetDecoder,

@@ -21,7 +21,7 @@ from m2net.bags.inputs import InputSpec
 from m2net.bags.transforms import SIDED
 from m2net.batch import BagBatch, Output
 from m2net.errors import CheckpointError, ConfigError
-from m2net.networks import M2Net, build, several
+from m2net.networks import M2Net, build
 from m2net.objectives import OBJECTIVES, Objective, Reading, ScoreObjective, SegmentationObjective
 from m2net.training.loading import CHECKPOINT_MARK
 from m2net.training.schedules import factor, run_length
@@ -123,8 +123,6 @@ class M2NetModule(pl.LightningModule):
             if isinstance(objective, Reading):
                 objective.accept({task: objectives[task] for task in heads})
         self.objectives = nn.ModuleDict(objectives)
-        if self.tuning.layer_decay < 1 and network["encoder"].get("name") == several.NAME:
-            raise ConfigError("model.tuning.layer_decay for an ensemble", expected="1: its members' layers lie side by side")
         if weighting == "gradient_norm" and network.get("freeze_encoder"):
             raise ConfigError("weighting gradient_norm with a frozen encoder", expected="fixed or uncertainty: no task pulls at it")
         self.weighting = build(WEIGHTINGS, {"name": weighting}, "weighting", self.weights)
