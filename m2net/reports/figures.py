@@ -66,12 +66,8 @@ def write_figures(path: Path, rows: list[FigureRow], by: Sequence[str] = ("exper
         return tuple(str(row[name]) for name in by)
 
     earlier = list(csv.DictReader(path.open(newline="", encoding="utf-8"))) if path.exists() else []
-    new: dict[tuple[str, ...], list[FigureRow]] = {about(row): [] for row in (*earlier, *rows)}
-    for row in rows:
-        new[about(row)].append(row)
     anew = {about(row) for row in rows}
     kept = [row for row in earlier if about(row) not in anew]
-    for row in kept:
-        new[about(row)].append(row)
-    write_table(path, [row for group in new.values() for row in group])
+    place = {row[by[0]]: number for number, row in reversed(list(enumerate([*earlier, *rows])))}  # where each was first told
+    write_table(path, sorted([*kept, *rows], key=lambda row: place[row[by[0]]]))
     return len(kept)
