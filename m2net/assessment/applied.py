@@ -78,7 +78,7 @@ class AppliedModel:
         if not versions:
             return []
         if any(version.startswith(PAINTED) for version in versions):
-            told = "synthetic disease, in part painted into real lungs"
+            told = "synthetic disease ({}), painted in part into real lungs, not on patients' own"
         else:
-            told = "synthetic phantoms"
-        return [f"The model was trained on {told} (version {', '.join(versions)}), not on patients' own disease."]
+            told = "synthetic phantoms ({}), not on patients"
+        return [f"The model was trained on {told.format('version ' + ', '.join(versions))}."]

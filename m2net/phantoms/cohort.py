@@ -17,7 +17,7 @@ from PIL import Image
 from m2net.errors import ConfigError
 from m2net.machine import be_one_of_many
 from m2net.phantoms.disease import check_mix
-from m2net.phantoms.files import write_dicom_radiograph, write_dicom_series, write_nifti
+from m2net.phantoms.files import new_manifest, write_dicom_radiograph, write_dicom_series, write_nifti
 from m2net.phantoms.outcome import GRADERS
 from m2net.phantoms.patient import PHANTOM_VERSION, Phantom, make_phantom
 from m2net.phantoms.pictures import write_pictures
@@ -108,10 +108,7 @@ def write_cohort(plan: CohortPlan, out: Path, workers: int = 1) -> Iterator[int]
         ConfigError: the plan cannot be made, or ``out`` already holds a cohort.
     """
     plan.check()
-    manifest = out / "manifest.csv"
-    if manifest.exists():
-        raise ConfigError(f"{manifest} exists", expected="a folder without a cohort", remedy="Choose another --out, or remove it")
-    out.mkdir(parents=True, exist_ok=True)
+    manifest = new_manifest(out)
     rows: list[dict[str, str]] = []
     done = 0
     with ProcessPoolExecutor(max(1, workers), initializer=be_one_of_many) as pool:

@@ -11,11 +11,25 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
+from m2net.errors import ConfigError
 from m2net.phantoms.grid import Field
 from m2net.phantoms.patient import Phantom
 from m2net.phantoms.scanner import Scanner
 from m2net.studies import Geometry, Volume, write_on_own_grid
 from m2net.vocabulary import Intensity
+
+
+def new_manifest(out: Path) -> Path:
+    """Path of the manifest of a new folder, which is made.
+
+    Raises:
+        ConfigError: there is one already.
+    """
+    manifest = out / "manifest.csv"
+    if manifest.exists():
+        raise ConfigError(f"{manifest} exists", expected="a folder without a cohort", remedy="Choose another --out, or remove it")
+    out.mkdir(parents=True, exist_ok=True)
+    return manifest
 
 
 def write_nifti(path: Path, array: NDArray[np.int16] | NDArray[np.uint8], geometry: Geometry) -> None:

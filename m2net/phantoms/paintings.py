@@ -17,6 +17,7 @@ from m2net.errors import ConfigError, StudyError
 from m2net.machine import be_one_of_many
 from m2net.phantoms.backgrounds import backgrounds
 from m2net.phantoms.disease import check_mix
+from m2net.phantoms.files import new_manifest
 from m2net.phantoms.painting import PAINTING_VERSION, paint, shows_infection
 from m2net.phantoms.pictures import draw_window, write_picture
 from m2net.studies import Manifest, Study, write_manifest
@@ -83,10 +84,7 @@ def write_paintings(studies: list[Study], plan: PaintingPlan, out: Path, workers
         StudyError: a study cannot be read, or shows no lungs.
     """
     plan.check()
-    manifest = out / "manifest.csv"
-    if manifest.exists():
-        raise ConfigError(f"{manifest} exists", expected="a folder without a manifest", remedy="Choose another --out, or remove it")
-    out.mkdir(parents=True, exist_ok=True)
+    manifest = new_manifest(out)
     rows: list[dict[str, str]] = []
     with ProcessPoolExecutor(max(1, workers), initializer=be_one_of_many) as pool:
         folders = [f"study_{number:05d}" for number in range(1, len(studies) + 1)]  # a study_id is free text, and no name for a folder
