@@ -14,7 +14,7 @@ from m2net.bags.plain import check_plain
 from m2net.bags.pockets import LUNG_MASKS, draw_pockets
 from m2net.batch import BagBatch
 from m2net.errors import ConfigError
-from m2net.vocabulary import UNLABELLED, Column, Intensity
+from m2net.vocabulary import UNLABELLED, Column, Intensity, LungCode
 
 
 def to_input(batch: BagBatch, spec: InputSpec) -> BagBatch:
@@ -42,8 +42,8 @@ def add_coordinates(batch: BagBatch, spec: InputSpec) -> BagBatch:
     return replace(batch, instances=torch.cat([batch.instances, at * flags * spec.position_scale, flags], dim=1))
 
 
-SIDED = {str(Column.LOBES), str(Column.LUNGS)}
-"""Masks whose codes say left and right."""
+SIDED = str(Column.LOBES)
+"""The mask that no mirror image has: the left lung has no middle lobe. Lungs change their names."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Augmentation:
         brightness: standard deviation of a shift, in units of half the window.
         contrast: standard deviation of the logarithm of a factor.
         noise: largest standard deviation of added noise, in units of half the window.
-        flip: mirror left and right; refused where lobes or positions are used.
+        flip: mirror left and right, for half of the bags: a chest with the heart on the right, whose lungs are named by their place in
+            the picture as ever; refused where lobes or positions are used.
         shift: largest shift in-plane, as a share of the instance's side.
         stretch: largest relative change of width against height.
         gamma: standard deviation of the logarithm of an exponent on values scaled to 0..1.
@@ -93,10 +94,8 @@ class Augmentation:
         values = dict(values or {})
         check_plain(Augmentation, values, "augmentation")
         made = Augmentation(**values)
-        if made.flip and (spec.positions or SIDED & set(masks)):
-            raise ConfigError(
-                "flip is on where lobes, sides or positions are used", remedy="Set flip: false; the left lung has no middle lobe"
-            )
+        if made.flip and (spec.positions or SIDED in masks):
+            raise ConfigError("flip is on where lobes or positions are used", remedy="Set flip: false; the left lung has no middle lobe")
         if made.pockets and (not set(LUNG_MASKS) & set(masks) or spec.intensity != Intensity.HU):
             raise ConfigError(
                 f"pockets: {made.pockets} without a mask of lobes or lungs, or without HU",
@@ -193,8 +192,17 @@ def _turn(batch: BagBatch, matrix: Tensor, move: Tensor) -> BagBatch:
     for name, target in batch.dense.items():
         moved = F.grid_sample((target - UNLABELLED).float()[:, None], grid, mode="nearest", padding_mode="zeros", align_corners=False)
         dense[name] = moved[:, 0].round().long() + UNLABELLED
+    if str(Column.LUNGS) in dense:
+        dense[str(Column.LUNGS)] = _renamed(dense[str(Column.LUNGS)], torch.linalg.det(matrix) < 0)
     # position(out offset o) = centre + step^T (M o): the new row step is column 0 of M in the old steps
     step = torch.einsum("nij,nik->njk", matrix, batch.position_step)
     pixels = move * torch.tensor(batch.instances.shape[2:], device=move.device, dtype=move.dtype)
     position = batch.position + torch.einsum("ni,nik->nk", pixels, batch.position_step)
     return replace(batch, instances=values, dense=dense, position_step=step, position=position)
+
+
+def _renamed(lungs: Tensor, mirrored: Tensor) -> Tensor:
+    """Lung codes (N, H, W) with right and left changed in instances that were mirrored (N,)."""
+    right, left = (lungs == int(code) for code in (LungCode.RIGHT, LungCode.LEFT))
+    other = torch.where(right, int(LungCode.LEFT), torch.where(left, int(LungCode.RIGHT), lungs))
+    return torch.where(mirrored[:, None, None], other, lungs)

@@ -110,11 +110,11 @@ def _adapted(found: Tensor | None, own: Tensor) -> Tensor | None:
 
 
 class _SmpDecoder(nn.Module):
-    """A decoder of the library; it ends at full size, or at half of it where it has one stage less than the encoder."""
+    """A decoder of the library; it ends at full size, or at half, a quarter, ... where it has stages less than the encoder."""
 
     decoder: nn.Module
     channels: int
-    stops_short = False
+    stages_left = 0
     multiple = 1
     saving = False
 
@@ -123,7 +123,7 @@ class _SmpDecoder(nn.Module):
         height, width = maps[0].shape[2] * 2, maps[0].shape[3] * 2
         full = maps[0].new_empty((maps[0].shape[0], 0, height, width))
         decoded: Tensor = run(self.decoder, [full, *maps], saving=self.saving)
-        size = maps[0].shape[2:] if self.stops_short else torch.Size((height, width))
+        size = maps[self.stages_left - 1].shape[2:] if self.stages_left else torch.Size((height, width))
         return decoded if decoded.shape[2:] == size else F.interpolate(decoded, size=size)
 
 
@@ -135,14 +135,19 @@ class SmpUnetDecoder(_SmpDecoder):
 
         Args:
             encoder_channels: of its maps, finest first.
-            channels: widths of the stages, widest first; one fewer than the encoder has stops at half size, which saves
-                the costliest stage. Of more, the last are used.
+            channels: widths of the stages, widest first; one fewer than the encoder has stops at half size, two at a quarter, which
+                saves the costliest stages. Of more, the last are used.
+
+        Raises:
+            ValueError: no width.
         """
         from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 
         super().__init__()
         widths = list(channels)[-len(encoder_channels) :]
-        self.stops_short = len(widths) == len(encoder_channels) - 1
+        if not widths:
+            raise ValueError("channels is empty, expected at least one width")
+        self.stages_left = len(encoder_channels) - len(widths)
         self.decoder = UnetDecoder([0, *encoder_channels], widths, n_blocks=len(widths))
         self.channels = int(widths[-1])
 

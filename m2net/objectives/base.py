@@ -55,6 +55,10 @@ class Objective(nn.Module):
         """Number of labelled bags in the batch."""
         raise TypeError(f"{type(self).__name__} does not define labels()")
 
+    def turned_back(self, output: Output) -> Output:
+        """The head's answer about the mirror image of a batch, as an answer about the batch; bag answers know no sides."""
+        return output.mirrored()
+
     def loss(self, output: Output, batch: BagBatch) -> Tensor:
         """Scalar loss over what is labelled."""
         raise TypeError(f"{type(self).__name__} does not define loss()")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import IntEnum
 from typing import Any
 
@@ -87,6 +88,13 @@ class SegmentationObjective(Objective):
             return classes
         open_code = LungCode.SIDE_UNKNOWN if self.target == Column.LUNGS else InfectionCode.KIND_UNKNOWN
         return np.where(classes > 0, open_code, 0).astype(np.uint8)
+
+    def turned_back(self, output: Output) -> Output:
+        """Dense logits flipped; the right lung of a mirror image is the left one."""
+        back = super().turned_back(output)
+        if self.target != Column.LUNGS or self.merged:
+            return back
+        return replace(back, logits=back.logits[:, [0, int(LungCode.LEFT), int(LungCode.RIGHT)]])
 
     def labels(self, batch: BagBatch) -> int:
         """Bags with at least one labelled pixel."""

@@ -136,8 +136,8 @@ class M2NetModule(pl.LightningModule):
         self.network.keep_maps = weighting == "gradient_norm"
         for task in (t for t, weight in self.weights.items() if not weight):
             self.network.heads[task].requires_grad_(False)
-        if mirror and (self.spec.positions or SIDED & {o.target for o in objectives.values()}):
-            raise ConfigError("model.mirror is on where lobes, sides or positions are used", remedy="Set mirror: false")
+        if mirror and (self.spec.positions or SIDED in {o.target for o in objectives.values()}):
+            raise ConfigError("model.mirror is on where lobes or positions are used", remedy="Set mirror: false")
         self.about: dict[str, Any] = {"version": __version__, "trained_on": {}}
         self._started: dict[str, Any] = {}
         self.anchor: Anchor | None = None
@@ -167,7 +167,8 @@ class M2NetModule(pl.LightningModule):
         if not self.mirror or self.training:
             return outputs
         mirrored: dict[str, Output] = self.network(replace(batch, instances=batch.instances.flip(3)))
-        return {task: outputs[task].mean_with(mirrored[task].mirrored()) for task in outputs}
+        back = {task: self.objectives[task].turned_back(output) for task, output in mirrored.items()}  # type: ignore[operator]
+        return {task: outputs[task].mean_with(back[task]) for task in outputs}
 
     def is_kept(self, task: str) -> bool:
         """Whether a task stays as it was taken over: its weight is 0, or it reads such tasks only."""

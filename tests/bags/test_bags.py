@@ -22,9 +22,11 @@ from m2net.bags import (
     random_cut,
     to_input,
 )
+from m2net.batch import BagBatch
 from m2net.errors import ConfigError
 from m2net.phantoms import Phantom
 from m2net.studies import Volume, read_manifest
+from m2net.vocabulary import LungCode
 
 SPEC = InputSpec(spacing_mm=6.0, patch=32, slices=3, slice_gap_mm=12.0, positions=True, position_scale=1.0)
 
@@ -120,6 +122,30 @@ def test_a_flip_is_refused_where_sides_matter() -> None:
     with pytest.raises(ConfigError, match="flip"):
         Augmentation.of({"flip": True}, InputSpec(), ("lobes",))
     assert Augmentation.of({"flip": True}, InputSpec(), ()).flip
+
+
+def test_lungs_of_a_mirrored_chest_are_named_by_their_place_in_the_picture() -> None:
+    lungs = torch.zeros((8, 32, 32), dtype=torch.int64)
+    lungs[:, 4:28, 3:12], lungs[:, 6:20, 18:30], lungs[:, 0, 0] = LungCode.RIGHT, LungCode.LEFT, LungCode.SIDE_UNKNOWN
+    infection = torch.zeros_like(lungs)
+    infection[:, 5:9, 5:9] = 1
+    picture = infection[:, None].float()
+    batch = BagBatch(
+        instances=picture, bag_index=torch.arange(8), position=torch.zeros(8, 3), position_known=torch.zeros((8, 3), dtype=torch.bool),
+        position_step=torch.zeros(8, 2, 3), corner=torch.zeros((8, 3), dtype=torch.int64), side=torch.full((8,), 32),
+        study_ids=[str(n) for n in range(8)], draws=torch.arange(8), dense={"lungs": lungs, "infection": infection},
+    )  # fmt: skip
+    after = Augmentation(flip=True)(batch)
+    seen = set()
+    for n in range(8):
+        mirrored = not torch.equal(after.instances[n], picture[n])
+        seen.add(mirrored)
+        if mirrored:
+            torch.testing.assert_close(after.instances[n], picture[n].flip(2))
+        other = torch.tensor([0, LungCode.LEFT, LungCode.RIGHT, LungCode.SIDE_UNKNOWN])
+        assert torch.equal(after.dense["lungs"][n], other[lungs[n].flip(1)] if mirrored else lungs[n])
+        assert torch.equal(after.dense["infection"][n], infection[n].flip(1) if mirrored else infection[n])
+    assert seen == {True, False}
 
 
 def dataset(cohort, store, **changes) -> BagDataset:

@@ -13,6 +13,7 @@ from m2net.batch import BagBatch
 from m2net.errors import ConfigError
 from m2net.networks import ConceptPooling, Features, HierarchicalHead, M2Net, M2UNetDecoder, M2UNetEncoder, PooledHead, SmpEncoder
 from m2net.networks.memory import run
+from m2net.networks.smp import SmpUnetDecoder
 
 
 def bag(sizes: list[int], channels: int = 1, size: int = 32, seed: int = 0) -> BagBatch:
@@ -281,6 +282,16 @@ def test_shares_are_read_off_the_map() -> None:
     wrong = {**heads, "severity": {"name": "shares", "classes": 2, "reads": "infection", "answers": 5}}
     with pytest.raises(ConfigError, match="reads 5 classes of infection; expected answers: 2"):
         M2Net(1, {"name": "residual", "width": 4}, wrong, {"name": "grid", "depth": 2})
+
+
+@pytest.mark.parametrize("stages", [5, 4, 3, 1])
+def test_a_unet_ends_where_its_widths_do(stages: int) -> None:
+    torch.manual_seed(0)
+    encoder = M2Net(1, {"name": "residual", "width": 4}, {}, None).encoder
+    maps = encoder(torch.randn(2, 1, 80, 48))  # no multiple of 32: the deepest map is rounded up
+    decoder = SmpUnetDecoder((4, 4, 8, 16, 32), [16, 16, 8, 8, 8][:stages])
+    sizes = [(80, 48), *(m.shape[2:] for m in maps)]
+    assert decoder(maps).shape == (2, [16, 16, 8, 8, 8][stages - 1], *sizes[5 - stages])
 
 
 def test_a_subpixel_head_learns_what_half_size_cannot_hold() -> None:

@@ -209,6 +209,15 @@ def test_mirrored_evaluation_gives_both_sides_the_same_answer(cohort: Path, stor
         assert not torch.allclose(model(batch)["diagnosis"].logits, model(flipped)["diagnosis"].logits)
     with pytest.raises(ConfigError, match="mirror"):
         M2NetModule({"encoder": {"name": "residual", "width": 4}}, TASK, {**spec, "positions": True}, mirror=True)
+    network = {"encoder": {"name": "residual", "width": 4}, "decoder": {"name": "grid", "depth": 2}}
+    dense = {mask: {"head": {"name": "dense"}, "objective": {"name": "segmentation", "mask": mask}} for mask in ("lungs", "lobes")}
+    model = M2NetModule(network, {"lungs": dense["lungs"]}, spec, mirror=True).eval()
+    with torch.no_grad():
+        one, other = model(batch)["lungs"].logits, model(flipped)["lungs"].logits
+    assert not torch.allclose(one, other.flip(3))
+    torch.testing.assert_close(one, other.flip(3)[:, [0, 2, 1]])
+    with pytest.raises(ConfigError, match="lobes or positions"):
+        M2NetModule(network, {"lobes": dense["lobes"]}, spec, mirror=True)
 
 
 def test_averaged_weights_are_the_checkpoint(configure: Callable[..., Path], tmp_path: Path, cohort: Path) -> None:
