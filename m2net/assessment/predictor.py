@@ -132,7 +132,7 @@ class Assessor:
         maps = {}
         for task, objective in self._objectives().items():
             if isinstance(objective, SegmentationObjective):
-                labels = stitch_labels(outputs[task].logits.argmax(1), batch, (shape[0], shape[1], shape[2]))
+                labels = stitch_labels(objective.called(outputs[task].logits), batch, (shape[0], shape[1], shape[2]))
                 maps[objective.target] = to_source_grid(objective.as_codes(labels), prepared)
         return maps
 

@@ -44,8 +44,8 @@ class BurdenReading(Reading):
             ConfigError: a task is missing, or the lungs are merged.
         """
         super().accept(objectives)
-        need_map(objectives, self.reads[0], Column.INFECTION)
-        need_map(objectives, self.reads[1], Column.LUNGS)
+        masks = (Column.INFECTION, Column.LUNGS)
+        self.called = {name: need_map(objectives, name, mask) for name, mask in zip(self.reads, masks, strict=True)}
         if objectives[self.reads[1]].classes != 1 + len(SIDES):
             raise ConfigError(f"the task {self.reads[1]} does not tell right from left", expected="merged: false for the lungs")
         self.tells_kinds = objectives[self.reads[0]].classes > int(InfectionCode.CONSOLIDATION)
@@ -55,7 +55,7 @@ class BurdenReading(Reading):
 
         A lung or zone that was not found has NaN, and so have zones where the instances' heights are not known (pictures of CT slices).
         """
-        infection, lungs = (outputs[name].logits.argmax(1) for name in self.reads)
+        infection, lungs = (self.called[name](outputs[name].logits) for name in self.reads)
         height = _height(batch, infection.shape[1:])
         found = []
         for bag in range(batch.num_bags):

@@ -64,15 +64,14 @@ class DetectionReading(Reading):
             ConfigError: a task is missing, or draws something else.
         """
         super().accept(objectives)
-        need_map(objectives, self.reads[0], Column.INFECTION)
-        if len(self.reads) > 1:
-            need_map(objectives, self.reads[1], Column.LUNGS)
+        masks = (Column.INFECTION, Column.LUNGS)[: len(self.reads)]
+        self.called = {name: need_map(objectives, name, mask) for name, mask in zip(self.reads, masks, strict=True)}
 
     def read(self, outputs: Mapping[str, Output], batch: BagBatch) -> Output:
         """Infected share of the lungs at each probability threshold, NaN without lungs, and the number of pixels called, (B, P + 1)."""
         probability = 1 - outputs[self.reads[0]].logits.float().softmax(1)[:, 0]
-        called = outputs[self.reads[0]].logits.argmax(1) > 0
-        lung = outputs[self.reads[1]].logits.argmax(1) > 0 if len(self.reads) > 1 else torch.ones_like(called)
+        called, *lungs = (self.called[name](outputs[name].logits) > 0 for name in self.reads)
+        lung = lungs[0] if lungs else torch.ones_like(called)
         found = []
         for bag in range(batch.num_bags):
             members = batch.bag_index == bag

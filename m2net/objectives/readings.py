@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ class Reading(Objective):
     reads: tuple[str, ...]
     """Tasks whose outputs are read."""
 
+    called: dict[str, Callable[[Tensor], Tensor]]
+    """By task read, how classes are called from its logits."""
+
     def accept(self, objectives: Mapping[str, Objective]) -> None:
         """Look at the objectives of the tasks read.
 
@@ -42,11 +45,12 @@ class Reading(Objective):
         raise TypeError(f"{type(self).__name__} does not define read()")
 
 
-def need_map(objectives: Mapping[str, Objective], task: str, mask: str) -> None:
-    """Raise ConfigError unless a task draws this mask."""
+def need_map(objectives: Mapping[str, Objective], task: str, mask: str) -> Callable[[Tensor], Tensor]:
+    """How a task calls its classes from logits; ConfigError unless it draws this mask."""
     objective = objectives[task]
     if not isinstance(objective, SegmentationObjective) or objective.target != mask:
         raise ConfigError(f"the task {task} draws no {mask}", expected=f"a segmentation task with mask: {mask}")
+    return objective.called
 
 
 def own_pixels(batch: BagBatch, bag: int, shape: torch.Size) -> Tensor:

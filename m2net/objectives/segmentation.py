@@ -28,6 +28,8 @@ CLASSES: dict[str, list[IntEnum]] = {
 
 _WHOLE = ("hit", "claimed", "present", "pixels")
 _SOME_CLASS = -2  # a pixel of the foreground whose class is not known
+CUTS = tuple(k / 50 for k in range(5, 36))
+"""Probabilities, 0.1 to 0.7, among which the one from which a pixel is called is chosen on validation studies."""
 
 
 class SegmentationObjective(Objective):
@@ -39,7 +41,9 @@ class SegmentationObjective(Objective):
 
     primary = "dice_mean"
 
-    def __init__(self, mask: str = "lobes", dice: float = 1.0, gamma: float = 0.0, merged: bool = False) -> None:
+    def __init__(
+        self, mask: str = "lobes", dice: float = 1.0, gamma: float = 0.0, merged: bool = False, calibrate: str = "none"
+    ) -> None:  # fmt: skip
         """Choose the mask and the loss.
 
         Args:
@@ -47,6 +51,7 @@ class SegmentationObjective(Objective):
             dice: weight of the Dice term.
             gamma: exponent of the focal factor (Lin et al. 2017); 0 is cross-entropy. With Dice that is the hybrid loss of Degerli et al.
             merged: one class for all of the foreground: plain infection, plain lung.
+            calibrate: f1 to call merged foreground from the probability with the highest pooled F1 on validation studies; none for 0.5.
 
         Raises:
             ConfigError: unknown mask or impossible weight.
@@ -58,7 +63,10 @@ class SegmentationObjective(Objective):
             raise ConfigError("merged lobes", expected="merged: false: all lobes together are the lungs", remedy="Use mask: lungs")
         if dice < 0 or gamma < 0:
             raise ConfigError(f"a Dice weight of {dice} and gamma {gamma}", expected="0 or more")
+        if calibrate not in ("none", "f1") or (calibrate == "f1" and not merged):
+            raise ConfigError(f"calibrate is {calibrate!r} with merged: {str(merged).lower()}", expected="none, or f1 with merged: true")
         self.target = self.task = mask
+        self.by_f1 = calibrate == "f1"
         self.merged, self.dice, self.gamma = merged, dice, gamma
         self.names = [mask] if merged else [code.name.lower() for code in CLASSES[mask]]
         self.classes = len(self.names) + 1
@@ -69,6 +77,7 @@ class SegmentationObjective(Objective):
         self.register_buffer("class_of_code", codes, persistent=False)
         self.class_of_code: Tensor
         self.counts = Kept(seen=(torch.float64, 3 * len(self.names)), whole=(torch.float64, len(_WHOLE)))
+        self.cuts = Kept(hit=(torch.float64, len(CUTS)), claimed=(torch.float64, len(CUTS)), present=(torch.float64, 1))
 
     @property
     def answers(self) -> list[str]:
@@ -81,6 +90,11 @@ class SegmentationObjective(Objective):
         if target is None:
             return None
         return torch.where(target == UNLABELLED, target, self.class_of_code[target.clamp(min=0)])
+
+    def called(self, logits: Tensor) -> Tensor:
+        """Classes (N, H, W) of logits (N, K, H, W): the likeliest, or from the probability chosen on validation."""
+        cut = self.calibration.get("cut")
+        return logits.argmax(1) if cut is None else (_foreground_probability(logits) >= cut).long()
 
     def as_codes(self, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Classes as codes of the mask: those of merged lungs or infection say that side or kind is unknown."""
@@ -125,6 +139,29 @@ class SegmentationObjective(Objective):
         for found in self._counts(output, batch):
             if found is not None:
                 self.counts.update(seen=found[0].flatten()[None], whole=found[1][None])
+        truth = self.truth(batch)
+        if self.by_f1 and truth is not None:
+            known = truth != UNLABELLED
+            self._count_at_cuts(_foreground_probability(output.logits)[known], truth[known] > 0, batch)
+
+    def _count_at_cuts(self, probability: Tensor, sick: Tensor, batch: BagBatch) -> None:
+        passed = torch.bucketize(probability, torch.tensor(CUTS, device=probability.device), right=True)  # how many cuts a pixel passes
+
+        def passing(chosen: Tensor) -> Tensor:
+            return torch.bincount(chosen, minlength=len(CUTS) + 1).flip(0).cumsum(0).flip(0)[1:]
+
+        missed = sum(int(self._uncovered(batch, bag).sum()) for bag in range(batch.num_bags))
+        present = (sick.sum() + missed)[None]
+        self.cuts.update(hit=passing(passed[sick])[None], claimed=passing(passed)[None], present=present)
+
+    def calibrate(self) -> None:
+        """Choose the probability from which a pixel is called, where validation studies have any foreground."""
+        if not self.by_f1:
+            return
+        kept = {name: rows.sum(0) for name, rows in self.cuts.rows().items()}
+        if bool(kept["present"] > 0):
+            f1 = 2 * kept["hit"] / (kept["claimed"] + kept["present"])
+            self.calibration = {"cut": CUTS[int(f1.argmax())]}
 
     def _counts(self, output: Output, batch: BagBatch) -> list[tuple[Tensor, Tensor] | None]:
         """Counts a bag, None where it is unlabelled.
@@ -135,7 +172,7 @@ class SegmentationObjective(Objective):
         truths = self.truth(batch)
         if truths is None:
             return [None] * batch.num_bags
-        predicted = output.logits.argmax(1)
+        predicted = self.called(output.logits)
         counted: list[tuple[Tensor, Tensor] | None] = []
         for bag in range(batch.num_bags):
             members = batch.bag_index == bag
@@ -207,6 +244,10 @@ class SegmentationObjective(Objective):
         figures: dict[str, Statistic] = {f"dice_{name}": columns[k] for k, name in enumerate(self.names)}
         figures["dice_mean"] = lambda chosen: nan_mean(torch.tensor([c(chosen) for c in columns]))
         return figures | {name: pooled(name) for name in FOREGROUND}
+
+
+def _foreground_probability(logits: Tensor) -> Tensor:
+    return 1 - logits.float().softmax(1)[:, 0]
 
 
 FOREGROUND: dict[str, Callable[[float, float, float, float], float]] = {

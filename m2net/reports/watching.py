@@ -151,13 +151,13 @@ def panel(module: M2NetModule, batch: BagBatch, outputs: dict[str, Output]) -> t
     """
     middle = module.spec.slices // 2
     grey = ((batch.instances[:, middle].float() + 1) * 127.5).clamp(0, 255).byte().cpu().numpy()
-    said = {task: o.logits.argmax(1).cpu().numpy().astype(np.uint8) for task, o in outputs.items() if o.logits.dim() == 4}
+    dense = {task: o for task, o in module.named_objectives() if isinstance(o, SegmentationObjective)}
+    said = {task: o.called(outputs[task].logits).cpu().numpy().astype(np.uint8) for task, o in dense.items()}
     weight = telling_weights(outputs)
     chosen = _shown(said, weight)
     row = [overlay(grey[chosen], None)]
     for task, labels in said.items():
-        objective = module.objectives[task]
-        assert isinstance(objective, SegmentationObjective)
+        objective = dense[task]
         colours = _COLOURS[objective.target]
         row.append(overlay(grey[chosen], objective.as_codes(labels[chosen]), colours))
         truth = batch.dense.get(objective.target)

@@ -214,6 +214,17 @@ class M2NetModule(pl.LightningModule):
         """Weighted sum of the tasks' losses."""
         return self._losses(self(batch), batch, "train")
 
+    def on_validation_epoch_start(self) -> None:
+        """While fitting, judge as if nothing had been calibrated yet."""
+        if self.fitting:
+            for task, objective in self.named_objectives():
+                objective.calibration = objective.calibration if self.is_kept(task) else {}
+
+    @property
+    def fitting(self) -> bool:
+        """Whether validation is a part of training."""
+        return self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
+
     def validation_step(self, batch: BagBatch, batch_idx: int) -> dict[str, Output]:
         """Loss and metrics of one study; its answers go to the callbacks."""
         outputs = self.answers(batch)
@@ -246,10 +257,8 @@ class M2NetModule(pl.LightningModule):
         results: dict[str, float] = {}
         primary = []
         for task, objective in self.named_objectives():
-            if anew := calibrate and not self.is_kept(task):
-                objective.calibration = {}
             metrics = objective.compute()
-            if anew:
+            if calibrate and not self.is_kept(task):
                 objective.calibrate()
             objective.reset()
             results |= {f"{task}/{name}": value for name, value in metrics.items()}
@@ -266,7 +275,7 @@ class M2NetModule(pl.LightningModule):
         While fitting these are figures without calibration: it would be judged on the studies it is fitted to. Then it is fitted, so that a
         checkpoint holds thresholds for its own weights.
         """
-        self._finish("val", calibrate=self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking)
+        self._finish("val", calibrate=self.fitting)
 
     def on_test_epoch_start(self) -> None:
         """Start a new table."""

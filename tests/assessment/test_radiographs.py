@@ -8,14 +8,18 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
+from m2net.bags.datamodule import BagDataModule
+from m2net.bags.transforms import to_input
 from m2net.cli.main import main
 from m2net.phantoms.files import write_dicom_radiograph
 from m2net.training import load_model, read_checkpoint
@@ -73,6 +77,33 @@ def test_thresholds_travel_with_the_checkpoint(trained: Path, films: Path, tmp_p
     assert metrics["infection/pooled_f1"] == pytest.approx(pooled(rows))
     assert metrics["lungs/dice_mean"] > 0.5
     assert metrics["extent/n"] == len(rows)
+
+
+def test_a_map_is_called_from_the_probability_chosen_on_validation(trained: Path, films: Path, tmp_path: Path) -> None:
+    """Mirrored in training and evaluation, through the command line: pixels of predictions.csv are those above the checkpoint's cut."""
+    config = yaml.safe_load((trained / "config.in.yaml").read_text())
+    objective = {"name": "segmentation", "mask": "infection", "merged": True, "calibrate": "f1"}
+    config["model"] |= {"tasks": {"infection": {"head": {"name": "dense", "subpixel": 4}, "objective": objective}, "lungs": TASKS["lungs"]}}
+    config["model"]["mirror"] = config["data"]["augmentation"]["flip"] = True
+    config["trainer"] |= {"default_root_dir": str(tmp_path), "max_steps": 20}
+    config["trainer"]["callbacks"][0]["init_args"]["dirpath"] = str(tmp_path)
+    (tmp_path / "in.yaml").write_text(yaml.safe_dump(config))
+    assert main(["fit", "--config", str(tmp_path / "in.yaml")]) == 0
+    assert main(["test", "--config", str(tmp_path / "in.yaml"), "--ckpt_path", str(tmp_path / "best.ckpt")]) == 0
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        claimed = {row["study_id"]: int(row["infection_claimed"]) for row in csv.DictReader(file)}
+    model = load_model(tmp_path / "best.ckpt").eval()
+    cut = model.objectives["infection"].calibration["cut"]
+    data = BagDataModule(str(films), config["data"]["store"], INPUT, masks=["infection", "lungs"], instances=1)
+    data.setup("test")
+    for stored in data.test_dataloader():
+        batch = to_input(stored, data.spec)
+        turned = replace(batch, instances=batch.instances.flip(3))
+        with torch.no_grad():
+            logits = (model.network(batch)["infection"].logits + model.network(turned)["infection"].logits.flip(3)) / 2
+        above = (logits.softmax(1)[:, 1] >= cut) & (batch.dense["infection"] >= 0)
+        assert abs(claimed[batch.study_ids[0]] - int(above.sum())) <= 1  # a pixel on the cut
+    assert len(claimed) >= 3
 
 
 def pooled(rows: list[dict[str, str]]) -> float:

@@ -13,6 +13,7 @@ from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives import BurdenReading, DetectionReading, ScoreObjective, SegmentationObjective
 from m2net.objectives.burden import SIDES, ZONES
+from m2net.objectives.segmentation import CUTS
 from tests.objectives.test_objectives import batch
 
 
@@ -83,6 +84,36 @@ def test_pooled_figures_against_scikit_learn(rng: np.random.Generator) -> None:
     assert {k: figures[k](np.arange(5)) for k in expected} == pytest.approx(expected)
 
 
+def test_maps_are_called_from_the_probability_with_the_best_f1_on_validation(rng: np.random.Generator) -> None:
+    """Against a search with scikit-learn; pixels without a label and pixels that no instance covers are as in the figures."""
+    truth = rng.integers(-1, 3, (6, 12, 12))
+    p = np.clip(rng.beta(2, 5, truth.shape) + 0.12 * (truth > 0), 0.001, 0.999)
+    output = Output(torch.from_numpy(np.log(np.stack([1 - p, p], axis=1))))
+    b = masked(torch.from_numpy(truth))
+    b.uncovered["infection"][2, 1] = 40
+    objective = SegmentationObjective("infection", merged=True, calibrate="f1")
+    objective.update(output, b)
+    before = objective.compute()["pooled_f1"]
+    objective.calibrate()
+    known = truth >= 0
+    t, q = np.concatenate([truth[known] > 0, np.ones(40, bool)]), np.concatenate([p[known], np.zeros(40)])
+    scores = [f1_score(t, q >= cut) for cut in CUTS]
+    assert objective.calibration == {"cut": CUTS[int(np.argmax(scores))]}
+    objective.reset()
+    objective.update(output, b)
+    assert objective.compute()["pooled_f1"] == pytest.approx(max(scores)) != pytest.approx(before)
+    detection = DetectionReading()
+    detection.accept({"infection": objective})
+    assert detection.read({"infection": output}, b).logits[:, -1].tolist() == (p >= objective.calibration["cut"]).sum((1, 2)).tolist()
+    objective.reset()
+    objective.calibration = {}
+    objective.update(output, masked(torch.full((6, 12, 12), -1)))
+    objective.calibrate()
+    assert objective.calibration == {}
+    with pytest.raises(ConfigError, match="f1 with merged: true"):
+        SegmentationObjective("infection", calibrate="f1")
+
+
 def test_open_classes_count_in_the_foreground_only() -> None:
     objective = SegmentationObjective("lungs")
     target = torch.tensor([[[3, 3], [0, 0]], [[1, 1], [0, 2]]])
@@ -93,6 +124,7 @@ def test_open_classes_count_in_the_foreground_only() -> None:
 
 
 def read(objective: DetectionReading, p: torch.Tensor, infected: list[float]) -> None:
+    objective.accept({"infection": SegmentationObjective("infection")})
     b = batch(len(p), per_bag=1, size=p.shape[1])
     b.bag_targets["infected"] = torch.tensor(infected)
     logits = torch.stack([torch.log1p(-p), torch.log(p)], dim=1)
