@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from m2net.bags.store import Store
 from m2net.batch import BagBatch
 from m2net.errors import ConfigError
 from m2net.studies import Study
-from m2net.vocabulary import TRUE_SEVERITY_PREFIX, Column, Diagnosis, SeverityScheme
+from m2net.vocabulary import TRUE_SEVERITY_PREFIX, Column, Diagnosis, Modality, SeverityScheme
 
 Key = tuple[int, int]  # index of the study, number of the draw
+_KEPT_BYTES = 2**30  # of training radiographs in memory
 
 
 def severity_target(scheme: str) -> str:
@@ -32,7 +34,10 @@ def score_target(name: str) -> str:
 
 
 class BagDataset(Dataset[BagBatch]):
-    """Prepared studies as bags of one."""
+    """Prepared studies as bags of one.
+
+    A radiograph is cut alike at every draw, so that what training has seen of it stays in memory, up to a gigabyte.
+    """
 
     def __init__(
         self,
@@ -65,6 +70,8 @@ class BagDataset(Dataset[BagBatch]):
         self.schemes, self.scores = tuple(schemes), tuple(scores)
         self.cap = cap
         self.seed = seed
+        self._kept: dict[int, BagBatch] = {}
+        self._room = _KEPT_BYTES if spec.modality == Modality.CXR and cap is not None else 0
 
     def __len__(self) -> int:
         """Number of studies."""
@@ -74,6 +81,23 @@ class BagDataset(Dataset[BagBatch]):
         """Cut the bag of one draw."""
         index, number = key if isinstance(key, tuple) else (key, 0)
         study = self.studies[index]
+        draw = self._key(study, number)
+        if index not in self._kept:
+            batch = self._cut(study, draw)
+            self._keep(index, batch)
+            return batch
+        kept = self._kept[index]
+        dense = {name: target.long() for name, target in kept.dense.items()}
+        return replace(kept, instances=kept.instances.clone(), dense=dense, draws=torch.tensor([draw], dtype=torch.int64))
+
+    def _keep(self, index: int, batch: BagBatch) -> None:
+        """Remember a bag if there is room, its masks as small numbers."""
+        small = replace(batch, instances=batch.instances.clone(), dense={name: target.short() for name, target in batch.dense.items()})
+        size = sum(tensor.nbytes for tensor in (small.instances, *small.dense.values()))
+        if size <= self._room:
+            self._kept[index], self._room = small, self._room - size
+
+    def _cut(self, study: Study, draw: int) -> BagBatch:
         prepared = self.store.open(study)
         if prepared.modality != self.spec.modality:
             raise ConfigError(f"study {study.study_id} is {prepared.modality}", expected=f"{self.spec.modality}, as input.modality says")
@@ -82,7 +106,6 @@ class BagDataset(Dataset[BagBatch]):
                 f"study {study.study_id} has {prepared.intensity} intensity", expected=f"{self.spec.intensity}, as the input says",
                 remedy="HU and relative studies never share a model",
             )  # fmt: skip
-        draw = self._key(study, number)
         cut = cover(prepared, self.spec) if self.cap is None else sample(prepared, self.spec, self.cap, np.random.default_rng(draw))
         batch = cut_bag(prepared, cut, self.spec, study.study_id, draw, self.masks)
         batch.bag_targets = bag_targets(study, self.schemes, self.scores)

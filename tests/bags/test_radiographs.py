@@ -77,6 +77,42 @@ def test_scores_and_refusals_through_a_manifest(tmp_path: Path) -> None:
         read_manifest(tmp_path / "m.csv")
 
 
+def test_training_radiographs_come_from_memory_as_from_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bags draw by draw, though the second draw opens nothing; what does not fit is read again."""
+    rng = np.random.default_rng(1)
+    for name in ("a", "b"):
+        Image.fromarray((rng.random((80, 70)) * 255).astype(np.uint8)).save(tmp_path / f"{name}.png")
+        Image.fromarray((rng.random((80, 70)) < 0.4).astype(np.uint8)).save(tmp_path / f"{name}_infection.png")
+    rows = [f"{n},{n},cxr,{n}.png,{n}_infection.png" for n in ("a", "b")]
+    (tmp_path / "m.csv").write_text("\n".join(["study_id,patient_id,modality,image,infection", *rows]) + "\n")
+    studies = list(read_manifest(tmp_path / "m.csv"))
+    store = Store(tmp_path / "store", 1.0)
+    assert [done.failure for done in store.prepare(studies)] == ["", ""]
+
+    def data(cap: int | None = 1) -> BagDataset:
+        return BagDataset(studies, store, SPEC, ("infection", "lungs"), schemes=[], cap=cap, seed=0)
+
+    monkeypatch.setattr("m2net.bags.dataset._KEPT_BYTES", 64 * 64 * 2 * 3 + 10)  # room for one: a picture and two masks
+    opened: list[str] = []
+    monkeypatch.setattr(Store, "open", lambda self, study, kept=Store.open: opened.append(study.study_id) or kept(self, study))
+    train = data()
+    first, again = [train[(k, 0)] for k in (0, 1)], [train[(k, 7)] for k in (0, 1)]
+    assert opened == ["a", "b", "b"]
+    first[0].instances.zero_()  # nobody can spoil what is kept
+    for k, bag in enumerate(again):
+        fresh = data()[(k, 7)]
+        for name, tensor in vars(fresh).items():
+            if isinstance(tensor, torch.Tensor):
+                assert torch.equal(getattr(bag, name), tensor), name
+        assert bag.dense["infection"].dtype == fresh.dense["infection"].dtype
+        assert all(torch.equal(bag.dense[mask], fresh.dense[mask]) for mask in ("infection", "lungs"))
+        assert int(bag.draws) == int(fresh.draws) != int(first[k].draws)
+    opened.clear()
+    judged = data(cap=None)
+    assert torch.equal(judged[0].instances, judged[0].instances)
+    assert opened == ["a", "a"]
+
+
 @pytest.mark.parametrize("wrong", [{"view": "patches"}, {"intensity": "hu"}, {"slices": 3}, {"lungs_only": True}, {"modality": "mr"}])
 def test_what_radiographs_cannot_be(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
