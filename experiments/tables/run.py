@@ -36,6 +36,7 @@ PAIRS = (
     ("joint_shares", "classification_only", "severity/auc"), ("gated_attention", "classification_only", "severity/auc"),
     ("one_level", "m2unet", "severity/auc"), ("m2unet", "lobes_m2unet", "lobes/dice_mean"),
     ("joint_lobe_aware", "lobes_m2unet", "lobes/dice_mean"), ("lobes_position_aware", "lobes_m2unet", "lobes/dice_mean"),
+    *((f"{row}-{percent}", "classification_only", "severity/auc") for percent in FEWER for row in FEWER_ROWS),
 )  # fmt: skip
 """Does learning together help, and what does each part bring?"""
 
@@ -95,7 +96,8 @@ def differences(runs: Path) -> list[dict[str, object]]:
             objective = SegmentationObjective("lobes") if task == "lobes" else SeverityObjective("binary")
             first, second = (objective.statistics(table)[name] for table in tables)
             found = intervals({"difference": lambda c, a=first, b=second: a(c) - b(c)}, [row["patient_id"] for row in tables[0]])
-            rows.append(_line(f"{one} minus {other}", "100 %", figure, asdict(found["difference"]), len(tables[0])))
+            name, _, percent = one.partition("-")
+            rows.append(_line(f"{name} minus {other}", f"{percent or 100} %", figure, asdict(found["difference"]), len(tables[0])))
     return rows
 
 

@@ -41,6 +41,8 @@ class AppliedModel:
             "input": self.spec.plain(),
             "tasks": sorted(self.module.weights),
         }
+        if cuts := {task: o.calibration["cut"] for task, o in self.module.named_objectives() if "cut" in o.calibration}:
+            self.facts["called_from"] = cuts
 
     def prepare(self, volume: Volume) -> Prepared:
         """A study at the model's pixel size.

@@ -104,6 +104,14 @@ def test_a_map_is_called_from_the_probability_chosen_on_validation(trained: Path
         above = (logits.softmax(1)[:, 1] >= cut) & (batch.dense["infection"] >= 0)
         assert abs(claimed[batch.study_ids[0]] - int(above.sum())) <= 1  # a pixel on the cut
     assert len(claimed) >= 3
+    out = tmp_path / "said"
+    assert (
+        main(["assess", str(films.parent / next(iter(claimed)) / "image.png"), "--model", str(tmp_path / "best.ckpt"), "--out", str(out)])
+        == 0
+    )
+    found = json.loads((out / "assessment.json").read_text())
+    jsonschema.validate(found, SCHEMA)
+    assert found["model"]["called_from"] == {"infection": cut}
 
 
 def pooled(rows: list[dict[str, str]]) -> float:
