@@ -109,7 +109,7 @@ def test_a_map_is_called_from_the_probability_chosen_on_validation(trained: Path
         main(["assess", str(films.parent / next(iter(claimed)) / "image.png"), "--model", str(tmp_path / "best.ckpt"), "--out", str(out)])
         == 0
     )
-    found = json.loads((out / "assessment.json").read_text())
+    found = json.loads((out / "image" / "assessment.json").read_text())
     jsonschema.validate(found, SCHEMA)
     assert found["model"]["called_from"] == {"infection": cut}
 
