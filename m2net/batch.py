@@ -97,10 +97,6 @@ class Output:
     instance_logits: Tensor | None = None
     lobe_logits: Tensor | None = None
 
-    def mirrored(self) -> Output:
-        """The answer about a mirror image, turned back: dense logits are flipped, bag answers know no sides."""
-        return replace(self, logits=self.logits.flip(3)) if self.logits.dim() == 4 else self
-
     def mean_with(self, other: Output) -> Output:
         """Mean of two answers about the same bags, field by field."""
 

@@ -77,11 +77,11 @@ def table(runs: Path) -> list[dict[str, object]]:
     """Figures of every row that is done; with fewer lobe masks, of severity."""
     rows: list[dict[str, object]] = []
     for path in sorted(runs.glob("*/crossval.json")):
-        name, _, percent = path.parent.name.partition("-")
+        name, labelled = parted(path.parent.name)
         found = json.loads(path.read_text(encoding="utf-8"))
-        for figure in FIGURES[: 2 if percent else 3]:
+        for figure in FIGURES[: 3 if labelled == 100 else 2]:
             if figure in found["figures"]:
-                rows.append(_line(name, f"{percent or 100} %", figure, found["figures"][figure], found["patients"]))
+                rows.append(_line(name, labelled, figure, found["figures"][figure], found["patients"]))
     return rows
 
 
@@ -92,18 +92,24 @@ def differences(runs: Path) -> list[dict[str, object]]:
         paths = [runs / name / "predictions.csv" for name in (one, other)]
         if all(path.exists() for path in paths):
             tables = [sorted(read_rows(path), key=lambda row: str(row["study_id"])) for path in paths]
-            task, _, name = figure.partition("/")
+            task, _, statistic = figure.partition("/")
             objective = SegmentationObjective("lobes") if task == "lobes" else SeverityObjective("binary")
-            first, second = (objective.statistics(table)[name] for table in tables)
+            first, second = (objective.statistics(table)[statistic] for table in tables)
             found = intervals({"difference": lambda c, a=first, b=second: a(c) - b(c)}, [row["patient_id"] for row in tables[0]])
-            name, _, percent = one.partition("-")
-            rows.append(_line(f"{name} minus {other}", f"{percent or 100} %", figure, asdict(found["difference"]), len(tables[0])))
+            name, labelled = parted(one)
+            rows.append(_line(f"{name} minus {other}", labelled, figure, asdict(found["difference"]), len(tables[0])))
     return rows
 
 
-def _line(row: str, labelled: str, figure: str, interval: dict[str, float], n: int) -> dict[str, object]:
+def parted(name: str) -> tuple[str, int]:
+    """A row's name and the share of studies with a lobe mask, per cent: ``m2unet-25`` is m2unet with 25."""
+    row, _, percent = name.partition("-")
+    return row, int(percent or 100)
+
+
+def _line(row: str, labelled: int, figure: str, interval: dict[str, float], n: int) -> dict[str, object]:
     value = {k: f"{interval[k]:.4f}" for k in ("value", "low", "high")}
-    return {"row": row, "lobes labelled": labelled, "figure": figure, **value, "n": n}
+    return {"row": row, "lobes labelled": f"{labelled} %", "figure": figure, **value, "n": n}
 
 
 def main() -> None:
@@ -117,10 +123,10 @@ def main() -> None:
     more.append(f"--data.store={runs / 'store'}")
     manifest = cohort(runs / "cohort", patients)
     out = runs / "results.csv" if given.screen else HERE / "results.csv"
-    fewer = {str(percent): with_fewer_lobes(manifest, percent) for percent in FEWER}
+    manifests = {100: manifest, **{percent: with_fewer_lobes(manifest, percent) for percent in FEWER}}
     for row in given.rows:
-        name, _, percent = row.partition("-")
-        crossval(name, fewer.get(percent, manifest), runs / row, more)
+        name, labelled = parted(row)
+        crossval(name, manifests[labelled], runs / row, more)
         write_figures(out, [*table(runs), *differences(runs)], by=("row", "lobes labelled", "figure"))
     for one in read_table(out):
         print(*one.values(), sep="  ")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from m2net.bags.cutting import cut_bag
 from m2net.bags.inputs import InputSpec
@@ -36,7 +36,7 @@ def score_target(name: str) -> str:
 class BagDataset(Dataset[BagBatch]):
     """Prepared studies as bags of one.
 
-    A radiograph is cut alike at every draw, so that what training has seen of it stays in memory, up to a gigabyte.
+    A radiograph is cut alike at every draw, so that training ones stay in memory, up to a gigabyte over all loading processes.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class BagDataset(Dataset[BagBatch]):
         self.cap = cap
         self.seed = seed
         self._kept: dict[int, BagBatch] = {}
-        self._room = _KEPT_BYTES if spec.modality == Modality.CXR and cap is not None else 0
+        self._keeps = spec.modality == Modality.CXR and cap is not None
 
     def __len__(self) -> int:
         """Number of studies."""
@@ -84,18 +84,21 @@ class BagDataset(Dataset[BagBatch]):
         draw = self._key(study, number)
         if index not in self._kept:
             batch = self._cut(study, draw)
-            self._keep(index, batch)
+            if self._keeps:
+                self._keep(index, batch)
             return batch
         kept = self._kept[index]
         dense = {name: target.long() for name, target in kept.dense.items()}
         return replace(kept, instances=kept.instances.clone(), dense=dense, draws=torch.tensor([draw], dtype=torch.int64))
 
     def _keep(self, index: int, batch: BagBatch) -> None:
-        """Remember a bag if there is room, its masks as small numbers."""
+        """Remember a bag, its masks as small numbers, until there is no room for another: radiographs are all of one size here."""
         small = replace(batch, instances=batch.instances.clone(), dense={name: target.short() for name, target in batch.dense.items()})
         size = sum(tensor.nbytes for tensor in (small.instances, *small.dense.values()))
-        if size <= self._room:
-            self._kept[index], self._room = small, self._room - size
+        worker = get_worker_info()
+        self._keeps = (len(self._kept) + 1) * size <= _KEPT_BYTES // (worker.num_workers if worker else 1)
+        if self._keeps:
+            self._kept[index] = small
 
     def _cut(self, study: Study, draw: int) -> BagBatch:
         prepared = self.store.open(study)

@@ -16,6 +16,7 @@ from m2net.errors import ConfigError
 from m2net.objectives.base import Objective, Statistic, number
 from m2net.objectives.kept import Kept
 from m2net.objectives.readings import Reading, need_map, own_pixels
+from m2net.objectives.segmentation import foreground_probability
 from m2net.objectives.severity import auc
 from m2net.vocabulary import Column
 
@@ -69,7 +70,7 @@ class DetectionReading(Reading):
 
     def read(self, outputs: Mapping[str, Output], batch: BagBatch) -> Output:
         """Infected share of the lungs at each probability threshold, NaN without lungs, and the number of pixels called, (B, P + 1)."""
-        probability = 1 - outputs[self.reads[0]].logits.float().softmax(1)[:, 0]
+        probability = foreground_probability(outputs[self.reads[0]].logits)
         called, *lungs = (self.called[name](outputs[name].logits) > 0 for name in self.reads)
         lung = lungs[0] if lungs else torch.ones_like(called)
         found = []

@@ -94,7 +94,7 @@ class SegmentationObjective(Objective):
     def called(self, logits: Tensor) -> Tensor:
         """Classes (N, H, W) of logits (N, K, H, W): the likeliest, or from the probability chosen on validation."""
         cut = self.calibration.get("cut")
-        return logits.argmax(1) if cut is None else (_foreground_probability(logits) >= cut).long()
+        return logits.argmax(1) if cut is None else (foreground_probability(logits) >= cut).long()
 
     def as_codes(self, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Classes as codes of the mask: those of merged lungs or infection say that side or kind is unknown."""
@@ -105,10 +105,10 @@ class SegmentationObjective(Objective):
 
     def turned_back(self, output: Output) -> Output:
         """Dense logits flipped; the right lung of a mirror image is the left one."""
-        back = super().turned_back(output)
-        if self.target != Column.LUNGS or self.merged:
-            return back
-        return replace(back, logits=back.logits[:, [0, int(LungCode.LEFT), int(LungCode.RIGHT)]])
+        logits = output.logits.flip(3)
+        if self.target == Column.LUNGS and not self.merged:
+            logits = logits[:, [0, int(LungCode.LEFT), int(LungCode.RIGHT)]]
+        return replace(output, logits=logits)
 
     def labels(self, batch: BagBatch) -> int:
         """Bags with at least one labelled pixel."""
@@ -139,10 +139,9 @@ class SegmentationObjective(Objective):
         for found in self._counts(output, batch):
             if found is not None:
                 self.counts.update(seen=found[0].flatten()[None], whole=found[1][None])
-        truth = self.truth(batch)
-        if self.by_f1 and truth is not None:
+        if self.by_f1 and (truth := self.truth(batch)) is not None:
             known = truth != UNLABELLED
-            self._count_at_cuts(_foreground_probability(output.logits)[known], truth[known] > 0, batch)
+            self._count_at_cuts(foreground_probability(output.logits)[known], truth[known] > 0, batch)
 
     def _count_at_cuts(self, probability: Tensor, sick: Tensor, batch: BagBatch) -> None:
         passed = torch.bucketize(probability, torch.tensor(CUTS, device=probability.device), right=True)  # how many cuts a pixel passes
@@ -246,7 +245,8 @@ class SegmentationObjective(Objective):
         return figures | {name: pooled(name) for name in FOREGROUND}
 
 
-def _foreground_probability(logits: Tensor) -> Tensor:
+def foreground_probability(logits: Tensor) -> Tensor:
+    """Probability (N, H, W) of any class but the background, from logits (N, K, H, W)."""
     return 1 - logits.float().softmax(1)[:, 0]
 
 

@@ -73,7 +73,7 @@ class M2NetModule(pl.LightningModule):
             start_from: checkpoint whose weights a fit starts from; what was taken over is said and kept with the model.
             start_parts: what is taken over: encoder (the default), decoder, heads.
             encoder_weights: published weights of an smp encoder to start a fit from: a local file, or a name (which downloads them).
-            mirror: average answers over the study and its mirror image when evaluating; refused where sides matter. The
+            mirror: average answers over the study and its mirror image when evaluating; refused with lobes or positions. The
                 checkpoint's own choice holds unless one is given.
             weighting: how the tasks' losses become one: fixed (the tasks' weights), uncertainty or gradient_norm, both on top of them.
             tuning: how gently weights taken over are moved; see Tuning.
@@ -218,7 +218,8 @@ class M2NetModule(pl.LightningModule):
         """While fitting, judge as if nothing had been calibrated yet."""
         if self.fitting:
             for task, objective in self.named_objectives():
-                objective.calibration = objective.calibration if self.is_kept(task) else {}
+                if not self.is_kept(task):
+                    objective.calibration = {}
 
     @property
     def fitting(self) -> bool:
