@@ -6,6 +6,9 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test test-all install
 
+# Two workers on two cores: a second thread of torch in each would only wait for the other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 install: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -24,7 +27,7 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile
+	$(PYTEST) -m "not slow and not gpu"
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
