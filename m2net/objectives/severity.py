@@ -181,13 +181,18 @@ class SeverityObjective(Objective):
         above = torch.tensor([[number(row.get(f"{self.task}_ge{k}")) for k in cuts] for row in rows], dtype=torch.float64)
         true = torch.tensor([[number(row.get(f"true_{self.task}_ge{k}")) for k in cuts] for row in rows], dtype=torch.float64)
 
-        def figure(name: str) -> Statistic:
-            def of(chosen: NDArray[np.int64]) -> float:
+        kept: dict[bytes, dict[str, float]] = {}  # each figure is asked of the same draws of patients
+
+        def all_of(chosen: NDArray[np.int64]) -> dict[str, float]:
+            draw = chosen.tobytes()
+            if draw not in kept:
                 index = torch.from_numpy(chosen)
                 index = index[~grade[index].isnan()]
-                return figures_of(above[index], grade[index].long(), true[index]).get(name, float("nan"))
+                kept[draw] = figures_of(above[index], grade[index].long(), true[index])
+            return kept[draw]
 
-            return of
+        def figure(name: str) -> Statistic:
+            return lambda chosen: all_of(chosen).get(name, float("nan"))
 
         def trusted(measure: Callable[[NDArray[np.float64], NDArray[np.int64]], float]) -> Statistic:
             def of(chosen: NDArray[np.int64]) -> float:
