@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test test-all install
 
-# Two workers on two cores: a second thread of torch in each would only wait for the other.
+# Two workers with one thread each, for two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 install: $(READY)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
-from m2net.objectives.base import Objective, Statistic, number
+from m2net.objectives.base import Objective, Statistic, number, together
 from m2net.objectives.kept import Kept
 from m2net.objectives.readings import Reading, need_map, own_pixels
 from m2net.objectives.segmentation import foreground_probability
@@ -142,10 +142,7 @@ class DetectionReading(Reading):
         names = [f"{self.task}{column}" for column in _COLUMNS]
         table = np.array([[number(row.get(name)) for name in names] for row in rows], dtype=np.float64).reshape(-1, len(names))
 
-        def figure(name: str) -> Statistic:
-            return lambda chosen: detection_figures(table[chosen])[name]
-
-        return {name: figure(name) for name in detection_figures(table)}
+        return together(lambda chosen: detection_figures(table[chosen]), detection_figures(table))
 
 
 def detection_figures(table: NDArray[np.float64]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
-from m2net.objectives.base import Judged, Objective, Statistic, nan_mean, nothing, number
+from m2net.objectives.base import Judged, Objective, Statistic, nan_mean, nothing, number, together
 from m2net.objectives.kept import Kept
 from m2net.objectives.severity import auc
 from m2net.vocabulary import Column, Diagnosis
@@ -201,18 +201,6 @@ def group_metrics(probability: Tensor, possible: Tensor, names: Sequence[str]) -
 
 def group_statistics(probability: Tensor, possible: Tensor, names: Sequence[str]) -> dict[str, Statistic]:
     """The headline figures of ``group_metrics`` as functions of row indices, for intervals."""
-    memory: dict[bytes, dict[str, float]] = {}
-
-    def figure(name: str) -> Statistic:
-        def of(chosen: NDArray[np.int64]) -> float:
-            key = chosen.tobytes()
-            if key not in memory:  # the same resamples are asked for every figure
-                index = torch.from_numpy(chosen)
-                memory[key] = group_metrics(probability[index], possible[index], names)
-            return memory[key][name]
-
-        return of
-
     wanted = ["accuracy", "precision", "recall", "f1", "auc"]
     wanted += [f"{what}_{name}" for what in ("auc", "sensitivity", "specificity") for name in names]
-    return {name: figure(name) for name in wanted}
+    return together(lambda chosen: group_metrics(probability[chosen], possible[chosen], names), wanted)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
-from m2net.objectives.base import Objective, Statistic, nothing, number
+from m2net.objectives.base import Objective, Statistic, nothing, number, together
 from m2net.objectives.kept import Kept
 from m2net.studies.scores import SCORE_LIMITS
 
@@ -103,7 +103,4 @@ def score_statistics(rows: list[dict[str, Any]], said: str, truth: str) -> dict[
     """Spearman's rho and the mean absolute error of two columns of rows."""
     table = np.array([[number(row.get(said)), number(row.get(truth))] for row in rows], dtype=np.float64).reshape(-1, 2)
 
-    def figure(name: str) -> Statistic:
-        return lambda chosen: score_figures(table[chosen, 0], table[chosen, 1])[name]
-
-    return {name: figure(name) for name in ("spearman", "mae")}
+    return together(lambda chosen: score_figures(table[chosen, 0], table[chosen, 1]), ("spearman", "mae"))

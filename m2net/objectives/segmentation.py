@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
-from m2net.objectives.base import Objective, Statistic, nan_mean, nothing, number, ratio
+from m2net.objectives.base import Objective, Statistic, nan_mean, nothing, number, ratio, together
 from m2net.objectives.kept import Kept
 from m2net.vocabulary import UNLABELLED, Column, InfectionCode, Lobe, LungCode
 
@@ -236,13 +236,10 @@ class SegmentationObjective(Objective):
         def column(k: int) -> Statistic:
             return lambda chosen: nan_mean(torch.from_numpy(table[chosen, k]))
 
-        def pooled(name: str) -> Statistic:
-            return lambda chosen: foreground(whole[chosen])[name]
-
         columns = [column(k) for k in range(len(names))]
         figures: dict[str, Statistic] = {f"dice_{name}": columns[k] for k, name in enumerate(self.names)}
         figures["dice_mean"] = lambda chosen: nan_mean(torch.tensor([c(chosen) for c in columns]))
-        return figures | {name: pooled(name) for name in FOREGROUND}
+        return figures | together(lambda chosen: foreground(whole[chosen]), FOREGROUND)
 
 
 def foreground_probability(logits: Tensor) -> Tensor:

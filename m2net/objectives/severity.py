@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
-from m2net.objectives.base import Judged, Objective, Statistic, nan_mean, nothing, number, ratio
+from m2net.objectives.base import Judged, Objective, Statistic, nan_mean, nothing, number, ratio, together
 from m2net.objectives.calibration import FITS, at_or_above, calibrated, of_grades
 from m2net.objectives.kept import Kept
 from m2net.objectives.reliability import brier, calibration_band, conformal_set, conformal_threshold, cut_error, selective_risk
@@ -181,18 +181,10 @@ class SeverityObjective(Objective):
         above = torch.tensor([[number(row.get(f"{self.task}_ge{k}")) for k in cuts] for row in rows], dtype=torch.float64)
         true = torch.tensor([[number(row.get(f"true_{self.task}_ge{k}")) for k in cuts] for row in rows], dtype=torch.float64)
 
-        kept: dict[bytes, dict[str, float]] = {}  # each figure is asked of the same draws of patients
-
-        def all_of(chosen: NDArray[np.int64]) -> dict[str, float]:
-            draw = chosen.tobytes()
-            if draw not in kept:
-                index = torch.from_numpy(chosen)
-                index = index[~grade[index].isnan()]
-                kept[draw] = figures_of(above[index], grade[index].long(), true[index])
-            return kept[draw]
-
-        def figure(name: str) -> Statistic:
-            return lambda chosen: all_of(chosen).get(name, float("nan"))
+        def of_known(chosen: NDArray[np.int64]) -> dict[str, float]:
+            index = torch.from_numpy(chosen)
+            index = index[~grade[index].isnan()]
+            return figures_of(above[index], grade[index].long(), true[index])
 
         def trusted(measure: Callable[[NDArray[np.float64], NDArray[np.int64]], float]) -> Statistic:
             def of(chosen: NDArray[np.int64]) -> float:
@@ -203,7 +195,7 @@ class SeverityObjective(Objective):
 
         names = ["auc", "accuracy", "sensitivity", "specificity", "f1"]
         known = len(rows) > 0 and not bool(true.isnan().any())
-        figures = {name: figure(name) for name in names + (["auc_best", "auc_share"] if known else [])}
+        figures = together(of_known, names + (["auc_best", "auc_share"] if known else []))
         figures |= {"ece": trusted(cut_error), "brier": trusted(brier)}
         return figures | self._set_statistics(rows, grade.numpy())
 

@@ -12,6 +12,7 @@ from m2net.bags.dataset import bag_targets
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives import SegmentationObjective, SeverityObjective, patient_bootstrap
+from m2net.objectives.base import together
 from m2net.objectives.segmentation import soft_dice
 from m2net.studies import Study
 from m2net.vocabulary import Lobe, Modality
@@ -212,3 +213,18 @@ def test_bootstrap_draws_patients_not_studies(rng: np.random.Generator) -> None:
     assert high - low == pytest.approx(expected, rel=0.12)
     as_if_independent = patient_bootstrap(lambda chosen: float(values[chosen].mean()), [str(i) for i in range(300)], draws=500)
     assert high - low > 2.5 * (as_if_independent[1] - as_if_independent[0])
+
+
+def test_figures_of_the_same_rows_are_worked_out_once() -> None:
+    values, asked = np.arange(6.0), []
+
+    def figures(chosen: np.ndarray) -> dict[str, float]:
+        asked.append(chosen.tolist())
+        return {"mean": float(values[chosen].mean()), "highest": float(values[chosen].max())}
+
+    statistics = together(figures, ["mean", "highest", "absent"])
+    assert statistics["mean"](np.array([1, 3, 3])) == pytest.approx(7 / 3)
+    assert statistics["highest"](np.array([1, 3, 3])) == 3
+    assert np.isnan(statistics["absent"](np.array([1, 3, 3])))
+    assert statistics["highest"](np.array([3, 1, 5])) == 5
+    assert asked == [[1, 3, 3], [3, 1, 5]]
