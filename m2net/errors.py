@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 
 class M2NetError(Exception):
     """Base of all errors that a user can cause and mend; the command line prints it as one line and exits with 2."""
@@ -55,5 +58,5 @@ class CheckpointError(M2NetError):
     """A checkpoint is missing, of another program or of another model."""
 
 
-BROKE = (ValueError, RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError)
+BROKE = (ValueError, RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError, EOFError, zlib.error, struct.error)
 """What a reader may raise on a file that nobody foresaw: one study's fault, which must not end the work on the others."""

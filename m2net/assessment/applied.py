@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,14 @@ from m2net.bags import InputSpec, Prepared, cover, cut_bag, prepare_volume, to_i
 from m2net.batch import BagBatch
 from m2net.errors import ConfigError
 from m2net.studies import Volume
+from m2net.studies.quality import Verdict, judge_read
 from m2net.training import M2NetModule, file_hash, load_model
 from m2net.vocabulary import PAINTED, Intensity
+
+
+def judged(prepared: Prepared) -> list[str]:
+    """What ``m2net verify`` would find in a prepared study, one text each."""
+    return [f"{f.reason[0].upper()}{f.reason[1:]}. {f.remedy}." for f in prepared.verdict.findings]
 
 
 class AppliedModel:
@@ -45,7 +52,7 @@ class AppliedModel:
             self.facts["called_from"] = cuts
 
     def prepare(self, volume: Volume) -> Prepared:
-        """A study at the model's pixel size.
+        """A study at the model's pixel size, judged as ``m2net verify`` does.
 
         Raises:
             StudyError: no lung found.
@@ -54,7 +61,9 @@ class AppliedModel:
         if volume.modality != self.spec.modality:
             raise ConfigError(f"the study is {volume.modality}", expected=f"{self.spec.modality}, as the model was trained on")
         self._refuse_other(volume.intensity)
-        return prepare_volume(volume, {}, self.spec.spacing_mm)
+        verdict = Verdict("")
+        judge_read(replace(volume, remarks=()), {}, verdict)  # the notes hold the remarks already
+        return replace(prepare_volume(volume, {}, self.spec.spacing_mm), verdict=verdict)
 
     def bag(self, prepared: Prepared) -> tuple[BagBatch, BagBatch]:
         """A prepared study, fully covered: as stored, and as the network reads it, on the device.

@@ -40,7 +40,7 @@ def trivial_facts(study: Study, prepared: Prepared, columns: tuple[str, ...] = (
         "acquisition": {k: _fact(v) for k, v in acquisition.items()},
         "site": {"site": study.site},
     }  # fmt: skip
-    facts |= {name: {name: _fact(study.extra.get(name, ""))} for name in columns}
+    facts |= {f"column {name}": {name: _fact(study.extra.get(name, ""))} for name in columns}
     return facts
 
 

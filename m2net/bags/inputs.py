@@ -50,14 +50,14 @@ class InputSpec:
     Attributes:
         modality: ct or cxr; a radiograph is a bag of one instance, the whole picture, so its view is slices and its intensity relative.
         intensity: hu or relative; the two never share a normalisation.
-        spacing_mm: in-plane pixel size of the prepared store, mm; ignored (0) for pictures, which keep their pixels.
+        spacing_mm: in-plane pixel size of the prepared store, mm; pictures keep their pixels, but are looked for in the store of that size.
         patch: height and width of an instance in pixels.
         slices: neighbouring slices seen as channels, odd; 1 is plain 2-D.
         slice_gap_mm: wanted distance between these slices, mm; the nearest whole number of slices, at least one, is taken.
         positions: whether coordinates (x, y, z) and their validity flags are channels.
         position_scale: factor on the coordinate channels; far below 1, since coordinates as strong as the picture slow the
             learning of the lobes (measured: experiments/demo/README.md).
-        window: lowest and highest HU that the network tells apart; [0, 32767] for relative intensity.
+        window: lowest and highest HU that the network tells apart; of relative intensity all, [0, 32767], unless given.
         view: patches, or slices: the square around the study's lungs in each slice, resized to ``patch``.
         lungs_only: whether everything outside the lungs is made air.
         lungs_from: found (by m2net, in every study), or manifest: the mask of its ``lungs`` column, a model's for instance, which then
@@ -88,6 +88,8 @@ class InputSpec:
         """
         values = dict(values or {})
         check_plain(InputSpec, values, "input")
+        if values.get("intensity") == Intensity.RELATIVE:
+            values.setdefault("window", (0.0, 32767.0))
         if "window" in values:
             values["window"] = _window(values["window"])
         spec = InputSpec(**values)

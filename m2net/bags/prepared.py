@@ -37,7 +37,7 @@ class Prepared:
         body_box: box of the body over the lungs' slices, store voxels.
         intensity: meaning of the values.
         notes: what the reader and the finder remarked.
-        verdict: what ``m2net verify`` says of the study, for a study of a manifest.
+        verdict: what ``m2net verify`` says of the study.
         modality: CT or radiograph.
     """
 

@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from m2net.bags.prepared import STORE_VERSION, Prepared, load, load_verdict, prepare_study, save
-from m2net.errors import BROKE, ConfigError, M2NetError, StoreError
+from m2net.errors import BROKE, ConfigError, M2NetError, StoreError, StudyError
 from m2net.machine import be_one_of_many
 from m2net.studies import Study
 from m2net.studies.fingerprint import content_hash, fingerprint
@@ -81,7 +81,11 @@ class Store:
         return self.root / hashlib.sha256(f"{content}/{settings}".encode()).hexdigest()[:24]
 
     def prepare(self, studies: Iterable[Study], workers: int = 1) -> Iterator[Progress]:
-        """Prepare what is missing; failures are yielded, not raised, so that one bad study costs nothing else."""
+        """Prepare what is missing; failures are yielded, not raised, so that one bad study costs nothing else.
+
+        Raises:
+            StoreError: a process died, as for want of memory; what was prepared by then stays.
+        """
         todo = self.missing(studies)
         if not todo:
             return
@@ -96,6 +100,11 @@ class Store:
                         yield Progress(study.study_id)
                     except M2NetError as error:
                         yield Progress(study.study_id, str(error))
+                    except BrokenExecutor as error:
+                        raise StoreError(
+                            f"a process that prepared studies died before {study.study_id} was done",
+                            expected="enough memory for every process", remedy=f"Run again with fewer --workers than {workers}",
+                        ) from error  # fmt: skip
                     except BROKE as error:
                         yield Progress(study.study_id, f"{study.image} broke the reader ({type(error).__name__}: {error})")
         finally:
@@ -130,11 +139,16 @@ class Store:
     def hash(self, studies: Iterable[Study]) -> str:
         """One hash over the content of all these studies and the settings, for logs."""
         parts = sorted(self._index.get(self._signature(s), "") for s in studies)
-        return hashlib.sha256("/".join([*parts, str(self.spacing_mm)]).encode()).hexdigest()[:16]
+        return hashlib.sha256("/".join([*parts, str(self.spacing_mm), str(self.repair)]).encode()).hexdigest()[:16]
 
 
 def _prepare_one(store: Store, study: Study) -> str:
-    content = content_hash(study)
+    try:
+        content = content_hash(study)
+    except OSError as error:
+        raise StudyError(
+            f"study {study.study_id}: {error.filename} cannot be read ({error.strerror})", expected="a readable file"
+        ) from error
     folder = store._folder(content)
     if not (folder / "study.json").exists():
         save(prepare_study(study, store.spacing_mm, repair=store.repair), folder)

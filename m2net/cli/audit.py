@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from m2net.cli.options import add_store, parser, progress
 from m2net.errors import ConfigError
+from m2net.vocabulary import Column
 
 if TYPE_CHECKING:
     from m2net.bags.store import Store
@@ -39,9 +40,12 @@ def run(argv: list[str]) -> int:
     if given.out and (given.out.is_dir() or not given.out.absolute().parent.is_dir()):
         raise ConfigError(f"--out {given.out} is a folder, or lies in none", expected="a file to write, as audit.json")
     manifest = read_manifest(given.manifest)
-    strange = set(given.columns) - set(manifest.columns)
-    if strange:
-        raise ConfigError(f"--columns {', '.join(sorted(strange))} are not in the manifest", expected=f"some of {manifest.columns}")
+    further = sorted(set(manifest.columns) - set(Column))
+    if strange := sorted(set(given.columns) - set(further)):
+        raise ConfigError(
+            f"--columns {', '.join(strange)} are not in the manifest, or m2net's own", expected=f"some of {', '.join(further) or 'none'}",
+            remedy="The site is looked at in any case",
+        )  # fmt: skip
     rows = None
     if given.predictions:
         rows = read_rows(given.predictions)
@@ -63,6 +67,8 @@ def judge(
     if rows is not None:
         held = {row["study_id"]: row for row in rows}
         studies = [s for s in studies if s.study_id in held]
+        if not studies:
+            raise ConfigError("the predictions hold no study of this manifest", expected="predictions of the same studies")
     schemes = {s.severity_scheme for s in studies if s.severity is not None} if label == "severity" else set()
     if len(schemes) > 1:
         raise ConfigError(f"severity is given in {', '.join(sorted(map(str, schemes)))}", expected="one scheme", remedy="Audit them apart")

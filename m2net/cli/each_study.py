@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2net.cli.options import Parser, progress
-from m2net.errors import M2NetError
+from m2net.errors import BROKE, M2NetError
 from m2net.vocabulary import Modality
 
 if TYPE_CHECKING:
@@ -62,7 +62,10 @@ def each_study(given: argparse.Namespace, doing: str, model: AppliedModel, one: 
     for study, name in progress(list(zip(given.studies, names, strict=True)), doing, len(names)):
         try:
             print(one(read_image(study, reading, modality), given.out / name, name))
-        except M2NetError as error:
+        except (M2NetError, OSError) as error:
             failed += 1
             print(f"m2net: {error}", file=sys.stderr)
+        except BROKE as error:  # a bug, or a lack of memory, must not cost the other studies
+            failed += 1
+            print(f"m2net: {study} broke the model or the reader ({type(error).__name__}: {error})", file=sys.stderr)
     return 2 if failed else 0

@@ -15,10 +15,10 @@ def run(argv: list[str]) -> int:
     options = parser(argv[0], "Write the manifest of a public data set's own folder layout.")
     options.add_argument("name", help=f"data set: {', '.join(RECIPES)}")
     options.add_argument("raw", type=Path, help="its folder, as downloaded and unpacked")
-    options.add_argument("--out", type=Path, help="manifest to write; default RAW/manifest.csv")
+    options.add_argument("--out", type=Path, help="manifest to write; default RAW/manifest.csv, or beside RAW where that is a file")
     given = options.parse_args(argv[1:])
     if given.name not in RECIPES:
         raise ConfigError(f"the data set {given.name!r} is unknown", expected=f"one of {', '.join(RECIPES)}")
-    out = given.out or given.raw / "manifest.csv"
+    out = given.out or (given.raw.parent if given.raw.is_file() else given.raw) / "manifest.csv"
     print(f"{out}: {RECIPES[given.name](given.raw, out)} studies")
     return 0

@@ -48,12 +48,12 @@ def run(argv: list[str]) -> int:
         verdict = Verdict(fault.study_id)
         verdict.add(Status.REJECT, fault.check, fault.message, "Mend the row")
         verdicts.append(verdict)
-    _show(verdicts)
     if given.json:
         given.json.write_text(json.dumps([v.plain() for v in verdicts], indent=1) + "\n", encoding="utf-8")
     if given.clean:
         bad = {s.row for s, v in zip(manifest, verdicts, strict=False) if v.status is Status.REJECT} | {fault.row for fault in faults}
         write_clean(given.manifest, given.clean, bad)
+    _show(verdicts)
     return 1 if any(v.status is Status.REJECT for v in verdicts) else 0
 
 
@@ -64,6 +64,7 @@ def _named(pairs: Iterable[tuple[Study, Verdict]]) -> Iterator[tuple[str, Verdic
 
 def _show(verdicts: list[Verdict]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("study", "verdict", "check", "what was found", "what to do")
@@ -71,7 +72,8 @@ def _show(verdicts: list[Verdict]) -> None:
     for verdict in verdicts:
         for finding in verdict.findings:
             colour = colours[finding.status]
-            table.add_row(verdict.study_id, f"[{colour}]{finding.status}[/{colour}]", finding.check, finding.reason, finding.remedy)
+            told = (escape(text) for text in (finding.check, finding.reason, finding.remedy))  # brackets in paths are no markup
+            table.add_row(escape(verdict.study_id), f"[{colour}]{finding.status}[/{colour}]", *told)
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
     if table.row_count:
         console.print(table)

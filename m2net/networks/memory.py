@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -19,23 +18,26 @@ def run(module: nn.Module, *inputs: Any, saving: bool) -> Any:
     """
     if not (saving and torch.is_grad_enabled()):
         return module(*inputs)
-    again = _frozen_statistics(module)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), again
+        return nullcontext(), _Again(module)
 
     return checkpoint(module, *inputs, use_reentrant=False, context_fn=contexts)
 
 
-@contextmanager
-def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    kept = [(m.momentum, m.num_batches_tracked) for m in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-        norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
-    try:
-        yield
-    finally:
-        for norm, (momentum, tracked) in zip(norms, kept, strict=True):
+class _Again(AbstractContextManager[None]):
+    """Batch norm that computes as before and leaves its running statistics; entered once for every backward pass."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self.kept: list[tuple[float | None, torch.Tensor | None]] = []
+
+    def __enter__(self) -> None:
+        self.kept = [(m.momentum, m.num_batches_tracked) for m in self.norms]
+        for norm in self.norms:
+            norm.momentum = 0.0
+            norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+
+    def __exit__(self, *raised: object) -> None:
+        for norm, (momentum, tracked) in zip(self.norms, self.kept, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, tracked

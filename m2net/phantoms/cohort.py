@@ -16,7 +16,7 @@ from PIL import Image
 
 from m2net.errors import ConfigError
 from m2net.machine import be_one_of_many
-from m2net.phantoms.disease import check_mix
+from m2net.phantoms.disease import checked_mix
 from m2net.phantoms.files import new_manifest, write_dicom_radiograph, write_dicom_series, write_nifti
 from m2net.phantoms.outcome import GRADERS
 from m2net.phantoms.patient import PHANTOM_VERSION, Phantom, make_phantom
@@ -76,7 +76,7 @@ class CohortPlan:
             raise ConfigError(f"the graders {self.graders!r} are unknown", expected=f"one of {', '.join(GRADERS)}")
         if self.grades not in GRADERS[self.graders]:
             raise ConfigError(f"{self.grades} severity grades", expected=f"one of {', '.join(map(str, GRADERS[self.graders]))}")
-        check_mix(self.mix)
+        checked_mix(self.mix)
         if self.file_format not in FORMATS:
             raise ConfigError(f"the format {self.file_format!r} is unknown", expected=f"one of {', '.join(FORMATS)}")
         graded = self.grades != 2 or self.graders != "extent"
@@ -136,7 +136,7 @@ def best_auc(rows: list[dict[str, str]]) -> float:
 def _write_patient(plan: CohortPlan, index: int, out: Path) -> list[dict[str, str]]:
     seed = (int(plan.version), zlib.crc32(plan.site.encode()), plan.seed, index)
     drawing = np.random.default_rng([*seed, 1])
-    diagnosis = list(Diagnosis)[int(drawing.integers(3) if plan.mix is None else drawing.choice(3, p=plan.mix))]
+    diagnosis = list(Diagnosis)[int(drawing.integers(3) if plan.mix is None else drawing.choice(3, p=checked_mix(plan.mix)))]
     name = f"{plan.site}-{plan.seed}-{index:04d}"
     temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
     rows = (_radiograph if plan.modality == Modality.CXR else _slices)(plan, seed, diagnosis, temporary, name)

@@ -19,14 +19,15 @@ _COLLAPSE = {Diagnosis.NON_PNEUMONIA: 0.22, Diagnosis.COVID19: 0.06, Diagnosis.C
 """How often a patient has oedema or a collapsed lung base: health is not the only alternative to pneumonia."""
 
 
-def check_mix(mix: tuple[float, ...] | None) -> None:
-    """Chances of the diagnoses, in their order; None is equal chances.
+def checked_mix(mix: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """Chances of the diagnoses, in their order, that sum to 1 to the last digit; None is equal chances.
 
     Raises:
         ConfigError: not as many as diagnoses, or no chances.
     """
     if mix is not None and (len(mix) != len(Diagnosis) or min(mix) < 0 or abs(sum(mix) - 1) > 1e-6):
         raise ConfigError(f"a case mix of {mix}", expected=f"chances of {', '.join(Diagnosis)} that sum to 1")
+    return None if mix is None else tuple(chance / sum(mix) for chance in mix)
 
 
 @dataclass

@@ -16,7 +16,7 @@ import numpy as np
 from m2net.errors import ConfigError, StudyError
 from m2net.machine import be_one_of_many
 from m2net.phantoms.backgrounds import backgrounds
-from m2net.phantoms.disease import check_mix
+from m2net.phantoms.disease import checked_mix
 from m2net.phantoms.files import new_manifest
 from m2net.phantoms.painting import PAINTING_VERSION, paint, shows_infection
 from m2net.phantoms.pictures import draw_window, write_picture
@@ -51,7 +51,7 @@ class PaintingPlan:
                 f"{self.slices} slices painted {self.times} times at {self.matrix} pixels with seed {self.seed}",
                 expected="at least 1 of each, 64 to 1024 pixels and a seed from 0",
             )
-        check_mix(self.mix)
+        checked_mix(self.mix)
 
 
 def paintable(manifest: Manifest) -> list[Study]:
@@ -119,7 +119,7 @@ def _painted_rows(study: Study, folder: str, plan: PaintingPlan, temporary: Path
     for z, background, lobes_known in backgrounds(study, plan.slices, plan.matrix, rng):
         for k in range(plan.times):
             name = f"{z + 1:03d}_{k + 1:02d}"
-            diagnosis = list(Diagnosis)[int(rng.choice(len(Diagnosis), p=plan.mix))]
+            diagnosis = list(Diagnosis)[int(rng.choice(len(Diagnosis), p=checked_mix(plan.mix)))]
             hu, infection = paint(background, diagnosis, rng)
             lungs = np.where(background.lobes == 0, 0, np.where(background.lobes <= 2, 2, 1)).astype(np.uint8)
             masks = {Column.LUNGS: lungs, Column.INFECTION: infection, **({Column.LOBES: background.lobes} if lobes_known else {})}

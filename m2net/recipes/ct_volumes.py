@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2net.errors import StudyError
-from m2net.recipes.table import Row, files_below, find_folder, read_table, recoded, row, write
+from m2net.recipes.table import Row, files_below, find_folder, made_masks, read_table, recoded, row, write
 from m2net.vocabulary import Diagnosis, InfectionCode, Lobe, Modality
 
 
@@ -65,11 +65,7 @@ def covid19_ct_seg(raw: Path, manifest: Path) -> int:
             name = _plain(path)
             case = "_".join(name.split("_")[:2])
             drawn = _named(infection, name)
-            mask = (
-                recoded(drawn, manifest.parent / "m2net_masks" / f"{name}_infection.nii.gz", {1: InfectionCode.KIND_UNKNOWN})
-                if drawn
-                else None
-            )
+            mask = recoded(drawn, made_masks(manifest) / f"{name}_infection.nii.gz", {1: InfectionCode.KIND_UNKNOWN}) if drawn else None
             yield row(
                 manifest, name, case, Modality.CT, path, lungs=_named(lungs, name), lungs_scheme="covid19_ct_seg" if lungs else None,
                 infection=mask, diagnosis=Diagnosis.COVID19, infected=1, site=name.split("_")[0],
@@ -155,7 +151,7 @@ def luna16_lobes(raw: Path, manifest: Path) -> int:
         for mask in files_below(raw, ("_lobesegmentation.nrrd",)):
             uid = mask.name[: -len("_LobeSegmentation.nrrd")]
             if uid in images:
-                lobes = recoded(mask, manifest.parent / "m2net_masks" / f"{uid}_lobes.nii.gz", both)
+                lobes = recoded(mask, made_masks(manifest) / f"{uid}_lobes.nii.gz", both)
                 yield row(manifest, uid, uid, Modality.CT, images[uid], lobes=lobes, site="luna16")
 
     return write(manifest, rows(), raw, "UID_LobeSegmentation.nrrd with its UID.mhd")

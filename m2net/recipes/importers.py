@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from m2net.errors import StudyError
-from m2net.recipes.table import Row, files_below, recoded, row, write
+from m2net.recipes.table import Row, files_below, made_masks, recoded, row, write
 from m2net.studies import VOLUME_ENDINGS
-from m2net.studies.labels import code_of
-from m2net.vocabulary import MASK_COLUMNS, Column, Modality, Split
+from m2net.studies.labels import OWN_SCHEME, code_of
+from m2net.vocabulary import MASK_COLUMNS, MASK_UNLABELLED, SCHEME_COLUMNS, Column, Modality, Split
 
 _ENDINGS = (*VOLUME_ENDINGS, ".png", ".tif", ".tiff")
 
@@ -31,7 +32,8 @@ def nnunet(raw: Path, manifest: Path) -> int:
     """A folder of nnU-Net (v1 or v2) or of the Medical Segmentation Decathlon: ``dataset.json``, ``imagesTr``, ``labelsTr``, ``imagesTs``.
 
     Labels are taken by NAME: those that name lobes, lungs or infection become masks of that kind (recoded copies beside the
-    manifest). Cases with a first channel only; several channels are refused. ``imagesTs`` becomes the test part, without labels.
+    manifest); the label ``ignore`` is unlabelled in each. Cases with a first channel only; several channels are refused.
+    ``imagesTs`` becomes the test part, without labels.
 
     Raises:
         StudyError: no such layout, several channels, or labels that name nothing m2net knows.
@@ -53,7 +55,8 @@ def nnunet(raw: Path, manifest: Path) -> int:
                 case = re.sub(r"_\d{4}$", "", _stem(image.name))
                 label = next((p for e in endings if (p := raw / "labelsTr" / f"{case}{e}").is_file()), None) if split is None else None
                 masks = {kind: _one(label, manifest, case, kind, codes) for kind, codes in kinds.items()} if label else {}
-                yield row(manifest, case, case, Modality.CT, image, split=split, **masks)
+                schemes = {SCHEME_COLUMNS[Column(kind)]: OWN_SCHEME for kind in masks}
+                yield row(manifest, case, case, Modality.CT, image, split=split, **masks, **schemes)
 
     return write(manifest, rows(), raw, "imagesTr")
 
@@ -64,7 +67,7 @@ def _stem(name: str) -> str:
 
 def _one(label: Path, manifest: Path, case: str, kind: str, codes: dict[int, int]) -> Path:
     ending = ".png" if label.suffix.lower() in (".png", ".tif", ".tiff") else ".nii.gz"
-    return recoded(label, manifest.parent / "m2net_masks" / f"{case}_{kind}{ending}", codes)
+    return recoded(label, made_masks(manifest) / f"{case}_{kind}{ending}", codes)
 
 
 def _kinds(path: Path, labels: dict[str, Any]) -> dict[str, dict[int, int]]:
@@ -77,11 +80,12 @@ def _kinds(path: Path, labels: dict[str, Any]) -> dict[str, dict[int, int]]:
             raise StudyError(f"{path} labels regions ({key}: {value})", expected="one number a label", remedy="Write plain labels first")
         else:
             numbered.append((int(value), key))
+    ignored = {number: MASK_UNLABELLED for number, name in numbered if name.strip().lower() == "ignore"}
     kinds: dict[str, dict[int, int]] = {}
     for kind in MASK_COLUMNS:
         codes = {number: own for number, name in numbered if (own := code_of(name, Column(kind))) is not None}
         if codes:
-            kinds[str(kind)] = codes
+            kinds[str(kind)] = codes | ignored
     if not kinds:
         names = ", ".join(name for _, name in numbered)
         raise StudyError(
@@ -94,6 +98,7 @@ def monai(raw: Path, manifest: Path) -> int:
     """A MONAI datalist (JSON): lists ``training``, ``validation``, ``testing`` or ``test`` of {image, label, fold} or of paths.
 
     ``label`` paths become lobe masks if they hold m2net's codes; numbers become ``severity`` (binary) if all are 0 or 1.
+    A case is named as its file, and as its path where files of several folders have the same name.
 
     Raises:
         StudyError: no readable list, several images a case, or labels of another kind.
@@ -104,13 +109,16 @@ def monai(raw: Path, manifest: Path) -> int:
 
     def rows() -> Iterator[Row]:
         seen: dict[str, int] = {}
+        names = Counter(_case(image) for image in {item for key in lists for item in map(_image, content.get(key) or []) if item})
         for key, split in lists.items():
             for number, item in enumerate(content.get(key) or []):
                 entry = {"image": item} if isinstance(item, str) else item
-                if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+                if not isinstance(entry, dict) or not _image(entry):
                     raise StudyError(f"{path}, {key}[{number}]: image is {entry!r}"[:200], expected="one path", remedy="One image a case")
                 image = path.parent / entry["image"]
-                case = re.sub(r"_0000$", "", _stem(image.name))
+                case = _case(entry["image"])
+                if names[case] > 1:
+                    case = "_".join([*(p for p in Path(entry["image"]).parent.parts if p not in ("/", "..")), case])
                 seen[case] = seen.get(case, 0) + 1
                 study = case if seen[case] == 1 else f"{case}-{seen[case]}"
                 modality = Modality.CXR if entry.get("modality") == "cxr" else Modality.CT
@@ -121,6 +129,16 @@ def monai(raw: Path, manifest: Path) -> int:
                 )  # fmt: skip
 
     return write(manifest, rows(), raw, "training, validation or testing list")
+
+
+def _image(item: Any) -> str:
+    """The path that an entry of a list names, "" where it names none."""
+    image = item.get("image") if isinstance(item, dict) else item
+    return image if isinstance(image, str) else ""
+
+
+def _case(image: str) -> str:
+    return re.sub(r"_0000$", "", _stem(Path(image).name))
 
 
 def _label(path: Path, label: Any) -> dict[str, Any]:

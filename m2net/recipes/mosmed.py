@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from m2net.errors import StudyError
-from m2net.recipes.table import recoded, row, write
+from m2net.recipes.table import made_masks, recoded, row, write
 from m2net.vocabulary import Column, Diagnosis, InfectionCode, Modality
 
 _STUDY = re.compile(r"(study_\d+)\.nii(\.gz)?$")
@@ -35,7 +35,7 @@ def mosmed(raw: Path, manifest: Path) -> int:
             raise StudyError(f"{image.parent} is no grade", expected="CT-0 to CT-4")
         masks = sorted((raw / "masks").glob(f"{name}_mask.nii*"))
         more = {
-            str(Column.INFECTION): recoded(masks[0], manifest.parent / "m2net_masks" / f"{name}.nii.gz", _CODES) if masks else None,
+            str(Column.INFECTION): recoded(masks[0], made_masks(manifest) / f"{name}.nii.gz", _CODES) if masks else None,
             str(Column.DIAGNOSIS): Diagnosis.NON_PNEUMONIA if grade == "0" else Diagnosis.COVID19,
             str(Column.INFECTED): int(grade != "0"),
             str(Column.SEVERITY): grade,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from m2net.errors import StudyError
-from m2net.recipes.table import Row, files_below, find_folder, need_folder, read_table, recoded, row, write
+from m2net.recipes.table import Row, files_below, find_folder, made_masks, need_folder, read_table, recoded, row, write
 from m2net.vocabulary import Diagnosis, InfectionCode, LungCode, Modality, Split
 
 _BIMCV = re.compile(r"(sub-S\d+)")
@@ -39,7 +39,7 @@ def qata_cov19(raw: Path, manifest: Path) -> int:
             masks = {p.name: p for p in files_below(images.parent / "Ground-truths")} if (images.parent / "Ground-truths").is_dir() else {}
             for path in files_below(images):
                 drawn = masks.get(f"mask_{path.name}")
-                target = manifest.parent / "m2net_masks" / "qata" / f"{split or 'all'}_{path.stem}.png"
+                target = made_masks(manifest) / "qata" / f"{split or 'all'}_{path.stem}.png"
                 mask = recoded(drawn, target, {1: InfectionCode.KIND_UNKNOWN}, threshold=_BRIGHT) if drawn else None
                 yield row(
                     manifest, f"{split or 'all'}-{path.stem}", _patient("qata", path), Modality.CXR, path, infection=mask,
@@ -80,7 +80,7 @@ def covid_qu_ex(raw: Path, manifest: Path) -> int:
 
 
 def _quex_row(manifest: Path, path: Path, group: str) -> Row:
-    folder, target = path.parent.parent, manifest.parent / "m2net_masks" / "covid_qu_ex"
+    folder, target = path.parent.parent, made_masks(manifest) / "covid_qu_ex"
     drawn = {
         name: next((p for s in (" ", "_") if (p := folder / f"{name}{s}masks" / path.name).is_file()), None)
         for name in ("lung", "infection")

@@ -100,8 +100,13 @@ def write(manifest: Path, rows: Iterable[Row], raw: Path, shown: str) -> int:
     return len(kept)
 
 
+def made_masks(manifest: Path) -> Path:
+    """Folder for the masks that a recipe writes: beside the manifest, and of this manifest only."""
+    return manifest.parent / "m2net_masks" / manifest.stem
+
+
 def recoded(source: Path, target: Path, codes: dict[int, int], *, threshold: int | None = None) -> Path:
-    """Copy of a mask beside the manifest with other codes; what is not named becomes 0.
+    """Copy of a mask beside the manifest with other codes; what is not named becomes 0. It appears whole or not at all.
 
     Args:
         source: mask of the data set.
@@ -112,8 +117,6 @@ def recoded(source: Path, target: Path, codes: dict[int, int], *, threshold: int
     Raises:
         StudyError: it cannot be read.
     """
-    if target.exists() and target.stat().st_mtime >= source.stat().st_mtime:
-        return target
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         image = sitk.ReadImage(str(source))
@@ -130,5 +133,7 @@ def recoded(source: Path, target: Path, codes: dict[int, int], *, threshold: int
     made = sitk.GetImageFromArray(out)
     if image.GetDimension() == 3:
         made.CopyInformation(image)
-    sitk.WriteImage(made, str(target), useCompression=True)
+    partial = target.with_name(f".partial-{target.name}")  # the ending says the format
+    sitk.WriteImage(made, str(partial), useCompression=True)
+    partial.replace(target)
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,23 +24,32 @@ _CODES: dict[Column, dict[str, int]] = {
 
 
 def output_names(studies: list[Path]) -> list[str]:
-    """A folder name for each study: its folder's name, or its file's without the image ending; numbered where two are alike."""
-    names: list[str] = []
-    for study in studies:
-        base = study.resolve().name or "study"
-        if not study.is_dir():
-            base = next((base[: -len(e)] for e in (*VOLUME_ENDINGS, *PICTURE_ENDINGS, ".dcm", ".zip") if base.lower().endswith(e)), base)
-        name, number = base, 2
-        while name in names:
-            name, number = f"{base}-{number}", number + 1
-        names.append(name)
-    return names
+    """A folder name for each study: its folder's name, or its file's without the image ending.
+
+    Where two are alike the folders above them stand before (``anna-series``); a path given twice is numbered.
+    """
+    paths = [study.resolve() for study in studies]
+    names = [_plain_name(path) for path in paths]
+    for above in range(max((len(path.parents) for path in paths), default=0)):
+        times = Counter(names)
+        names = [
+            f"{path.parents[above].name}-{name}" if times[name] > 1 and above < len(path.parents) and path.parents[above].name else name
+            for path, name in zip(paths, names, strict=True)
+        ]
+    return [f"{name}-{names[:k].count(name) + 1}" if name in names[:k] else name for k, name in enumerate(names)]
+
+
+def _plain_name(path: Path) -> str:
+    endings = () if path.is_dir() else (*VOLUME_ENDINGS, *PICTURE_ENDINGS, ".dcm", ".zip")
+    return next((path.name[: -len(e)] for e in endings if path.name.lower().endswith(e)), path.name) or "study"
 
 
 def write_assessment(folder: Path, assessment: Assessment, name: str) -> Path:
     """Write all files of one study; returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     ending = "nii.gz" if assessment.volume.geometry is not None else "png"
+    for stale in (folder / f"{mask}.{kind}" for mask in _CODES for kind in ("nii.gz", "png")):
+        stale.unlink(missing_ok=True)  # of another model: a page must not stand beside maps that it does not speak of
     for mask, codes in assessment.maps.items():
         write_on_own_grid(folder / f"{mask}.{ending}", codes, assessment.volume)
     write_json(folder / "assessment.json", as_json(assessment, name))

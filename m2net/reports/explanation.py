@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from m2net.assessment import Explanation, InfectionBox
@@ -14,6 +13,7 @@ from m2net.reports.head import study_head
 from m2net.reports.pictures import grey, heat
 from m2net.reports.results import write_json
 from m2net.studies import write_on_own_grid
+from m2net.vocabulary import Modality
 
 SCHEMA_VERSION = 1
 _BOX_COLOUR = (0, 255, 255)
@@ -30,6 +30,8 @@ def write_explanation(folder: Path, explanation: Explanation, name: str, overlay
         write_on_own_grid(folder / "saliency.png", np.rint(explanation.saliency * 255).astype(np.uint8), explanation.volume)
     else:
         write_on_own_grid(folder / "saliency.nii.gz", explanation.saliency, explanation.volume)
+    for stale in folder.glob("slice_*.png"):
+        stale.unlink()  # of an earlier explanation
     for z in _slices_to_draw(explanation, overlays):
         draw_slice(explanation, z).save(folder / f"slice_{z + 1:03d}.png")
     path = folder / "explanation.json"
@@ -63,12 +65,13 @@ def draw_slice(explanation: Explanation, z: int) -> Image.Image:
 
 def as_json(explanation: Explanation, name: str) -> dict[str, Any]:
     """The content of explanation.json."""
+    top = "front" if explanation.volume.modality is Modality.CT else "top"
     return {
         **study_head(SCHEMA_VERSION, name, explanation.volume, explanation.model),
         "diagnosis": {"probabilities": explanation.probabilities, "predicted": explanation.predicted, "calibrated": False},
         "explained_class": explanation.explained,
         "saliency": {"method": explanation.method, "box_threshold": explanation.threshold},
-        "axes": "LPS: slices from the lowest, rows from the front, columns from the patient's right",
+        "axes": f"LPS: slices from the lowest, rows from the {top}, columns from the patient's right",
         "boxes": [_box(box, explanation) for box in explanation.boxes],
         "slices": [{"slice_index": s.slice_index, "weight": s.weight, "probabilities": s.probabilities} for s in explanation.slices],
         "warnings": explanation.warnings,
@@ -83,7 +86,5 @@ def _box(box: InfectionBox, explanation: Explanation) -> dict[str, Any]:
     if geometry is None:
         return plain | {"size_mm": None, "centre_mm_lps": None}
     middle = [(box.column0 + box.column1 - 1) / 2, (box.row0 + box.row1 - 1) / 2, float(box.slice_index)]  # x y z
-    spacing = geometry.spacing_mm[::-1]
-    centre: NDArray[np.float64] = np.asarray(geometry.origin_mm) + geometry.axes @ (np.array(middle) * spacing)
     size = [(box.row1 - box.row0) * geometry.spacing_mm[1], (box.column1 - box.column0) * geometry.spacing_mm[2]]
-    return plain | {"size_mm": size, "centre_mm_lps": [float(v) for v in centre]}
+    return plain | {"size_mm": size, "centre_mm_lps": [float(v) for v in geometry.point(np.array(middle))]}

@@ -28,7 +28,7 @@ def _read_with(path: Path, modality: Modality | None) -> list[Path]:
     if path.is_dir() or name == "dicomdir":
         return sorted(p for p in (path if path.is_dir() else path.parent).rglob("*") if p.is_file())
     if name.endswith(_DETACHED):
-        return sorted(p for p in path.parent.iterdir() if p.is_file() and p.name.split(".")[0] == path.name.split(".")[0])
+        return sorted(p for p in path.parent.iterdir() if p.is_file() and Path(p.name.removesuffix(".gz")).stem == path.stem)
     if modality is Modality.CT and not name.endswith((*VOLUME_ENDINGS, *PICTURE_ENDINGS, ".zip")):
         return sorted(p for p in path.parent.iterdir() if p.is_file())  # one slice stands for its series
     return [path]

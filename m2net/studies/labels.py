@@ -24,13 +24,18 @@ SCHEMES: dict[str, dict[int, str]] = {
         17: "lung_lower_lobe_right",
     },
     "luna16_lungs": {3: "lung", 4: "lung"},
-    "lungs_one_code": {1: "lung"},
+    "lungs_one_code": {1: "lung", 255: "lung"},
+    "infection_one_code": {1: "infection", 255: "infection"},
     "covid19_ct_seg": {1: "left lung", 2: "right lung"},
     "lobes_rul_first": {4: "RUL", 5: "RML", 6: "RLL", 7: "LUL", 8: "LLL"},
 }  # fmt: skip
 """Schemes that store codes without names; a manifest names them in ``lobes_scheme``, ``lungs_scheme`` or ``infection_scheme``."""
 
+OWN_SCHEME = "m2net"
+"""m2net's own codes, said expressly: needed only where a mask holds nothing but 0 and 255 (unlabelled)."""
+
 _SHORT = {"lul": Lobe.LEFT_UPPER, "lll": Lobe.LEFT_LOWER, "rul": Lobe.RIGHT_UPPER, "rml": Lobe.RIGHT_MIDDLE, "rll": Lobe.RIGHT_LOWER}
+_OF_LUNG = {"lung", "lungs", "left", "right", "field", "fields", "parenchyma", "mask", "masks", "label", "segmentation", "whole", "both"}
 _LEVELS = {"upper": "UPPER", "superior": "UPPER", "middle": "MIDDLE", "lower": "LOWER", "inferior": "LOWER"}
 
 
@@ -51,7 +56,7 @@ def code_of(name: str, kind: Column) -> int | None:
         return None
     if kind is Column.LUNGS:
         side = {"left", "right"} & words
-        if {"lung", "lungs"} & words and not {"lobe", "vessels", "vessel", "nodule", "trachea"} & words:
+        if {"lung", "lungs"} & words and words <= _OF_LUNG:  # a lung's lesion, vessel or lobe is no lung
             return int(LungCode[next(iter(side)).upper()]) if len(side) == 1 else int(LungCode.SIDE_UNKNOWN)
         return None
     if "consolidation" in words:
@@ -61,12 +66,17 @@ def code_of(name: str, kind: Column) -> int | None:
     return int(InfectionCode.KIND_UNKNOWN) if words & {"infection", "infected", "lesion", "pneumonia", "opacity", "infiltrate"} else None
 
 
+def schemes_of(kind: Column) -> list[str]:
+    """Schemes that a manifest may name for a kind of mask."""
+    return [OWN_SCHEME, *(scheme for scheme, names in SCHEMES.items() if names_any(names, kind))]
+
+
 def names_any(names: dict[int, str], kind: Column) -> bool:
     """Whether a label map's names hold anything of ``kind``."""
-    return any(_meant(name, kind) is not None for name in names.values())
+    return any(meant(name, kind) is not None for name in names.values())
 
 
-def _meant(name: str, kind: Column) -> int | None:
+def meant(name: str, kind: Column) -> int | None:
     """As ``code_of``; for a lung mask a lobe counts as its side."""
     own = code_of(name, kind)
     if own is None and kind is Column.LUNGS and (lobe := code_of(name, Column.LOBES)) is not None:
@@ -82,7 +92,7 @@ def recode(path: Path, array: NDArray[Any], names: dict[int, str], kind: Column)
     Raises:
         StudyError: nothing in it is named as part of ``kind``.
     """
-    wanted = {code: own for code, name in names.items() if (own := _meant(name, kind)) is not None}
+    wanted = {code: own for code, name in names.items() if (own := meant(name, kind)) is not None}
     if not wanted:
         some = ", ".join(list(names.values())[:6])
         raise StudyError(

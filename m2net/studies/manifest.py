@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from m2net.errors import ManifestError, MissingFileError
-from m2net.studies.labels import SCHEMES
+from m2net.studies.labels import schemes_of
 from m2net.studies.scores import SCORE_LIMITS
 from m2net.vocabulary import (
     MASK_COLUMNS,
@@ -34,7 +34,7 @@ class Study:
         modality: CT or radiograph.
         image: absolute path of the image.
         masks: absolute paths of the masks there are, by column (lobes, lungs, infection).
-        mask_schemes: by column, whose codes a mask holds where they are not m2net's (see studies.labels.SCHEMES).
+        mask_schemes: by column, whose codes a mask holds where they are not m2net's (see studies.labels.schemes_of).
         series: UID or number of the DICOM series to read, "" leaves the choice to the rules.
         diagnosis: set of possible diagnoses, empty = unknown.
         severity: grade (binary, ordinal) or score, None = unknown.
@@ -197,7 +197,7 @@ class _Row:
             modality=Modality(self.choice(Column.MODALITY, [str(m) for m in Modality])),
             image=self.file(Column.IMAGE, self.required(Column.IMAGE)),
             masks={c: self.file(c, self.text(c)) for c in MASK_COLUMNS if self.text(c)},
-            mask_schemes={c: self.choice(s, list(SCHEMES)) for c, s in SCHEME_COLUMNS.items() if self.text(s)},
+            mask_schemes={c: self.choice(s, schemes_of(c)) for c, s in SCHEME_COLUMNS.items() if self.text(s)},
             series=self.text(Column.SERIES),
             diagnosis=self.diagnosis(),
             severity=self.severity(scheme),

@@ -14,7 +14,7 @@ from m2net.errors import GeometryError, LateralityError, StudyError
 from m2net.studies.dicom.headers import read_header
 from m2net.studies.files import VOLUME_ENDINGS, read_volume_file
 from m2net.studies.geometry import Geometry, to_lps
-from m2net.studies.labels import SCHEMES, code_of, names_any, recode
+from m2net.studies.labels import OWN_SCHEME, SCHEMES, meant, names_any, recode, schemes_of
 from m2net.studies.pictures import PICTURE_ENDINGS, grey_pixels
 from m2net.studies.remarks import Remark
 from m2net.studies.volume import Volume
@@ -47,7 +47,7 @@ def read_mask(path: Path, kind: Column, like: Volume, scheme: str = "") -> Mask:
         path: NIfTI/MHA/NRRD file, DICOM-SEG file, folder of one file a structure, or a picture for a study that is a picture.
         kind: lobes, lungs or infection; fixes the codes that may occur.
         like: the image that the mask belongs to.
-        scheme: one of SCHEMES, or "".
+        scheme: one of ``schemes_of(kind)``, or "".
 
     Raises:
         StudyError: unreadable, codes outside the vocabulary, no label of this kind, left and right swapped.
@@ -64,7 +64,7 @@ def read_mask(path: Path, kind: Column, like: Volume, scheme: str = "") -> Mask:
     if not found <= MASK_CODES[kind]:
         raise StudyError(
             f"the {kind} mask {path} holds the codes {sorted(found - MASK_CODES[kind])[:5]}", expected=f"only {sorted(MASK_CODES[kind])}",
-            remedy=f"Name its codes in {SCHEME_COLUMNS[kind]} ({', '.join(SCHEMES)}), or recode it; see docs/reference/manifest.md",
+            remedy=f"Name its codes in {SCHEME_COLUMNS[kind]} ({', '.join(schemes_of(kind))}), or recode it",
         )  # fmt: skip
     _check_sides(path, kind, mask.array)
     return mask
@@ -106,9 +106,9 @@ def _coded(path: Path, values: NDArray[Any], names: dict[int, str], kind: Column
             expected="whole codes",
             remedy="Give the label map, not probabilities or a resampled image",
         )
-    if scheme:
-        if scheme not in SCHEMES:
-            raise StudyError(f"the mask scheme {scheme!r} is unknown", expected=f"one of {', '.join(SCHEMES)}")
+    if scheme and scheme not in schemes_of(kind):
+        raise StudyError(f"{SCHEME_COLUMNS[kind]} is {scheme!r}", expected=f"one of {', '.join(schemes_of(kind))}")
+    if scheme and scheme != OWN_SCHEME:
         return recode(path, values, SCHEMES[scheme], kind)
     if names_any(names, kind):
         return recode(path, values, names, kind)
@@ -116,19 +116,20 @@ def _coded(path: Path, values: NDArray[Any], names: dict[int, str], kind: Column
         raise StudyError(
             f"the {kind} mask {path} holds codes from {values.min():.0f} to {values.max():.0f}",
             expected=f"only {sorted(MASK_CODES[kind])}",
-            remedy=f"Name its codes in {SCHEME_COLUMNS[kind]} ({', '.join(SCHEMES)}), or recode it",
+            remedy=f"Name its codes in {SCHEME_COLUMNS[kind]} ({', '.join(schemes_of(kind))}), or recode it",
         )  # fmt: skip
-    if kind is Column.LOBES and {int(v) for v in np.unique(values)} == _BINARY:
+    if not scheme and {int(v) for v in np.unique(values)} == _BINARY:
         raise StudyError(
-            f"the {kind} mask {path} holds 0 and 255 only", expected="codes of lobes", remedy="255 means unlabelled; recode the mask"
-        )
+            f"the {kind} mask {path} holds 0 and 255 only, and 255 means unlabelled", expected=f"codes of {kind}",
+            remedy=f"Name what 255 is in {SCHEME_COLUMNS[kind]} ({', '.join(schemes_of(kind))}; {OWN_SCHEME}: unlabelled indeed)",
+        )  # fmt: skip
     return values.astype(np.uint8)
 
 
 def _folder(folder: Path, kind: Column) -> tuple[NDArray[np.uint8], Geometry, tuple[Remark, ...]]:
     """One binary file a structure, named as what it holds (TotalSegmentator's default output)."""
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith(VOLUME_ENDINGS))
-    named = [(p, code) for p in files if (code := code_of(p.name.split(".")[0], kind)) is not None]
+    named = [(p, code) for p in files if (code := meant(p.name.split(".")[0], kind)) is not None]
     if not named:
         raise StudyError(
             f"{folder} holds no file named as {kind}", expected="files such as lung_upper_lobe_left.nii.gz", remedy="Check the folder"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from m2net.errors import BROKE
+from m2net.errors import BROKE, StudyError
 from m2net.machine import be_one_of_many
 from m2net.studies.fingerprint import fingerprint
 from m2net.studies.manifest import Study
@@ -43,7 +43,11 @@ class Journal:
 
 
 def verify(studies: Sequence[Study], options: ReadOptions, journal: Journal, workers: int) -> Iterator[tuple[Study, Verdict]]:
-    """Verdict of every study as it is reached: those in the journal first."""
+    """Verdict of every study as it is reached: those in the journal first.
+
+    Raises:
+        StudyError: a process died, as for want of memory; verdicts reached by then are in the journal.
+    """
     todo = []
     for study in studies:
         key = journal.key(study)
@@ -60,6 +64,13 @@ def verify(studies: Sequence[Study], options: ReadOptions, journal: Journal, wor
             study, key = waiting[done]
             try:
                 verdict = done.result()
+                journal.add(key, verdict)
+            except BrokenExecutor as error:
+                raise StudyError(
+                    f"a process that read studies died before {study.study_id} was judged",
+                    expected="enough memory for every process",
+                    remedy=f"Run again with fewer --workers than {workers}; what was judged is kept",
+                ) from error
             except BROKE as error:
                 verdict = Verdict(study.study_id)  # a bug must not hide the other studies' verdicts
                 verdict.add(
@@ -68,7 +79,6 @@ def verify(studies: Sequence[Study], options: ReadOptions, journal: Journal, wor
                     f"{study.image} broke the reader ({type(error).__name__}: {error})",
                     "Report this file's kind",
                 )
-            journal.add(key, verdict)
             yield study, verdict
 
 

@@ -217,9 +217,13 @@ class M2NetModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """While fitting, judge as if nothing had been calibrated yet."""
         if self.fitting:
-            for task, objective in self.named_objectives():
-                if not self.is_kept(task):
-                    objective.calibration = {}
+            self._uncalibrate()
+
+    def _uncalibrate(self) -> None:
+        """Forget what was fitted to other weights; what was taken over with a kept head stays."""
+        for task, objective in self.named_objectives():
+            if not self.is_kept(task):
+                objective.calibration = {}
 
     @property
     def fitting(self) -> bool:
@@ -348,8 +352,9 @@ class M2NetModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """A step, and the pull towards the start."""
+        """A step, and the pull towards the start; a calibration of the weights before it no longer holds."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self._uncalibrate()
         if self.anchor is not None:
             self.anchor.pull(optimizer, self.tuning.anchor)
 

@@ -21,7 +21,7 @@ from m2net.batch import BagBatch, Output
 from m2net.cli.main import main
 from m2net.objectives import DiagnosisObjective
 from m2net.phantoms import SCANNERS, Phantom, write_dicom_series, write_nifti
-from m2net.reports.assessment import write_assessment
+from m2net.reports.assessment import output_names, write_assessment
 from m2net.reports.page import write_page
 from m2net.studies import Volume, read_image
 from m2net.vocabulary import InfectionCode, Lobe
@@ -197,3 +197,12 @@ def test_a_real_series(trained: Path, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "P001" / "assessment.json").read_text())
     jsonschema.validate(found, SCHEMA)
     assert "SIEMENS" not in json.dumps(found)  # nothing of the headers leaves
+
+
+def test_names_of_results_say_whose_they_are(tmp_path: Path) -> None:
+    for name in ("anna/ct/series", "bert/ct/series", "carl/other"):
+        (tmp_path / name).mkdir(parents=True)
+    given = [tmp_path / "anna/ct/series", tmp_path / "bert/ct/series", tmp_path / "carl/other"]
+    assert output_names(given) == ["anna-ct-series", "bert-ct-series", "other"]
+    assert output_names([given[2], given[2]])[1] != "other"
+    assert len(set(output_names([*given, *given]))) == 6

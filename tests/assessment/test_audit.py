@@ -89,3 +89,6 @@ def test_the_command_finds_a_printed_letter(tmp_path: Path, rng: np.random.Gener
     assert found["families"]["image size"]["value"] if "image size" in found["families"] else True
     assert abs(found["model"]["value"] - 0.5) < 0.25
     assert main([*words, "--strata", "marks/nothing"]) == 2
+    assert main([*words, "--columns", "diagnosis"]) == 2
+    (tmp_path / "other.csv").write_text("study_id,diagnosis_p_covid19\nanother,0.5\n")
+    assert main([*words, "--predictions", str(tmp_path / "other.csv")]) == 2

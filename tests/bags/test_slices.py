@@ -199,3 +199,9 @@ def test_augmentation_values_of_another_type_are_named() -> None:
     assert Augmentation.of({"noise": 1, "flip": True}, SPEC, ("infection",)).flip
     with pytest.raises(ConfigError, match="flip is on"):
         Augmentation.of({"flip": True}, SPEC, ("lobes",))
+
+
+def test_relative_intensity_is_seen_whole_unless_a_window_is_given() -> None:
+    assert InputSpec.of({"intensity": "relative"}).window == (0, 32767)
+    assert InputSpec.of({"intensity": "relative", "window": [0, 100]}).window == (0, 100)
+    assert InputSpec.of({}).window == (-1200, 700)

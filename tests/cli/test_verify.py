@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import zipfile
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import nibabel
@@ -16,6 +19,7 @@ from m2net.cli.main import main
 from m2net.phantoms import SCANNERS, SEVERITY_MODELS, make_phantom, write_dicom_series
 from m2net.vocabulary import Diagnosis
 from tests.conftest import REAL
+from tests.studies.made import volume, write_series
 
 PATIENTS = 16
 
@@ -189,3 +193,59 @@ def test_clean_drops_a_row_without_a_study_id(clean: Path) -> None:
     broken.write_text("\n".join([*lines[:3], lines[3][lines[3].index(",") :]]) + "\n")
     assert run(broken, "--clean", str(clean / "kept.csv"))[0] == 1
     assert (clean / "kept.csv").read_text().splitlines() == lines[:3]
+
+
+def test_brackets_in_names_are_no_markup(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = (clean / "manifest.csv").read_text().splitlines()
+    first = lines[1].split(",")
+    odd = clean / "odd.csv"
+    odd.write_text("\n".join([lines[0], ",".join(["s[/old]", *first[1:3], "[thin]/no.nii.gz", *first[4:]])]) + "\n")
+    assert run(odd)[0] == 1
+    assert "s[/old]" in capsys.readouterr().out
+
+
+class Dying:
+    """Stands for a pool whose worker the system killed."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.future: Future[object] = Future()
+        self.future.set_exception(BrokenProcessPool("killed"))
+
+    def __enter__(self) -> Dying:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def submit(self, *_: object) -> Future[object]:
+        return self.future
+
+
+def test_a_killed_worker_condemns_no_study(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("m2net.studies.verifying.ProcessPoolExecutor", Dying)
+    journal = tmp_path / "journal"
+    assert main(["verify", str(clean / "manifest.csv"), "--journal", str(journal), "--clean", str(clean / "never.csv")]) == 2
+    assert "fewer --workers" in capsys.readouterr().err
+    assert not journal.exists()
+    assert not (clean / "never.csv").exists()
+    monkeypatch.setattr("m2net.bags.store.ProcessPoolExecutor", Dying)
+    assert main(["prepare", str(clean / "manifest.csv"), "--store", str(tmp_path / "store"), "--spacing", "4"]) == 2
+
+
+def test_a_damaged_zip_is_one_studys_fault(tmp_path: Path) -> None:
+    """A byte overwritten within the packed data: zlib, not zipfile, says so."""
+    write_series(tmp_path / "s", volume())
+    with zipfile.ZipFile(tmp_path / "s.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted((tmp_path / "s").iterdir()):
+            archive.write(file, file.name)
+    whole = (tmp_path / "s.zip").read_bytes()
+    for place in range(60, 600, 9):
+        (tmp_path / f"{place}.zip").write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+    names = sorted(p.stem for p in tmp_path.glob("[0-9]*.zip"))
+    (tmp_path / "m.csv").write_text("\n".join(["study_id,patient_id,modality,image", *(f"s{n},p{n},ct,{n}.zip" for n in names)]) + "\n")
+    code, verdicts = run(tmp_path / "m.csv")
+    assert code == 1
+    assert set(verdicts) == {f"s{n}" for n in names}
+    assert not [v for v in verdicts.values() for f in v["findings"] if "broke the reader" in f["reason"]]

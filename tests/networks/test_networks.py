@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,22 @@ def test_recomputation_without_the_guard_would_count_batches_twice() -> None:
     norm = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2)).train()
     run(norm, torch.randn(4, 1, 3, 3, requires_grad=True), saving=True).sum().backward()
     assert int(norm[1].num_batches_tracked) == 1
+
+
+def test_a_checkpointed_part_can_be_computed_again_for_every_task() -> None:
+    """As balancing by gradient norm does: a backward pass a task, then one of the sum."""
+    norm = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2)).train()
+    plain = copy.deepcopy(norm)
+    x = torch.randn(4, 1, 3, 3)
+    for net, saving in ((norm, True), (plain, False)):
+        y = run(net, x.clone().requires_grad_(), saving=saving)
+        weight = net[0].weight
+        first = [torch.autograd.grad(loss, weight, retain_graph=True)[0] for loss in (y.relu().sum(), y.pow(3).sum())]
+        (y.relu().sum() + y.pow(3).sum()).backward()
+        torch.testing.assert_close(weight.grad, first[0] + first[1])
+    torch.testing.assert_close(norm[0].weight.grad, plain[0].weight.grad)
+    for one, other in zip(norm.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_order_of_instances_does_not_matter() -> None:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from m2net.cli.main import main
+from m2net.errors import ConfigError
 from m2net.phantoms import GRADERS, PHANTOM_VERSION, SCANNERS, SEVERITY_MODELS, Phantom, make_phantom
+from m2net.phantoms.disease import checked_mix
 from m2net.studies import find_thorax, read_image, read_manifest
 from m2net.vocabulary import Diagnosis, InfectionCode, Lobe
 
@@ -151,3 +153,11 @@ def test_pictures_of_slices_are_studies_with_their_own_label(tmp_path: Path) -> 
         assert (row["infected"] == "1") == ((infection > 0).sum() >= 12) == (row["diagnosis"] != "non_pneumonia")
     assert {"0", "1"} == {r["infected"] for r in rows}
     assert main(["verify", str(tmp_path / "manifest.csv")]) == 0
+
+
+def test_a_case_mix_in_rounded_thirds_is_drawn() -> None:
+    found = checked_mix((0.3333333, 0.3333333, 0.3333333))
+    assert found is not None
+    assert np.random.default_rng(0).choice(3, p=found) in (0, 1, 2)
+    with pytest.raises(ConfigError, match="case mix"):
+        checked_mix((0.3, 0.3, 0.3))

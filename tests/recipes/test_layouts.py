@@ -277,6 +277,31 @@ def test_nnunet(tmp_path: Path, version: int) -> None:
     np.testing.assert_array_equal(mask, np.where(HU > 20, 0, np.where(lobes() > 0, lobes().astype(int) - 9, 0)))
 
 
+def test_nnunet_again_after_its_labels_were_mended(tmp_path: Path) -> None:
+    """No mask of the import before is taken up, and what is to be ignored is unlabelled, not healthy."""
+    vol(tmp_path / "imagesTr" / "a_0000.nii.gz")
+    drawn = np.zeros(HU.shape, np.uint8)
+    drawn[:2], drawn[2:4], drawn[4:6] = 1, 2, 3
+    vol(tmp_path / "labelsTr" / "a.nii.gz", drawn)
+    for labels, infected in (({"heart": 2, "lung infection": 1}, 1), ({"heart": 1, "lung infection": 2, "ignore": 3}, 2)):
+        text(tmp_path / "dataset.json", json.dumps({"labels": {"background": 0, **labels}, "channel_names": {"0": "CT"}}))
+        study = run("nnunet", tmp_path)["a"]
+        assert list(study.masks) == [Column.INFECTION]
+        mask = read_mask(
+            study.masks[Column.INFECTION], Column.INFECTION, read_image(study.image), study.mask_schemes[Column.INFECTION]
+        ).array
+        np.testing.assert_array_equal(mask, np.where(drawn == infected, 3, np.where((drawn == 3) & ("ignore" in labels), 255, 0)))
+    assert not list(tmp_path.rglob("*partial*"))
+
+
+def test_monai_cases_of_one_name_in_folders_of_their_own(tmp_path: Path) -> None:
+    for name in ("p1", "p2"):
+        vol(tmp_path / name / "ct.nii.gz")
+    text(tmp_path / "list.json", json.dumps({"training": [{"image": "p1/ct.nii.gz"}, {"image": "p2/ct.nii.gz"}]}))
+    assert main(["recipe", "monai", str(tmp_path / "list.json")]) == 0
+    assert {(s.study_id, s.patient_id) for s in read_manifest(tmp_path / "manifest.csv")} == {("p1_ct", "p1_ct"), ("p2_ct", "p2_ct")}
+
+
 def test_monai(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         vol(tmp_path / "imagesTr" / f"{name}.nii.gz")

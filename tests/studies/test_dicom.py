@@ -10,8 +10,8 @@ import SimpleITK as sitk
 
 from m2net.errors import GeometryError, StudyError
 from m2net.phantoms import SCANNERS, Phantom, write_dicom_series
-from m2net.studies import read_image, write_on_own_grid
-from tests.studies.made import ORIGIN, SPACING, change, volume, write_slice
+from m2net.studies import ReadOptions, read_image, write_on_own_grid
+from tests.studies.made import ORIGIN, SPACING, change, volume, write_series, write_slice
 
 
 @pytest.fixture
@@ -117,3 +117,13 @@ def test_every_right_handed_orientation_comes_back_the_same(tmp_path: Path, orde
 def test_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="holds no DICOM image"):
         read_image(tmp_path)
+
+
+def test_a_series_number_of_two_patients_is_refused(tmp_path: Path) -> None:
+    uids = []
+    for name, seed in (("ANNA", 1), ("BERT", 2)):
+        files = write_series(tmp_path / name, volume(seed), seed=seed, PatientID=name, SeriesNumber=3, SeriesInstanceUID=f"1.2.{seed}")
+        uids.append(str(pydicom.dcmread(files[0]).SeriesInstanceUID))
+    with pytest.raises(StudyError, match="series 3 of 2 patients.*UID"):
+        read_image(tmp_path, ReadOptions(series="3"))
+    np.testing.assert_array_equal(read_image(tmp_path, ReadOptions(series=uids[1])).array, read_image(tmp_path / "BERT").array)

@@ -6,8 +6,9 @@ import pytest
 
 from m2net.cli.main import main
 from m2net.errors import ManifestError
-from m2net.studies import assign_folds, assign_parts, part_of, read_manifest
-from m2net.vocabulary import Diagnosis, Split
+from m2net.studies import Study, assign_folds, assign_parts, part_of, read_manifest
+from m2net.studies.fingerprint import files_of
+from m2net.vocabulary import Diagnosis, Modality, Split
 
 HEAD = "study_id,patient_id,modality,image,diagnosis,severity,severity_scheme,split,colour"
 
@@ -109,3 +110,12 @@ def test_leave_one_site_out(tmp_path: Path) -> None:
     assert {s.study_id: s.fold for s in read_manifest(tmp_path / "m.split.csv")} == {"a": 1, "b": 1, "c": 0, "d": 2}
     assert main(["split", str(write([*rows, ("e", "p1", "south")])), "--leave-one-site-out"]) == 2  # a patient at two sites
     assert main(["split", str(write([*rows, ("e", "p5", "")])), "--leave-one-site-out"]) == 2
+
+
+def test_files_of_a_detached_header_are_its_own(tmp_path: Path) -> None:
+    """LUNA16 names scans by UIDs that begin alike."""
+    own, others = ["1.mhd", "1.raw", "1.raw.gz", "1.zraw"], ["12.mhd", "12.raw", "1.5.mhd", "1.5.raw"]
+    for name in (f"1.3.6.{end}" for end in (*own, *others)):
+        (tmp_path / name).write_bytes(b"x")
+    study = Study("s", "p", Modality.CT, tmp_path / "1.3.6.1.mhd")
+    assert [p.name for _, p in files_of(study)] == [f"1.3.6.{end}" for end in own]

@@ -14,6 +14,7 @@ from PIL import Image
 
 from m2net.errors import GeometryError, StudyError
 from m2net.studies import Volume, read_image, read_mask
+from m2net.studies.labels import code_of
 from m2net.vocabulary import Column
 from tests.studies.made import (
     ORIGIN,
@@ -148,6 +149,16 @@ def mask_of_probabilities(tmp: Path) -> None:
 
 
 @case
+def mask_of_a_paint_tool(tmp: Path) -> None:
+    for kind, scheme, code in ((Column.INFECTION, "infection_one_code", 3), (Column.LUNGS, "lungs_one_code", 3)):
+        write_nifti(tmp / "m.nii.gz", np.where(lobes() > 0, 255, 0).astype(np.uint8))
+        with pytest.raises(StudyError, match=f"0 and 255 only.*{scheme}"):
+            read_mask(tmp / "m.nii.gz", kind, image(tmp))
+        np.testing.assert_array_equal(read_mask(tmp / "m.nii.gz", kind, image(tmp), scheme).array, np.where(lobes() > 0, code, 0))
+        assert set(np.unique(read_mask(tmp / "m.nii.gz", kind, image(tmp), "m2net").array)) == {0, 255}
+
+
+@case
 def picture_mask_of_another_size(tmp: Path) -> None:
     Image.fromarray(A[5].astype(np.uint8)).save(tmp / "a.png")
     Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp / "m.png")
@@ -158,3 +169,19 @@ def picture_mask_of_another_size(tmp: Path) -> None:
 @pytest.mark.parametrize("name", sorted(case))
 def test_row(name: str, tmp_path: Path) -> None:
     case[name](tmp_path)
+
+
+def test_a_scheme_of_another_kind_is_refused(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "m.nii.gz", lobes())
+    with pytest.raises(StudyError, match="infection_scheme is 'lungmask_lobes'; expected one of m2net, infection_one_code"):
+        read_mask(tmp_path / "m.nii.gz", Column.INFECTION, image(tmp_path), "lungmask_lobes")
+
+
+@pytest.mark.parametrize("name", ["lung infection", "Lung opacity", "lung_cancer", "lung_nodules", "lung_vessels"])
+def test_what_lies_in_a_lung_is_no_lung(name: str) -> None:
+    assert code_of(name, Column.LUNGS) is None
+
+
+@pytest.mark.parametrize(("name", "code"), [("lung", 3), ("Left lung", 2), ("right_lung", 1), ("Lungs", 3), ("lung_mask", 3)])
+def test_names_of_lungs(name: str, code: int) -> None:
+    assert code_of(name, Column.LUNGS) == code

@@ -216,3 +216,18 @@ def test_pictures_take_the_same_path(tmp_path: Path, configure: Configure, cohor
     assert any("No HU and no millimetres" in w for w in found["warnings"])
     volume = cohort.parent / rows[0]["image"]
     assert main(["assess", str(volume), "--model", str(tmp_path / "best.ckpt"), "--out", str(tmp_path / "out")]) == 2
+
+
+def test_a_checkpoint_after_further_steps_has_no_calibration_of_the_weights_before(trained: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((trained / "config.in.yaml").read_text())
+    config["model"]["tasks"]["severity"]["objective"]["calibrate"] = "temperature"
+    steps = {"dirpath": str(tmp_path), "filename": "later", "every_n_train_steps": 3}
+    best = {"dirpath": str(tmp_path), "filename": "best", "monitor": "val/score", "mode": "max"}
+    config["trainer"]["callbacks"] = [{"class_path": "ModelCheckpoint", "init_args": given} for given in (best, steps)]
+    config["trainer"] |= {"max_steps": 3, "val_check_interval": 2, "check_val_every_n_epoch": None, "default_root_dir": str(tmp_path)}
+    (tmp_path / "in.yaml").write_text(yaml.safe_dump(config))
+    assert main(["fit", "--config", str(tmp_path / "in.yaml")]) == 0
+    kept = {name: torch.load(tmp_path / f"{name}.ckpt", weights_only=True) for name in ("best", "later")}
+    assert (kept["best"]["global_step"], kept["later"]["global_step"]) == (2, 3)
+    assert "temperature" in kept["best"]["m2net"]["calibration"]["severity"]
+    assert kept["later"]["m2net"]["calibration"] == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+from m2net.errors import StudyError
 
 _TAGS = [
     "PatientID", "Modality", "SeriesInstanceUID", "SeriesNumber", "AcquisitionNumber", "ImageType", "ImagePositionPatient",
@@ -20,6 +23,10 @@ _TAGS = [
     "ConvolutionKernel", "KVP", "SamplesPerPixel", "PixelPaddingValue", "RescaleSlope", "RescaleIntercept", "ContrastBolusAgent",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
+
+
+_DAMAGED = (ValueError, EOFError, KeyError, AttributeError, NotImplementedError, struct.error, BytesLengthException)
+"""What pydicom raises on files that are cut off or overwritten, some of it only when a value is looked at."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def read_header(file: Path, tags: list[str] | None = None) -> Dataset | None:
                 if not _lacks_preamble(file):
                     return None
                 return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags or _TAGS, force=True)  # type: ignore[arg-type]
-    except (InvalidDicomError, OSError, ValueError, EOFError, KeyError, AttributeError, NotImplementedError):
+    except (InvalidDicomError, OSError, *_DAMAGED):
         return None
 
 
@@ -106,14 +113,21 @@ def _lacks_preamble(file: Path) -> bool:
 
 
 def read_frames(files: Iterable[Path]) -> list[Frame]:
-    """All image planes in ``files``; what is no DICOM image is passed over."""
+    """All image planes in ``files``; what is no DICOM image is passed over.
+
+    Raises:
+        StudyError: an image's header is damaged.
+    """
     frames: list[Frame] = []
     for file in files:
         header = read_header(file)
-        if header is not None and _whole(header, "Rows") and _whole(header, "Columns"):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # as in read_header: pydicom checks values when they are looked at
-                frames += frames_of(file, header)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in read_header: pydicom checks values when they are looked at
+            try:
+                if header is not None and _whole(header, "Rows") and _whole(header, "Columns"):
+                    frames += frames_of(file, header)
+            except _DAMAGED as error:
+                raise StudyError(f"{file} has a damaged header ({error})", expected="a whole DICOM file", remedy="Copy it again") from error
     return frames
 
 

@@ -19,8 +19,8 @@ _LEAST_SLICES = 3
 _AXIAL = 0.82  # cosine between the slice normal and the body's axis: gantries tilt by up to 30 degrees or so
 _SAME_PLACE_MM = 1e-3
 _SAME_DIRECTION = 5e-3
-_SHARP = re.compile(r"lung|bone|sharp|edge|^l$|^y[a-c]$|^fc5|^fc8", re.IGNORECASE)
-_SOFT = re.compile(r"soft|standard|stnd|chest|detail|^[abc]$|^fc0|^fc1", re.IGNORECASE)
+_SHARP = re.compile(r"lung|bone|sharp|edge|^l$|^y[a-c]$|^fc[358]\d", re.IGNORECASE)
+_SOFT = re.compile(r"soft|standard|stnd|chest|detail|^[abc]$|^fc[01]\d", re.IGNORECASE)
 _NUMBERED = re.compile(r"^[a-z]{1,2}(\d\d)", re.IGNORECASE)  # Siemens: B30f, Br40d, Bl57; the number grows with sharpness
 _SHARP_FROM = 50
 
@@ -71,7 +71,7 @@ class Series:
 def kernel_kind(name: str) -> str:
     """Whether a reconstruction kernel's name means a soft or a lung (sharp) kernel; "" where it does not tell."""
     numbered = _NUMBERED.match(name.strip())
-    if numbered:
+    if numbered and not name.strip().lower().startswith("fc"):  # Toshiba's numbers are names
         return "lung" if int(numbered.group(1)) >= _SHARP_FROM else "soft"
     if _SHARP.search(name.strip()):
         return "lung"
@@ -96,7 +96,9 @@ def choose_series(path: Path, frames: list[Frame], options: ReadOptions) -> tupl
     patients = len({f.patient for f in frames if f.patient})
     if patients > 1 and not options.series:
         raise StudyError(
-            f"{path} holds images of {patients} patients", expected="one patient", remedy="Give each patient a folder, or --series"
+            f"{path} holds images of {patients} patients",
+            expected="one patient",
+            remedy="Give each patient a folder, or the UID of a series (option or column series)",
         )
     frames, remarks = _ct_only(path, frames)
     candidates = [s for group in _by_series(frames).values() for s in _stacks(group, remarks)]
@@ -105,6 +107,11 @@ def choose_series(path: Path, frames: list[Frame], options: ReadOptions) -> tupl
         if not wanted:
             there = ", ".join(sorted({s.number or s.uid for s in candidates}))
             raise StudyError(f"{path} holds no series {options.series}", expected=f"one of {there}", remedy="Mend the series asked for")
+        owners = {f.patient for s in wanted for f in s.frames if f.patient}
+        if len(owners) > 1:  # numbers repeat between patients
+            raise StudyError(
+                f"{path} holds a series {options.series} of {len(owners)} patients", expected="one", remedy="Give the series' UID"
+            )
         candidates = wanted
     ranked = sorted(candidates, key=lambda s: _rank(s, options))
     chosen = ranked[0]
@@ -113,7 +120,10 @@ def choose_series(path: Path, frames: list[Frame], options: ReadOptions) -> tupl
         others = "; ".join(str(s) for s in ranked[1:4]) + ("; ..." if len(ranked) > 4 else "")
         remarks.append(
             Remark(
-                "series", f"Of {len(ranked)} stacks {chosen} was read; also there: {others}.", "Choose another with --series", harmless=True
+                "series",
+                f"Of {len(ranked)} stacks {chosen} was read; also there: {others}.",
+                "Choose another (option or column series)",
+                harmless=True,
             )
         )
     return chosen, remarks
