@@ -120,9 +120,10 @@ class BagDataset(Dataset[BagBatch]):
 
 
 def bag_targets(study: Study, schemes: Sequence[str], scores: Sequence[str] = ()) -> dict[str, torch.Tensor]:
-    """Labels of one study as (1,) or (1, classes) tensors; unknown is NaN, or a set with no member."""
+    """Labels of one study as (1,) or (1, classes) tensors; unknown is NaN, or a set with no member; the patient is a number."""
     targets = {
         str(Column.DIAGNOSIS): torch.tensor([[d in study.possible for d in Diagnosis]]),
+        str(Column.PATIENT_ID): torch.tensor([zlib.crc32(study.patient_id.encode())]),
         str(Column.INFECTED): torch.tensor([float("nan") if study.infected is None else float(study.infected)]),
     }
     for scheme in schemes:

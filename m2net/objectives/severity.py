@@ -54,7 +54,9 @@ class SeverityObjective(Objective):
         self.target = f"{Column.SEVERITY}:{scheme}"
         self.classes = grades_of(scheme)
         columns = self.classes - 1
-        self.graded = Kept(log_p=(torch.float64, self.classes), grade=(torch.int64, 1), true=(torch.float64, columns))
+        self.graded = Kept(
+            log_p=(torch.float64, self.classes), grade=(torch.int64, 1), patient=(torch.int64, 1), true=(torch.float64, columns)
+        )
 
     def labels(self, batch: BagBatch) -> int:
         """Graded bags."""
@@ -93,17 +95,19 @@ class SeverityObjective(Objective):
         if true is None:
             true = torch.full((batch.num_bags, self.classes - 1), float("nan"), device=truth.device)
         log_p = F.log_softmax(output.logits.double(), dim=1)[known]
-        self.graded.update(log_p=log_p, grade=truth[known], true=true[known])
+        patient = batch.bag_targets[Column.PATIENT_ID]
+        self.graded.update(log_p=log_p, grade=truth[known], patient=patient[known], true=true[known])
 
     def calibrate(self) -> None:
-        """Fit the calibration, and the threshold of conformal sets, on the graded bags kept."""
+        """Fit the calibration, and the threshold of conformal sets, on the graded bags kept: on those of every second patient each."""
         kept = self.graded.rows()
         log_p, grade = kept["log_p"].numpy(), kept["grade"][:, 0].numpy()
         self.calibration = {}
         if not len(grade):
             return
         both = self.how != "none" and self.coverage is not None
-        fitting, sets = (slice(0, None, 2), slice(1, None, 2)) if both else (slice(None), slice(None))
+        patient = _in_order(kept["patient"][:, 0].numpy())
+        fitting, sets = (patient % 2 == 0, patient % 2 == 1) if both else (patient >= 0, patient >= 0)
         self.calibration = FITS[self.how](log_p[fitting], grade[fitting])
         if self.coverage is not None:
             self.calibration["least"] = conformal_threshold(calibrated(log_p[sets], self.calibration), grade[sets], self.coverage)
@@ -296,3 +300,9 @@ def grade_metrics(above: Tensor, grade: Tensor) -> dict[str, float]:
     metrics["n"] = float(len(grade))
     metrics |= {f"n_ge{k}": float((grade >= k).sum()) for k in range(1, above.shape[1] + 1)}
     return metrics
+
+
+def _in_order(patients: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Patients numbered from 0 as they first appear."""
+    _, first, member = np.unique(patients, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[member]

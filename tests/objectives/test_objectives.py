@@ -37,6 +37,7 @@ def batch(bags: int, per_bag: int = 2, size: int = 8) -> BagBatch:
 def graded(grades: list[float], scheme: str = "binary") -> BagBatch:
     b = batch(len(grades))
     b.bag_targets[f"severity:{scheme}"] = torch.tensor(grades)
+    b.bag_targets["patient_id"] = torch.arange(len(grades))
     return b
 
 
@@ -130,7 +131,7 @@ def test_one_class_only_is_undefined_not_zero() -> None:
 def test_without_labels_a_connected_zero_and_no_metric(objective) -> None:
     logits = torch.randn(*((2, 2) if isinstance(objective, SeverityObjective) else (4, 6, 8, 8)), requires_grad=True)
     b = batch(2)
-    b.bag_targets["severity:binary"] = torch.full((2,), float("nan"))
+    b.bag_targets |= {"severity:binary": torch.full((2,), float("nan")), "patient_id": torch.arange(2)}
     b.dense["lobes"] = torch.full((4, 8, 8), -1)
     assert objective.labels(b) == 0
     loss = objective.loss(Output(logits), b)

@@ -12,7 +12,7 @@ from sklearn.metrics import brier_score_loss
 from m2net.batch import Output
 from m2net.errors import ConfigError
 from m2net.objectives import SeverityObjective
-from m2net.objectives.calibration import calibrated, fit_isotonic, fit_temperature
+from m2net.objectives.calibration import FITS, calibrated, fit_isotonic, fit_temperature
 from m2net.objectives.reliability import (
     brier,
     calibration_band,
@@ -78,6 +78,22 @@ def test_isotonic_is_scikit_learns_and_stays_ordered(rng: np.random.Generator) -
 def test_brier_is_scikit_learns(rng: np.random.Generator) -> None:
     p, y = rng.random(40), rng.integers(0, 2, 40)
     assert brier(np.stack([1 - p, p], 1), y) == pytest.approx(brier_score_loss(y, p))
+
+
+def test_calibration_and_sets_never_share_a_patient(rng: np.random.Generator) -> None:
+    """Two studies a patient, the second told with less confidence: by every second study one part would see first visits only."""
+    objective = SeverityObjective("ordinal:3", calibrate="temperature", coverage=0.8)
+    logits, grade = world(rng, 400, 3.0, grades=3)
+    logits[1::2] /= 3
+    batch = graded(grade.astype(float).tolist(), "ordinal:3")
+    batch.bag_targets["patient_id"] = torch.from_numpy(rng.permutation(10**6)[:200]).repeat_interleave(2)
+    objective.update(Output(torch.from_numpy(logits)), batch)
+    objective.calibrate()
+    log_p = torch.from_numpy(logits).log_softmax(1).numpy()
+    one, other = np.arange(400) // 2 % 2 == 0, np.arange(400) // 2 % 2 == 1
+    expected = FITS["temperature"](log_p[one], grade[one])
+    assert objective.calibration["temperature"] == pytest.approx(expected["temperature"])
+    assert objective.calibration["least"] == pytest.approx(conformal_threshold(calibrated(log_p[other], expected), grade[other], 0.8))
 
 
 def test_conformal_sets_cover_as_promised(rng: np.random.Generator) -> None:
