@@ -206,3 +206,18 @@ def test_names_of_results_say_whose_they_are(tmp_path: Path) -> None:
     assert output_names(given) == ["anna-ct-series", "bert-ct-series", "other"]
     assert output_names([given[2], given[2]])[1] != "other"
     assert len(set(output_names([*given, *given]))) == 6
+
+
+def test_the_page_says_what_verify_would(trained: Path, tmp_path: Path, phantom: Phantom) -> None:
+    """Cut lungs are no quieter at the clinician's than in a manifest; and no earlier model's map stays beside the page."""
+    cut = phantom.image[len(phantom.image) // 2 :]
+    write_nifti(tmp_path / "cut.nii.gz", cut, phantom.geometry)
+    out = tmp_path / "out" / "cut"
+    out.mkdir(parents=True)
+    (out / "infection.nii.gz").write_bytes(b"of another model")
+    assert main(["assess", str(tmp_path / "cut.nii.gz"), "--model", str(trained / "best.ckpt"), "--out", str(tmp_path / "out")]) == 0
+    warnings = json.loads((out / "assessment.json").read_text())["warnings"]
+    assert any("of the widest lung area. The lungs are cut" in said for said in warnings), warnings
+    assert "The lungs are cut" in (out / "report.html").read_text()
+    drawn = json.loads((out / "assessment.json").read_text())["maps"]
+    assert (out / "infection.nii.gz").exists() is ("infection" in drawn)
