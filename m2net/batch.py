@@ -26,7 +26,8 @@ class BagBatch:
         position_step: (ΣN, 2, 3) float32, change of ``position`` for one pixel along a row step and a column step.
         corner: (ΣN, 3) int64, z, y, x of the instance's first pixel in store voxels; may be negative (padding).
         dense: per task (ΣN, H, W) int64 with -1 = unlabelled or owned by another instance.
-        bag_targets: per task (B,) float32 with NaN = unlabelled, or (B, classes) bool sets with all False = unlabelled.
+        bag_targets: per task (B,) float32 with NaN = unlabelled, or (B, classes) bool sets with all False = unlabelled; and ``patient_id``,
+            (B,) int64, equal for studies of one patient.
         uncovered: per task (B, classes) int64, labelled voxels of a study that no instance covers (evaluation only).
         study_ids: B study identifiers.
         draws: (B,) int64 keys from which every random draw for that bag is derived.
