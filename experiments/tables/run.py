@@ -1,6 +1,6 @@
 """The papers' tables on the same work: every row cross-validated on the same SYNTHETIC patients of two sites with the same steps.
 
-python experiments/tables/run.py             # about three hours of one core; what is done is kept, also in results.csv
+python experiments/tables/run.py             # hours of one core; what is done is kept, also in results.csv
 python experiments/tables/run.py --screen    # the same with few patients and steps: does everything run?
 """
 

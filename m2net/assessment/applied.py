@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from m2net.bags import InputSpec, Prepared, cover, cut_bag, prepare_volume, to_input
+from m2net.bags import InputSpec, Prepared, cover, cut_bag, prepare_judged, to_input
 from m2net.batch import BagBatch
 from m2net.errors import ConfigError
 from m2net.studies import Volume
-from m2net.studies.quality import Verdict, judge_read
 from m2net.training import M2NetModule, file_hash, load_model
 from m2net.vocabulary import PAINTED, Intensity
-
-
-def judged(prepared: Prepared) -> list[str]:
-    """What ``m2net verify`` would find in a prepared study, one text each."""
-    return [f"{f.reason[0].upper()}{f.reason[1:]}. {f.remedy}." for f in prepared.verdict.findings]
 
 
 class AppliedModel:
@@ -61,9 +54,7 @@ class AppliedModel:
         if volume.modality != self.spec.modality:
             raise ConfigError(f"the study is {volume.modality}", expected=f"{self.spec.modality}, as the model was trained on")
         self._refuse_other(volume.intensity)
-        verdict = Verdict("")
-        judge_read(replace(volume, remarks=()), {}, verdict)  # the notes hold the remarks already
-        return replace(prepare_volume(volume, {}, self.spec.spacing_mm), verdict=verdict)
+        return prepare_judged(volume, {}, self.spec.spacing_mm)
 
     def bag(self, prepared: Prepared) -> tuple[BagBatch, BagBatch]:
         """A prepared study, fully covered: as stored, and as the network reads it, on the device.

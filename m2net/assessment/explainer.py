@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from m2net.assessment.applied import AppliedModel, judged
+from m2net.assessment.applied import AppliedModel
 from m2net.assessment.boxes import InfectionBox, find_boxes
 from m2net.assessment.saliency import SALIENCY, DepthScores
 from m2net.assessment.stitching import stitch_values
@@ -153,7 +153,7 @@ class Explainer:
             saliency=saliency,
             boxes=find_boxes(saliency, self.threshold, least) if judgement.infected else [],
             slices=judgement.slices,
-            warnings=[*prepared.notes, *judged(prepared), *self.model.doubts(), *_doubts(judgement)],
+            warnings=[*prepared.warnings, *self.model.doubts(), *_doubts(judgement)],
             method=self.method,
             threshold=self.threshold,
             model=self.model.facts,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from m2net.assessment.applied import AppliedModel, judged
+from m2net.assessment.applied import AppliedModel
 from m2net.assessment.findings import Findings, findings_of
 from m2net.assessment.islands import without_islands
 from m2net.assessment.measures import LobeMeasures, measure_lobes
@@ -20,9 +20,9 @@ from m2net.batch import BagBatch, Output, telling_weights
 from m2net.machine import fast_bfloat16
 from m2net.objectives import Objective, SegmentationObjective
 from m2net.studies import Volume
+from m2net.studies.quality import LUNG_ML
 from m2net.vocabulary import Column, Intensity, LungCode, Modality
 
-_LUNG_ML = (1000.0, 9500.0)  # outside this a whole adult's lungs are unlikely to have been found
 _TOP_PATCHES = 6
 _LEAST_LUNG = 0.02  # of the picture, each lung of a radiograph
 
@@ -113,13 +113,7 @@ class Assessor:
             findings=findings_of(self._objectives(), outputs),
             patches=_heaviest(outputs, batch),
             instances=batch.num_instances,
-            warnings=[
-                *prepared.notes,
-                *judged(prepared),
-                *self.model.doubts(),
-                *_doubts(volume, measures, maps),
-                *_left_out(apart, volume),
-            ],
+            warnings=[*prepared.warnings, *self.model.doubts(), *_doubts(volume, measures, maps), *_left_out(apart, volume)],
             model=self.model.facts,
         )
 
@@ -148,8 +142,8 @@ def _doubts(volume: Volume, measures: list[LobeMeasures], maps: dict[str, NDArra
         doubts += _lung_doubts(maps.get(Column.LUNGS))
     if measures and volume.geometry is not None:
         total = sum(m.volume_ml or 0.0 for m in measures)
-        if not _LUNG_ML[0] <= total <= _LUNG_ML[1]:
-            doubts.append(f"The lobes sum to {total:.0f} ml, outside {_LUNG_ML[0]:.0f} to {_LUNG_ML[1]:.0f} ml.")
+        if not LUNG_ML[0] <= total <= LUNG_ML[1]:
+            doubts.append(f"The lobes sum to {total:.0f} ml, outside {LUNG_ML[0]:.0f} to {LUNG_ML[1]:.0f} ml.")
         doubts += [f"No {m.lobe.title.lower()} lobe was found." for m in measures if m.voxels == 0]
     if volume.intensity is Intensity.RELATIVE:
         doubts.append("No HU and no millimetres are known: no densities and no volumes are given.")

@@ -3,7 +3,7 @@
 from m2net.bags.cutting import cut_bag, join
 from m2net.bags.dataset import BagDataset, EpochSampler, bag_targets, severity_target
 from m2net.bags.inputs import InputSpec, Normalise, View
-from m2net.bags.prepared import Prepared, prepare_volume, to_source_grid
+from m2net.bags.prepared import Prepared, prepare_judged, prepare_volume, to_source_grid
 from m2net.bags.sampling import Cut, cover, evenly, full_cut, full_slices, random_cut, random_slices, sample
 from m2net.bags.store import Store
 from m2net.bags.transforms import Augmentation, add_coordinates, apply_window, to_input
@@ -27,6 +27,7 @@ __all__ = [
     "full_cut",
     "full_slices",
     "join",
+    "prepare_judged",
     "prepare_volume",
     "random_cut",
     "random_slices",

@@ -15,8 +15,9 @@ from PIL import Image
 
 from m2net.errors import ConfigError, StoreError, StudyError
 from m2net.studies import Box, ReadOptions, Study, Volume, find_thorax, read_image, read_mask
+from m2net.studies.masks import Mask
 from m2net.studies.quality import Verdict, judge_read
-from m2net.vocabulary import Intensity, Modality
+from m2net.vocabulary import Column, Intensity, Modality
 
 STORE_VERSION = 4
 RADIOGRAPH_SIDE = 512  # longest side of a stored radiograph, pixels; smaller ones keep theirs
@@ -52,6 +53,12 @@ class Prepared:
     notes: tuple[str, ...]
     verdict: Verdict = field(default_factory=lambda: Verdict(""))
     modality: Modality = Modality.CT
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of results must know of the study: the notes, and what ``m2net verify`` finds beyond them."""
+        found = [f"{f.reason[0].upper()}{f.reason[1:]}. {f.remedy}." for f in self.verdict.findings if f.reason not in self.notes]
+        return [*self.notes, *found]
 
     @property
     def source_mm(self) -> tuple[float, float]:
@@ -142,6 +149,19 @@ def to_source_grid(labels: NDArray[V], prepared: Prepared) -> NDArray[V]:
     return labels[:, y[:, None], x[None, :]]
 
 
+def prepare_judged(volume: Volume, masks: dict[Column, Mask], spacing_mm: float, study_id: str = "") -> Prepared:
+    """Prepare what was read, and judge it as ``m2net verify`` does.
+
+    Raises:
+        StudyError: no lung found.
+    """
+    verdict = Verdict(study_id)
+    judge_read(volume, masks, verdict)
+    remarks = volume.remarks + tuple(remark for mask in masks.values() for remark in mask.remarks)
+    prepared = prepare_volume(replace(volume, remarks=remarks), {str(kind): mask.array for kind, mask in masks.items()}, spacing_mm)
+    return replace(prepared, verdict=verdict)
+
+
 def prepare_study(study: Study, spacing_mm: float, *, repair: bool = False) -> Prepared:
     """Read a study's files and prepare them; ``repair`` resamples irregular series instead of refusing them.
 
@@ -151,11 +171,7 @@ def prepare_study(study: Study, spacing_mm: float, *, repair: bool = False) -> P
     try:
         volume = read_image(study.image, ReadOptions(series=study.series, repair=repair), study.modality)
         masks = {kind: read_mask(path, kind, volume, study.mask_schemes.get(kind, "")) for kind, path in study.masks.items()}
-        remarks = volume.remarks + tuple(remark for mask in masks.values() for remark in mask.remarks)
-        verdict = Verdict(study.study_id)
-        judge_read(volume, masks, verdict)
-        prepared = prepare_volume(replace(volume, remarks=remarks), {str(kind): mask.array for kind, mask in masks.items()}, spacing_mm)
-        return replace(prepared, verdict=verdict)
+        return prepare_judged(volume, masks, spacing_mm, study.study_id)
     except StudyError as error:
         message = str(error).rstrip(".")
         raise StudyError(f"study {study.study_id} ({study.image}): {message}") from error

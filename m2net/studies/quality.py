@@ -25,7 +25,8 @@ from m2net.vocabulary import MASK_UNLABELLED, Column, Intensity, Lobe, LungCode,
 _THICK_MM = 5.01
 _UNUSABLE_MM = 10.01
 _FEW_SLICES = 20
-_LUNG_ML = (1000.0, 10500.0)  # both lungs of an adult, in the field of view
+LUNG_ML = (1000.0, 10500.0)
+"""Both lungs of an adult, in the field of view."""
 _LEAST_ML = 400.0
 _CUT_REJECTED = 0.40
 _CUT_SHARE = 0.25  # lung area on an end slice, against the widest slice
@@ -191,8 +192,8 @@ def _judge_lungs(thorax: Thorax, array: NDArray[np.int16], mm: tuple[float, floa
     if ml < _LEAST_ML:
         verdict.add(Status.REJECT, "lungs", f"only {ml:.0f} ml of lung were found", "Check that the series shows the chest")
         return
-    if not _LUNG_ML[0] <= ml <= _LUNG_ML[1]:
-        said = f"{ml:.0f} ml of lung were found, outside {_LUNG_ML[0]:.0f} to {_LUNG_ML[1]:.0f} ml"
+    if not LUNG_ML[0] <= ml <= LUNG_ML[1]:
+        said = f"{ml:.0f} ml of lung were found, outside {LUNG_ML[0]:.0f} to {LUNG_ML[1]:.0f} ml"
         verdict.add(Status.WARN, "lungs", said, "Look at the study")
     area = found.sum(axis=(1, 2))
     for size, name in ((int(area[:2].max()), "lowest"), (int(area[-2:].max()), "highest")):  # the finder leaves out the last plane

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from m2net.errors import StudyError
-from m2net.studies.dicom.headers import read_header
+from m2net.studies.dicom.headers import DAMAGED, read_header
 from m2net.studies.dicom.sources import dicom_files
 from m2net.studies.pictures import RELATIVE_MAX
 from m2net.studies.remarks import Remark
@@ -74,10 +74,10 @@ def _shown(file: Path, header: Dataset) -> NDArray[np.float64]:
     try:
         try:
             stored: NDArray[Any] = apply_modality_lut(header.pixel_array, header)
-        except (RuntimeError, NotImplementedError):  # a compression that pydicom has no decoder for here; GDCM has
+        except RuntimeError:  # a compression that pydicom has no decoder for here; GDCM has
             stored = sitk.GetArrayFromImage(sitk.ReadImage(str(file), imageIO="GDCMImageIO")).reshape(int(header.Rows), int(header.Columns))
         return np.asarray(apply_voi_lut(stored, header), dtype=np.float64)
-    except (RuntimeError, ValueError, KeyError, AttributeError, NotImplementedError, OSError) as error:
+    except DAMAGED as error:
         raise StudyError(f"the pixels of {file} cannot be decoded", expected="a readable DICOM image", remedy="Export it again") from error
 
 

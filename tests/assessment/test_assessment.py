@@ -187,6 +187,27 @@ def test_one_bad_study_does_not_stop_the_others(
     assert "bad.nii.gz cannot be read" in capsys.readouterr().err
 
 
+def test_a_study_that_breaks_the_model_does_not_stop_the_others(
+    trained: Path, tmp_path: Path, phantom: Phantom, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a series that is larger than the accelerator's memory."""
+    assess, seen = Assessor.assess, []
+
+    def breaks_once(self: Assessor, volume: Volume) -> object:
+        seen.append(volume)
+        if len(seen) == 1:
+            raise RuntimeError("out of memory")
+        return assess(self, volume)
+
+    monkeypatch.setattr(Assessor, "assess", breaks_once)
+    for name in "ab":
+        write_nifti(tmp_path / f"{name}.nii.gz", phantom.image, phantom.geometry)
+    words = [str(tmp_path / "a.nii.gz"), str(tmp_path / "b.nii.gz"), "--model", str(trained / "best.ckpt")]
+    assert main(["assess", *words, "--out", str(tmp_path / "out")]) == 2
+    assert (tmp_path / "out" / "b" / "report.html").exists()
+    assert "a.nii.gz broke the model or the reader (RuntimeError: out of memory)" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not (REAL / "ct_volumes" / "P001").is_dir(), reason="the real images are not here")
 def test_a_real_series(trained: Path, tmp_path: Path) -> None:
     series = REAL / "ct_volumes" / "P001"

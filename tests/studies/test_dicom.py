@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from itertools import permutations, product
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import SimpleITK as sitk
 from m2net.errors import GeometryError, StudyError
 from m2net.phantoms import SCANNERS, Phantom, write_dicom_series
 from m2net.studies import ReadOptions, read_image, write_on_own_grid
+from m2net.studies.dicom import kernel_kind, read_frames
 from tests.studies.made import ORIGIN, SPACING, change, volume, write_series, write_slice
 
 
@@ -127,3 +129,22 @@ def test_a_series_number_of_two_patients_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="series 3 of 2 patients.*UID"):
         read_image(tmp_path, ReadOptions(series="3"))
     np.testing.assert_array_equal(read_image(tmp_path, ReadOptions(series=uids[1])).array, read_image(tmp_path / "BERT").array)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [*((f"FC{n}", "lung") for n in (30, 52, 86)), ("FC08", "soft"), ("B30f", "soft"), ("Bl57", "lung")]
+)
+def test_kernels_by_name(name: str, kind: str) -> None:
+    assert kernel_kind(name) == kind
+
+
+def test_no_byte_of_a_header_cut_off_or_overwritten_is_a_bug(tmp_path: Path) -> None:
+    """What pydicom raises, at once or when a value is looked at, is one line about the file, or the file is passed over."""
+    whole = write_series(tmp_path / "s", volume())[0].read_bytes()
+    header = len(whole) - volume()[0].size * 2
+    for place in range(132, header, 7):
+        for number, content in enumerate((whole[:place], whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])):
+            file = tmp_path / f"{place}-{number}"
+            file.write_bytes(content)
+            with contextlib.suppress(StudyError):
+                read_frames([file])

@@ -99,8 +99,9 @@ def mask_of_totalsegmentator(tmp: Path) -> None:
         read_mask(tmp / "folder", Column.LOBES, like),
     ):
         np.testing.assert_array_equal(found.array, lobes())
-    lungs = read_mask(tmp / "named.nii.gz", Column.LUNGS, like).array
-    np.testing.assert_array_equal(lungs, np.where(lobes() == 0, 0, np.where(lobes() <= 2, 2, 1)))
+    for name in ("named.nii.gz", "folder"):
+        lungs = read_mask(tmp / name, Column.LUNGS, like).array
+        np.testing.assert_array_equal(lungs, np.where(lobes() == 0, 0, np.where(lobes() <= 2, 2, 1)))
     with pytest.raises(StudyError, match="codes"):
         read_mask(tmp / "codes.nii.gz", Column.LOBES, like)
 

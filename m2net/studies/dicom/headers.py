@@ -25,8 +25,8 @@ _TAGS = [
 ]  # fmt: skip
 
 
-_DAMAGED = (ValueError, EOFError, KeyError, AttributeError, NotImplementedError, struct.error, BytesLengthException)
-"""What pydicom raises on files that are cut off or overwritten, some of it only when a value is looked at."""
+DAMAGED = (RuntimeError, ValueError, EOFError, KeyError, AttributeError, OSError, struct.error, BytesLengthException)
+"""What pydicom and SimpleITK raise on files that are cut off or overwritten, some of it only when a value is looked at."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def read_header(file: Path, tags: list[str] | None = None) -> Dataset | None:
                 if not _lacks_preamble(file):
                     return None
                 return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags or _TAGS, force=True)  # type: ignore[arg-type]
-    except (InvalidDicomError, OSError, *_DAMAGED):
+    except (InvalidDicomError, *DAMAGED):
         return None
 
 
@@ -126,7 +126,7 @@ def read_frames(files: Iterable[Path]) -> list[Frame]:
             try:
                 if header is not None and _whole(header, "Rows") and _whole(header, "Columns"):
                     frames += frames_of(file, header)
-            except _DAMAGED as error:
+            except DAMAGED as error:
                 raise StudyError(f"{file} has a damaged header ({error})", expected="a whole DICOM file", remedy="Copy it again") from error
     return frames
 

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from m2net.errors import StudyError
-from m2net.studies.dicom.headers import Frame
+from m2net.studies.dicom.headers import DAMAGED, Frame
 from m2net.studies.remarks import Remark
 
 _THREADS = 4
@@ -87,7 +87,7 @@ def read_file(frames: list[Frame]) -> list[NDArray[Any]]:
             return _by_pydicom(path, frames)
         image = sitk.ReadImage(str(path), imageIO="GDCMImageIO")  # slope and intercept applied
         pixels = sitk.GetArrayViewFromImage(image)  # lives no longer than the image
-    except (RuntimeError, ValueError, KeyError, AttributeError, NotImplementedError, OSError) as error:
+    except DAMAGED as error:
         raise StudyError(
             f"the pixels of {path} cannot be decoded", expected="a readable DICOM image", remedy="Export the series again"
         ) from error

@@ -87,6 +87,6 @@ def _unpack(path: Path, folder: Path) -> list[Path]:
                 target = folder / f"{number:06d}"
                 target.write_bytes(archive.read(member))
                 files.append(target)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error) as error:
         raise StudyError(f"{path} is damaged ({error})", expected="a whole zip of DICOM files", remedy="Copy it again") from error
     return files
