@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from manifest import pairs
 from run import HERE, RUNS, held_out
 
-from m2net.cli.chain import command
+from m2net.cli.chain import command, fit_once
 from m2net.recipes.table import write
 from m2net.reports.results import write_json
 from m2net.studies import Geometry, read_image, to_lps
@@ -62,8 +62,7 @@ def main() -> None:
     if not (PHANTOMS / "manifest.split.csv").exists():
         command("split", PHANTOMS / "manifest.csv", "--parts", "0.92", "0.07", "0.01")
     model = RUNS / "lobes_pictures" / "best.ckpt"
-    if not model.exists():
-        command("fit", "--config", HERE / "lobes_pictures.yaml")
+    fit_once(model.parent, "--config", HERE / "lobes_pictures.yaml")
     REAL.mkdir(parents=True, exist_ok=True)
     write(REAL / "manifest.csv", pairs(source, REAL / "manifest.csv"), source, "pairs.csv")
     plain = REAL / "phantoms_only"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from m2net.cli.chain import command
+from m2net.cli.chain import command, fit_once
 from m2net.recipes.table import read_table
 from m2net.reports.results import write_table
 
@@ -52,8 +52,7 @@ def judge(site: str) -> None:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     prepare()
-    if not (RUNS / "best.ckpt").exists():
-        command("fit", "--config", HERE / "joint.yaml")
+    fit_once(RUNS, "--config", HERE / "joint.yaml")
     for site in ("home", "north"):
         judge(site)
     subprocess.run([sys.executable, str(HERE / "results.py")], check=True)

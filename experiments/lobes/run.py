@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from m2net.cli.chain import command
+from m2net.cli.chain import command, fit_once
 from m2net.reports.figures import metrics_rows, write_figures
 
 HERE = Path(__file__).resolve().parent
@@ -33,9 +33,7 @@ def row(name: str) -> None:
     """Fit one row, then test it on the held-out patients of both sites."""
     configs = [word for path in ROWS[name] for word in ("--config", path)]
     best = RUNS / name / "best.ckpt"
-    if not (RUNS / name / "fitted").exists():
-        command("fit", *configs)
-        (RUNS / name / "fitted").touch()
+    fit_once(RUNS / name, *configs)
     for site in ("home", "north"):
         out = RUNS / name / site
         if not (out / "metrics.json").exists():

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from m2net.cli.chain import command
+from m2net.cli.chain import command, fit_once
 from m2net.recipes.table import read_table
 from m2net.reports.results import write_table
 
@@ -35,9 +35,9 @@ def prepare(hospital: str) -> None:
     if not (RUNS / hospital / "manifest.csv").exists():
         seed, site = str(SEEDS[hospital]), [] if hospital == "planted" else SITE_B
         command("phantom", "--out", RUNS / hospital, "--patients", str(TEST + POOL), "--seed", seed, *SIZE, *site)
-    if not (RUNS / "base" / "best.ckpt").exists():
+    if not (RUNS / "A" / "manifest.split.csv").exists():
         command("split", RUNS / "A" / "manifest.csv", "--parts", "0.75", "0.25", "0.0")
-        command("fit", "--config", HERE / "base.yaml")
+    fit_once(RUNS / "base", "--config", HERE / "base.yaml")
 
 
 def subset(size: int, seed: int, *, shuffled: bool = False, hospital: str = "B") -> Path:

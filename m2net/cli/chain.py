@@ -36,3 +36,15 @@ def command(*words: str | Path, ends: Collection[int] = (0,), folder: Path | Non
     if code not in ends:
         sys.exit(f"m2net {arguments[0]} failed with exit code {code}")
     return Ended(code, time.monotonic() - start)
+
+
+def fit_once(folder: Path, *words: str | Path) -> None:
+    """Run ``m2net fit`` into ``folder`` unless it ended there before: a checkpoint of one that was killed is not taken for its last.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    ended = folder / "fit.ended"
+    if not ended.exists():
+        command("fit", *words)
+        ended.touch()
