@@ -27,12 +27,28 @@ def run(argv: list[str]) -> int:
     options.add_argument("--grades", type=int, default=2, help=f"severity grades: {', '.join(map(str, SEVERITY_MODELS))}")
     options.add_argument("--graders", choices=list(GRADERS), default="extent", help="what the site's graders weigh (CT)")
     options.add_argument("--mix", type=float, nargs=3, metavar="P", help=f"chances of {', '.join(Diagnosis)}; equal by default")
+    options.add_argument(
+        "--lobes", type=Path, nargs="+", default=[], metavar="MASK",
+        help="lobe masks of real patients (volumes) whose lungs the patients get, bent a little; patients of one mask share a patient_id",
+    )  # fmt: skip
+    options.add_argument("--lobes-scheme", default="", help="codes of these masks, as the column lobes_scheme of a manifest names them")
     options.add_argument("--workers", type=int, default=cpu_count(), help="processes")
     given = options.parse_args(argv[1:])
     kind = given.format or ("png" if given.modality == Modality.CXR else "nifti")
     size = (given.matrix, given.slice_mm, given.grades, given.pictures)
     mix = None if given.mix is None else tuple(given.mix)
-    plan = CohortPlan(given.patients, given.seed, given.site, kind, *size, given.modality, given.graders, mix)
+    plan = CohortPlan(
+        given.patients,
+        given.seed,
+        given.site,
+        kind,
+        *size,
+        given.modality,
+        given.graders,
+        mix,
+        tuple(map(str, given.lobes)),
+        given.lobes_scheme,
+    )
     plan.check()
     for _ in progress(write_cohort(plan, given.out, given.workers), f"Making {plan.patients} patients", plan.patients):
         pass

@@ -130,7 +130,7 @@ def build_body(anatomy: Anatomy, grid: Grid, rng: np.random.Generator) -> Body:
     _bones(anatomy, z, turn_x, turn_y, hu, lobes == 0)
     hilum = {s: np.array([0.47 * anatomy.lung_height, 12.0, sign * (anatomy.mediastinum + 10)]) for s, sign in _SIDES.items()}
     _airways(anatomy, grid, z, turn_x, turn_y, hu, lobes, hilum)
-    _table(anatomy, grid, hu, y)
+    add_table(anatomy, hu, y)
     depth = np.clip((y + anatomy.half_depth) / (2 * anatomy.half_depth), 0, 1)
     return Body(grid, anatomy, hu, lobes, fissure, hilum, (1 - depth if anatomy.prone else depth).astype(np.float32))
 
@@ -241,7 +241,18 @@ def _below_the_diaphragm(a: Anatomy, rng: np.random.Generator, z: Field, x: Fiel
 
 
 def _bones(a: Anatomy, z: Field, x: Field, y: Field, hu: Field, free: NDArray[np.bool_]) -> None:
-    back = 0.70 * a.half_depth
+    add_spine(z, x, y, 0.70 * a.half_depth, hu, free)
+    sternum = ((x / 17) ** 2 + ((y + a.half_depth - 0.7 * a.fat - 7) / 5) ** 2 < 1) & (z > 0.25 * a.lung_height)
+    hu[sternum & free] = 230
+    shell = _oval(x / (a.half_width - a.fat - 0.45 * a.wall), y / (a.half_depth - 0.7 * a.fat - 0.45 * a.wall))
+    # ribs run down from the spine to the front
+    phase = np.mod(z + 0.55 * (y + a.half_depth) * -1 + 400, a.rib_pitch)
+    rib = (shell > 0.86) & (shell < 1.12) & (phase < 0.40 * a.rib_pitch) & (z < 1.02 * a.lung_height) & (np.abs(x) > 14)
+    hu[rib & free & (hu > -60)] = 380
+
+
+def add_spine(z: Field, x: Field, y: Field, back: float, hu: Field, free: NDArray[np.bool_]) -> None:
+    """Vertebrae, their discs and the canal into ``hu`` where ``free``; ``back`` is the y of the vertebral bodies' centres, mm."""
     vertebra = (x / 19) ** 2 + ((y - back) / 15) ** 2
     disc = np.abs(np.mod(z, 26) - 13) > 10.5
     hu[(vertebra < 1) & free] = 180
@@ -251,13 +262,6 @@ def _bones(a: Anatomy, z: Field, x: Field, y: Field, hu: Field, free: NDArray[np
     hu[canal & free] = 20
     spinous = (np.abs(x) < 3.5) & (y > back + 27) & (y < back + 42) & ~disc
     hu[spinous & (hu > -200)] = 350
-    sternum = ((x / 17) ** 2 + ((y + a.half_depth - 0.7 * a.fat - 7) / 5) ** 2 < 1) & (z > 0.25 * a.lung_height)
-    hu[sternum & free] = 230
-    shell = _oval(x / (a.half_width - a.fat - 0.45 * a.wall), y / (a.half_depth - 0.7 * a.fat - 0.45 * a.wall))
-    # ribs run down from the spine to the front
-    phase = np.mod(z + 0.55 * (y + a.half_depth) * -1 + 400, a.rib_pitch)
-    rib = (shell > 0.86) & (shell < 1.12) & (phase < 0.40 * a.rib_pitch) & (z < 1.02 * a.lung_height) & (np.abs(x) > 14)
-    hu[rib & free & (hu > -60)] = 380
 
 
 def _airways(a: Anatomy, grid: Grid, z: Field, x: Field, y: Field, hu: Field, lobes: Labels, hilum: dict[str, NDArray[np.float64]]) -> None:
@@ -281,7 +285,8 @@ def _airways(a: Anatomy, grid: Grid, z: Field, x: Field, y: Field, hu: Field, lo
         hu[along & (drop < 30)] = -980
 
 
-def _table(a: Anatomy, grid: Grid, hu: Field, y: Field) -> None:
+def add_table(a: Anatomy, hu: Field, y: Field) -> None:
+    """The table that the patient lies on, into the air of ``hu``."""
     back = (a.half_depth + 9) * (-1 if a.prone else 1)
     plate = np.broadcast_to((y > min(back, back + 5)) & (y < max(back, back + 5)), hu.shape)
     hu[plate & (hu < -500)] = -180

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from m2net.errors import ConfigError
 from m2net.machine import be_one_of_many
 from m2net.phantoms.disease import checked_mix
+from m2net.phantoms.donors import DONATED, Donor, donor_name, read_donor
 from m2net.phantoms.files import new_manifest, write_dicom_radiograph, write_dicom_series, write_nifti
 from m2net.phantoms.outcome import GRADERS
 from m2net.phantoms.patient import PHANTOM_VERSION, Phantom, make_phantom
@@ -49,6 +51,8 @@ class CohortPlan:
         modality: ct or cxr.
         graders: what the site's graders weigh, see GRADERS (ct only).
         mix: chances of the diagnoses, in their order; equal if None.
+        lobes: lobe masks of real patients whose lungs the patients get, each as many as the next (ct only); none: lungs of drawn shape.
+        lobes_scheme: codes of these masks, as a manifest names them.
     """
 
     patients: int
@@ -62,6 +66,8 @@ class CohortPlan:
     modality: str = "ct"
     graders: str = "extent"
     mix: tuple[float, ...] | None = None
+    lobes: tuple[str, ...] = ()
+    lobes_scheme: str = ""
 
     @property
     def version(self) -> str:
@@ -84,6 +90,14 @@ class CohortPlan:
             raise ConfigError(
                 "radiographs with nifti files, a slice thickness or severity grades", expected="--format png or dicom, and none of these"
             )
+        if self.modality == Modality.CXR and self.lobes:
+            raise ConfigError("radiographs around real lobes", expected="--modality ct")
+        if self.lobes_scheme and not self.lobes:
+            raise ConfigError(f"the scheme {self.lobes_scheme!r} without masks", expected="--lobes as well")
+        if len(donors := [donor_name(Path(path)) for path in self.lobes]) != len(set(donors)):
+            raise ConfigError("two lobe masks of one name", expected="file names that tell the patients apart")
+        if self.lobes and self.patients < len(self.lobes):
+            raise ConfigError(f"{self.patients} patients of {len(self.lobes)} lobe masks", expected="at least one patient a mask")
         if self.pictures < 1:
             raise ConfigError(f"{self.pictures} pictures a patient", expected="at least 1")
         if self.patients < 1 or self.seed < 0:
@@ -138,20 +152,25 @@ def _write_patient(plan: CohortPlan, index: int, out: Path) -> list[dict[str, st
     drawing = np.random.default_rng([*seed, 1])
     diagnosis = list(Diagnosis)[int(drawing.integers(3) if plan.mix is None else drawing.choice(3, p=checked_mix(plan.mix)))]
     name = f"{plan.site}-{plan.seed}-{index:04d}"
+    # masks in turn by blocks, so that a process reads each about once
+    donor = _donor(plan.lobes[index * len(plan.lobes) // plan.patients], plan.lobes_scheme) if plan.lobes else None
     temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
-    rows = (_radiograph if plan.modality == Modality.CXR else _slices)(plan, seed, diagnosis, temporary, name)
+    if plan.modality == Modality.CXR:
+        rows = _radiograph(plan, seed, diagnosis, temporary, name)
+    else:
+        rows = _slices(plan, seed, diagnosis, temporary, name, donor)
     shutil.rmtree(out / name, ignore_errors=True)
     temporary.chmod(0o755)
     temporary.rename(out / name)
-    return [_finished(row, plan, name) for row in rows]
+    return [_finished(row, plan, name, None if donor is None else donor.name) for row in rows]
 
 
-def _finished(row: dict[str, str], plan: CohortPlan, name: str) -> dict[str, str]:
-    """A row of the patient's folder as the cohort's manifest has it."""
+def _finished(row: dict[str, str], plan: CohortPlan, name: str, donor: str | None) -> dict[str, str]:
+    """A row of the patient's folder as the cohort's manifest has it; all with one donor's lungs are one patient, whom no split parts."""
     own = row.pop(Column.STUDY_ID, "")
     paths = {c: f"{name}/{row.pop(c)}" for c in (Column.IMAGE, *MASK_COLUMNS) if c in row}
-    head = {Column.STUDY_ID: f"{name}-{own}" if own else name, Column.PATIENT_ID: name, Column.MODALITY: plan.modality}
-    made = {**head, **paths, Column.SITE: plan.site, "phantom_version": plan.version, **row}
+    head = {Column.STUDY_ID: f"{name}-{own}" if own else name, Column.PATIENT_ID: donor or name, Column.MODALITY: plan.modality}
+    made = {**head, **paths, Column.SITE: plan.site, "phantom_version": plan.version + (f" in {DONATED}" if donor else ""), **row}
     return {str(key): str(value) for key, value in made.items()}
 
 
@@ -181,9 +200,16 @@ def _radiograph(plan: CohortPlan, seed: tuple[int, ...], diagnosis: Diagnosis, f
     return [row]
 
 
-def _slices(plan: CohortPlan, seed: tuple[int, ...], diagnosis: Diagnosis, folder: Path, name: str) -> list[dict[str, str]]:
+@lru_cache(maxsize=2)
+def _donor(path: str, scheme: str) -> Donor:
+    return read_donor(Path(path), scheme)
+
+
+def _slices(
+    plan: CohortPlan, seed: tuple[int, ...], diagnosis: Diagnosis, folder: Path, name: str, donor: Donor | None
+) -> list[dict[str, str]]:
     model = GRADERS[plan.graders][plan.grades]
-    phantom = make_phantom(seed, SCANNERS[plan.site], diagnosis, model, matrix=plan.matrix, slice_mm=plan.slice_mm)
+    phantom = make_phantom(seed, SCANNERS[plan.site], diagnosis, model, matrix=plan.matrix, slice_mm=plan.slice_mm, donor=donor)
     if plan.file_format == "png":
         return write_pictures(folder, phantom, plan.pictures, np.random.default_rng([*seed, 2]))
     return [_volume(plan, phantom, folder, name)]

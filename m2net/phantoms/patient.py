@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from m2net.phantoms.anatomy import Anatomy, Body, build_body, draw_anatomy
 from m2net.phantoms.disease import Disease, add_disease, involved_shares
+from m2net.phantoms.donors import Donor, Transplant
 from m2net.phantoms.grid import Field, Grid
 from m2net.phantoms.outcome import SeverityModel
 from m2net.phantoms.scanner import Scanner, scan, tissue
@@ -23,6 +25,9 @@ PHANTOM_VERSION = "1"
 _FINEST_MM = 3.0
 _TOP_MARGIN_MM = 14.0
 _BOTTOM_MARGIN_MM = 45.0
+
+
+Builder = Callable[[Anatomy, Grid, np.random.Generator], Body]
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,11 @@ class Patient:
     spared: Field | None
 
 
-def grow(anatomy: Anatomy, grid: Grid, diagnosis: Diagnosis, rng: np.random.Generator, *, spared: bool = False) -> Patient:
+def grow(
+    anatomy: Anatomy, grid: Grid, diagnosis: Diagnosis, rng: np.random.Generator, *, spared: bool = False, build: Builder = build_body
+) -> Patient:
     """Fill an anatomy with disease, vessels and tissue; with ``spared`` also as it would be without the infection."""
-    body = build_body(anatomy, grid, rng)
+    body = build(anatomy, grid, rng)
     disease = add_disease(body, diagnosis, rng, spared=spared)
     vessels, bronchi = grow_vessels(body, rng)
     without = tissue(body, disease.without_infection(), vessels, bronchi, copy.deepcopy(rng)) if spared else None
@@ -88,6 +95,7 @@ def make_phantom(
     *,
     matrix: int = 192,
     slice_mm: float | None = None,
+    donor: Donor | None = None,
 ) -> Phantom:
     """Make one patient; the same arguments give the same voxels.
 
@@ -98,9 +106,13 @@ def make_phantom(
         severity: model of the outcome.
         matrix: pixels along each in-plane axis.
         slice_mm: slice thickness; drawn from the scanner's if None.
+        donor: whose lungs and lobes the patient gets, bent a little; lungs of drawn shape if None.
     """
     rng = np.random.default_rng(list(seed))
-    anatomy = draw_anatomy(rng)
+    anatomy, build = draw_anatomy(rng), build_body
+    if donor is not None:
+        transplant = Transplant.draw(donor, rng)
+        anatomy, build = transplant.fitted(anatomy), transplant.build
     drawn = float(rng.choice(scanner.slice_mm))
     thickness = slice_mm if slice_mm is not None else drawn
     pixel = max(scanner.field_mm, 2 * anatomy.half_width + 24) / matrix
@@ -111,7 +123,7 @@ def make_phantom(
     start = (-_BOTTOM_MARGIN_MM, -half + float(rng.normal(0, 5)), -half + float(rng.normal(0, 6)))
     grid = Grid((count * substeps, matrix, matrix), (step, pixel, pixel), start)
 
-    patient = grow(anatomy, grid, diagnosis, rng)
+    patient = grow(anatomy, grid, diagnosis, rng, build=build)
     body, disease, hu = patient.body, patient.disease, patient.hu
     spacing = (thickness, pixel, pixel)
     image = scan(hu, spacing, substeps, scanner, rng)

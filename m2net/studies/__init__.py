@@ -4,7 +4,7 @@ from m2net.studies.files import VOLUME_ENDINGS
 from m2net.studies.geometry import Geometry, Orientation, to_lps
 from m2net.studies.lungs import Box, Thorax, find_thorax
 from m2net.studies.manifest import Fault, Manifest, Study, read_manifest, survey_manifest, write_manifest
-from m2net.studies.masks import Mask, read_mask
+from m2net.studies.masks import Mask, read_mask, read_mask_alone
 from m2net.studies.options import ReadOptions
 from m2net.studies.pictures import PICTURE_ENDINGS
 from m2net.studies.readers import read_image
@@ -34,6 +34,7 @@ __all__ = [
     "read_image",
     "read_manifest",
     "read_mask",
+    "read_mask_alone",
     "survey_manifest",
     "to_lps",
     "write_assignment",

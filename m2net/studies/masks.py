@@ -60,14 +60,41 @@ def read_mask(path: Path, kind: Column, like: Volume, scheme: str = "") -> Mask:
     else:
         codes, geometry, remarks = _volume(path, kind, scheme)
         mask = _place(path, kind, codes, geometry, like, remarks)
-    found = {int(code) for code in np.unique(mask.array)}
+    _check(path, kind, mask.array)
+    return mask
+
+
+def read_mask_alone(path: Path, kind: Column, scheme: str = "") -> tuple[NDArray[np.uint8], Geometry]:
+    """Read a volume mask whose image is not at hand, on its own grid.
+
+    Args:
+        path: NIfTI/MHA/NRRD file, DICOM-SEG file, or folder of one file a structure.
+        kind: lobes, lungs or infection.
+        scheme: one of ``schemes_of(kind)``, or "".
+
+    Returns:
+        (Z, Y, X) uint8 on LPS axes in m2net's codes, and its geometry.
+
+    Raises:
+        StudyError: as ``read_mask``, and for a picture.
+        GeometryError: its axes are not at right angles.
+    """
+    if not path.exists():
+        raise StudyError(f"the {kind} mask {path} does not exist", expected="a mask", remedy="Check the path")
+    codes, geometry, _ = _volume(path, kind, scheme)
+    array, turned, _ = to_lps(codes, geometry)
+    _check(path, kind, array)
+    return array, turned
+
+
+def _check(path: Path, kind: Column, array: NDArray[np.uint8]) -> None:
+    found = {int(code) for code in np.unique(array)}
     if not found <= MASK_CODES[kind]:
         raise StudyError(
             f"the {kind} mask {path} holds the codes {sorted(found - MASK_CODES[kind])[:5]}", expected=f"only {sorted(MASK_CODES[kind])}",
             remedy=f"Name its codes in {SCHEME_COLUMNS[kind]} ({', '.join(schemes_of(kind))}), or recode it",
         )  # fmt: skip
-    _check_sides(path, kind, mask.array)
-    return mask
+    _check_sides(path, kind, array)
 
 
 def _picture(path: Path, kind: Column, like: Volume, scheme: str) -> NDArray[np.uint8]:
