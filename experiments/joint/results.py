@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 
 from m2net.objectives.reliability import selective_risk
 from m2net.recipes.table import read_table
-from m2net.reports.figures import FigureRow, crossval_rows, figure_row, metrics_rows, write_figures
+from m2net.reports.figures import FigureRow, figure_row, metrics_rows, write_figures
 
 HERE, RUNS = Path(__file__).parent, Path("runs/joint")
 COVERAGE = 0.9
@@ -98,8 +98,6 @@ if __name__ == "__main__":
             *risky(what, folder / "metrics.json"),
             *covered(what, folder / "predictions.csv"),
         ]
-    table += metrics_rows("real slices (ct_lobes), from synthetic pictures only", RUNS / "real_lobes" / "phantoms_only" / "metrics.json")
-    table += crossval_rows("real slices (ct_lobes), fine-tuned, cross-validated", RUNS / "real_lobes" / "crossval" / "crossval.json")
     table += on_series(RUNS / "volumes" / "volumes.json")
     kept = write_figures(out, table)
     draw(HERE / "trust.png")

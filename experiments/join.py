@@ -1,6 +1,6 @@
 """Several manifests as one, with paths from the new one's folder.
 
-python experiments/weakly_supervised/join.py OUT MANIFEST [MANIFEST ...]
+python experiments/join.py OUT MANIFEST [MANIFEST ...]
 """
 
 from __future__ import annotations

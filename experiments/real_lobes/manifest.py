@@ -1,6 +1,6 @@
 """Manifest of the folder of single LUNA16 slices with lobe masks (``pairs.csv`` beside ``images/`` and ``masks/``).
 
-python experiments/joint/manifest.py ../shared/data/ct_lobes runs/joint/real_lobes/manifest.csv
+python experiments/real_lobes/manifest.py ../shared/data/ct_lobes runs/real_lobes/slices/manifest.csv
 """
 
 from __future__ import annotations
