@@ -95,7 +95,11 @@ class CohortPlan:
         if self.lobes_scheme and not self.lobes:
             raise ConfigError(f"the scheme {self.lobes_scheme!r} without masks", expected="--lobes as well")
         if len(donors := [donor_name(Path(path)) for path in self.lobes]) != len(set(donors)):
-            raise ConfigError("two lobe masks of one name", expected="file names that tell the patients apart")
+            raise ConfigError(
+                "two lobe masks of one name", expected="file names that tell the patients apart", remedy="Rename them, or link to them"
+            )
+        if missing := [path for path in self.lobes if not Path(path).exists()]:
+            raise ConfigError(f"the lobe mask {missing[0]} does not exist", expected="files or folders", remedy="Check the paths")
         if self.lobes and self.patients < len(self.lobes):
             raise ConfigError(f"{self.patients} patients of {len(self.lobes)} lobe masks", expected="at least one patient a mask")
         if self.pictures < 1:

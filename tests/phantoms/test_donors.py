@@ -158,6 +158,8 @@ def test_masks_of_another_scheme(giver: Phantom, tmp_path: Path) -> None:
         (["--patients", "4", "--modality", "cxr"], "around real lobes"),
         (["--patients", "1"], "1 patients of 2 lobe masks"),
         (["--patients", "4", "--lobes-scheme", "nobody"], "lobes_scheme is 'nobody'"),
+        (["--patients", "4", "--lobes", "no.nii.gz"], "no.nii.gz does not exist"),
+        (["--patients", "4", "--lobes", "x/same.nii.gz", "y/same.nii.gz"], "two lobe masks of one name"),
     ],
 )
 def test_what_cannot_be_made_is_one_line(
