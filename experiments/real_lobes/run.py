@@ -11,39 +11,63 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from manifest import pairs
 
 from m2net.cli.chain import command, fit_once
-from m2net.recipes.table import write
-from m2net.reports.figures import crossval_rows, metrics_rows, write_figures
+from m2net.recipes.table import read_table, write
+from m2net.reports.figures import FigureRow, crossval_rows, metrics_rows, write_figures
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/real_lobes")
 SLICES = RUNS / "slices"
 FOLDS = "5"
+SITE = "luna16"
 COHORTS = {"home": ("303", "4"), "north": ("304", "3")}
 """Seed and slice thickness in mm, by site."""
-SIZE = ["--patients", "102", "--matrix", "256", "--format", "png", "--pictures", "20", "--mix", "0.6", "0.2", "0.2"]
+BESIDE = {"home": ("305", "4"), "north": ("306", "3")}
+SIZE = ["--matrix", "256", "--format", "png", "--mix", "0.6", "0.2", "0.2"]
 ROWS = {"real": [HERE / "pictures.yaml"], "drawn": [HERE / "pictures.yaml", HERE / "drawn.yaml"]}
 """Pictures around lobe masks of patients none of whose slices is used, and around lungs of drawn shape."""
 NAMES = {"real": "pictures around real lobes", "drawn": "pictures of drawn lungs"}
+BOTH = "both"
+
+
+def phantoms(folder: Path, cohorts: dict[str, tuple[str, str]], patients: int, pictures: int, masks: list[Path]) -> list[Path]:
+    """Pictures of two sites; returns their manifests."""
+    lungs = ["--lobes", *masks] if masks else []
+    for site, (seed, slice_mm) in cohorts.items():
+        if not (folder / site / "manifest.csv").exists():
+            words = ["--out", folder / site, "--site", site, "--seed", seed, "--slice-mm", slice_mm]
+            command("phantom", *words, "--patients", str(patients), "--pictures", str(pictures), *SIZE, *lungs)
+    return [folder / site / "manifest.csv" for site in cohorts]
 
 
 def prepare(name: str, source: Path) -> None:
     """The pictures of one row, parted by patient."""
     folder = RUNS / "pictures"
-    lungs = ["--lobes", *sorted((source / "volumes").glob("U*_lobes.nii.gz"))] if name == "real" else []
-    for site, (seed, slice_mm) in COHORTS.items():
-        if not (folder / name / site / "manifest.csv").exists():
-            words = ["--out", folder / name / site, "--site", site, "--seed", seed, "--slice-mm", slice_mm]
-            command("phantom", *words, *SIZE, *lungs)
+    manifests = phantoms(folder / name, COHORTS, 102, 20, lobe_masks(source, "U") if name == "real" else [])
     both = folder / f"{name}.csv"
     if not (folder / f"{name}.split.csv").exists():
-        manifests = [folder / name / site / "manifest.csv" for site in COHORTS]
         subprocess.run([sys.executable, HERE.parent / "join.py", both, *manifests], check=True)
         command("split", both, "--parts", "0.89", "0.11", "0")
+
+
+def lobe_masks(source: Path, letter: str) -> list[Path]:
+    """Masks of the patients without slices (U) or with (L)."""
+    return sorted((source / "volumes").glob(f"{letter}*_lobes.nii.gz"))
+
+
+def prepare_both(source: Path) -> None:
+    """The real slices, and pictures around the masks of the same patients, who are one patient to every fold."""
+    manifests = phantoms(SLICES / "pictures", BESIDE, 34, 6, lobe_masks(source, "L"))
+    out = SLICES / f"{BOTH}.csv"
+    subprocess.run([sys.executable, HERE.parent / "join.py", out, SLICES / "manifest.csv", *manifests], check=True)
+    rows = [entry | {"patient_id": entry["patient_id"].removesuffix("_lobes")} for entry in read_table(out)]
+    write(out, rows, source, "pairs.csv")
+    command("split", out, "--parts", "1", "0", "0")
 
 
 def row(name: str) -> None:
@@ -56,14 +80,30 @@ def row(name: str) -> None:
         words = [f"--data.manifest={SLICES / 'manifest.split.csv'}", f"--data.store={SLICES / 'store'}"]
         words += [f"--trainer.default_root_dir={plain}", "--trainer.logger=false"]
         command("test", *configs, *words, "--ckpt_path", best)
-    over = ["--config", HERE / "pictures.yaml", "--config", HERE / "slices.yaml", f"--model.start_from={best}"]
-    command("crossval", *over, "--folds", FOLDS, "--out", tuned)
+    crossval(tuned, "slices.yaml", start=best)
+
+
+def crossval(out: Path, *over: str, start: Path = RUNS / "real" / "best.ckpt") -> None:
+    """Fine-tune from ``start``, cross-validated by patient; real slices alone are judged."""
+    configs = [word for name in ("pictures.yaml", *over) for word in ("--config", HERE / name)]
+    command("crossval", *configs, f"--model.start_from={start}", "--folds", FOLDS, "--judge-sites", SITE, "--out", out)
+
+
+def figures() -> Iterator[FigureRow]:
+    """What was run, as rows of results.csv."""
+    for name, title in NAMES.items():
+        yield from metrics_rows(f"real slices, learnt from {title}", SLICES / name / "as_it_is" / "metrics.json")
+        yield from crossval_rows(f"real slices, learnt from {title} and fine-tuned", SLICES / name / "crossval" / "crossval.json")
+    what = "real slices, fine-tuned beside pictures around their patients' lobes"
+    yield from crossval_rows(what, SLICES / BOTH / "crossval" / "crossval.json")
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("source", type=Path, help="folder with pairs.csv, images/, masks/ and volumes/")
-    options.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW", help="some of: " + ", ".join(ROWS))
+    options.add_argument(
+        "--rows", nargs="+", default=[*ROWS, BOTH], choices=[*ROWS, BOTH], metavar="ROW", help=f"of {', '.join([*ROWS, BOTH])}"
+    )
     given = options.parse_args()
     if not (given.source / "pairs.csv").is_file():
         sys.exit(f"{given.source / 'pairs.csv'} does not exist")
@@ -71,19 +111,15 @@ def main() -> None:
     write(SLICES / "manifest.csv", pairs(given.source, SLICES / "manifest.csv"), given.source, "pairs.csv")
     command("split", SLICES / "manifest.csv", "--parts", "0", "0", "1")
     for name in given.rows:
-        prepare(name, given.source)
-        row(name)
-    fit_once(
-        SLICES, "--config", HERE / "pictures.yaml", "--config", HERE / "slices.yaml"
-    )  # runs/real_lobes/slices/best.ckpt, for new slices
-    found = [
-        figure for name in ROWS
-        for figure in (
-            *metrics_rows(f"real slices, learnt from {NAMES[name]}", SLICES / name / "as_it_is" / "metrics.json"),
-            *crossval_rows(f"real slices, learnt from {NAMES[name]} and fine-tuned", SLICES / name / "crossval" / "crossval.json"),
-        )
-    ]  # fmt: skip
-    write_figures(HERE / "results.csv", found)
+        if name == BOTH:
+            prepare_both(given.source)
+            crossval(SLICES / BOTH / "crossval", "slices.yaml", "both.yaml")
+            final = [word for name in ("pictures.yaml", "slices.yaml", "both.yaml") for word in ("--config", HERE / name)]
+            fit_once(RUNS / BOTH, *final, f"--data.manifest={SLICES / 'both.split.csv'}")  # runs/real_lobes/both/best.ckpt, for new slices
+        else:
+            prepare(name, given.source)
+            row(name)
+    write_figures(HERE / "results.csv", list(figures()))
     print(HERE / "results.csv")
 
 

@@ -24,6 +24,7 @@ def run(argv: list[str]) -> int:
     options.add_argument("--folds", type=int, required=True, help="number of folds, at least 3 (test, validation, training)")
     options.add_argument("--out", type=Path, help="folder for the results; default crossval in the configured run folder")
     options.add_argument("--seed", type=int, default=0, help="seed of the folds")
+    options.add_argument("--judge-sites", nargs="+", metavar="SITE", help="sites whose studies are judged; the others only train")
     given, overrides = options.parse_known_args(argv[1:])
     if given.folds < 3:
         raise ConfigError(f"{given.folds} folds", expected="at least 3: one judged, one that chooses, one that trains")
@@ -46,6 +47,9 @@ def _run(given: argparse.Namespace, overrides: list[str]) -> None:
     cli = make_cli(words, run_now=False)
     out = given.out or Path(cli.trainer.default_root_dir) / "crossval"
     manifest = with_folds(cli.datamodule.manifest_path, given.folds, given.seed)
+    sites = {str(study.site) for study in cli.datamodule.manifest if study.site}
+    if unknown := sorted(set(given.judge_sites or ()) - sites):
+        raise ConfigError(f"no study is of the site {unknown[0]!r}", expected=f"one of {', '.join(sorted(sites)) or 'no sites'}")
     cli.datamodule.prepare_data()
     content = cli.datamodule.store.hash(list(cli.datamodule.manifest))
     known = f"{__version__}{words}{content}".encode() + b"".join(file.read_bytes() for file in (*given.config, manifest))
@@ -54,7 +58,7 @@ def _run(given: argparse.Namespace, overrides: list[str]) -> None:
             known += file_hash(Path(start)).encode()
     tables = []
     for fold in range(given.folds):
-        tables.append((fold, fold_rows(words, known, manifest, fold, out / f"fold_{fold}")))
+        tables.append((fold, judged(fold_rows(words, known, manifest, fold, out / f"fold_{fold}"), given.judge_sites)))
     rows = _pool(out, cli.model, tables)
     _audit(out, cli, rows)
 
@@ -75,6 +79,11 @@ def fold_rows(words: list[str], known: bytes, manifest: Path, fold: int, folder:
     return read_rows(folder / "predictions.csv")
 
 
+def judged(rows: list[dict[str, Any]], sites: list[str] | None) -> list[dict[str, Any]]:
+    """Rows of these sites, all if None: synthetic studies, or another hospital's, may help to learn without being judged."""
+    return rows if sites is None else [row for row in rows if row["site"] in sites]
+
+
 def with_folds(source: Path, folds: int, seed: int) -> Path:
     """The manifest with a fold column, written beside the one that the configuration names."""
     from m2net.studies import assign_folds, read_manifest, write_assignment
@@ -92,13 +101,14 @@ def _audit(out: Path, cli: Any, rows: list[dict[str, Any]]) -> None:
     from m2net.cli.audit import judge
     from m2net.errors import M2NetError
 
-    data = cli.datamodule
+    data, judged_ids = cli.datamodule, {row["study_id"] for row in rows}
+    studies = [study for study in data.manifest if study.study_id in judged_ids]
     for task, objective in cli.model.objectives.items():
         label = str(objective.target).partition(":")[0]
         if label not in ("diagnosis", "severity") or task != label:
             continue
         try:
-            judge(list(data.manifest), data.store, label, rows, out / f"audit_{label}.json")
+            judge(studies, data.store, label, rows, out / f"audit_{label}.json")
         except M2NetError as error:
             print(f"no shortcut audit of {label}: {error}")
 

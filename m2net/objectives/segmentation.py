@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import IntEnum
 from typing import Any
@@ -213,24 +214,34 @@ class SegmentationObjective(Objective):
             metrics[f"n_{name}"] = float((~dice[:, k].isnan()).sum())
         for name, values in (("dice_mean", dice), ("sensitivity_mean", sensitivity), ("ppv_mean", ppv)):
             metrics[name] = nan_mean(torch.tensor([nan_mean(values[:, k]) for k in range(values.shape[1])]))
+        if not self.merged:
+            metrics |= pooled_dice(self.names, dice.numpy(), counts[..., 1:].sum(-1).numpy())
         metrics |= foreground(kept["whole"].numpy())
         metrics["n"] = float(len(counts))
         return metrics
 
     def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
-        """Per labelled study Dice per class and the foreground's pixels: hits, claimed, present, all."""
+        """Per labelled study Dice and size (claimed + present) per class, and the foreground's pixels: hits, claimed, present, all."""
         rows = []
         for found in self._counts(output, batch):
-            each = [float("nan")] * len(self.names) if found is None else overlap(found[0][None])[0][0].tolist()
+            unknown = torch.full((len(self.names), 3), float("nan"))
+            counts = unknown if found is None else found[0]
+            each, sizes = overlap(counts[None])[0][0].tolist(), ["" if math.isnan(v) else int(v) for v in counts[:, 1:].sum(1).tolist()]
             whole: list[Any] = [""] * len(_WHOLE) if found is None else [int(v) for v in found[1].tolist()]
             columns: dict[str, Any] = {f"{self.task}_dice_{name}": value for name, value in zip(self.names, each, strict=True)}
+            columns |= {f"{self.task}_size_{name}": size for name, size in zip(self.names, sizes, strict=True)}
             rows.append(columns | {f"{self.task}_{name}": value for name, value in zip(_WHOLE, whole, strict=True)})
         return rows
 
     def statistics(self, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
-        """Mean Dice per class, the mean of these, and the foreground's pooled figures."""
+        """Mean Dice per class, the mean of these, Dice of all studies' pixels per class, and the foreground's pooled figures."""
         names = [f"{self.task}_dice_{name}" for name in self.names]
-        table = np.array([[number(row.get(name)) for name in names] for row in rows], dtype=np.float64).reshape(-1, len(names))
+        table, sizes = (
+            np.array([[number(row.get(f"{self.task}_{what}_{name}")) for name in self.names] for row in rows], dtype=np.float64).reshape(
+                -1, len(names)
+            )
+            for what in ("dice", "size")
+        )
         whole = np.array([[number(row.get(f"{self.task}_{name}")) for name in _WHOLE] for row in rows]).reshape(-1, len(_WHOLE))
 
         def column(k: int) -> Statistic:
@@ -239,6 +250,9 @@ class SegmentationObjective(Objective):
         columns = [column(k) for k in range(len(names))]
         figures: dict[str, Statistic] = {f"dice_{name}": columns[k] for k, name in enumerate(self.names)}
         figures["dice_mean"] = lambda chosen: nan_mean(torch.tensor([c(chosen) for c in columns]))
+        if not self.merged:
+            keys = pooled_dice(self.names, table[:0], sizes[:0])
+            figures |= together(lambda chosen: pooled_dice(self.names, table[chosen], sizes[chosen]), keys)
         return figures | together(lambda chosen: foreground(whole[chosen]), FOREGROUND)
 
 
@@ -260,6 +274,21 @@ def foreground(whole: NDArray[np.float64]) -> dict[str, float]:
     """Pooled figures from (studies, 4) hits, claimed, present and all pixels; studies with NaN are left out, undefined is NaN."""
     sums = [float(v) for v in np.nansum(whole.reshape(-1, len(_WHOLE)), axis=0)]
     return {name: figure(*sums) for name, figure in FOREGROUND.items()}
+
+
+def pooled_dice(names: Sequence[str], dice: NDArray[np.float64], size: NDArray[np.float64]) -> dict[str, float]:
+    """Dice of all studies' pixels together, by class and in the mean: a sliver counts as the sliver that it is.
+
+    Args:
+        names: the K classes.
+        dice: (studies, K), NaN where undefined.
+        size: (studies, K) pixels claimed and pixels present, added.
+    """
+    known = ~np.isnan(dice) & ~np.isnan(size)
+    of_class = [ratio(float((dice[k, c] * size[k, c]).sum()), float(size[k, c].sum())) for c, k in enumerate(known.T)]
+    return {f"pooled_dice_{name}": value for name, value in zip(names, of_class, strict=True)} | {
+        "pooled_dice_mean": nan_mean(torch.tensor(of_class))
+    }
 
 
 def overlap(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:

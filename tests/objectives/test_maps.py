@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from m2net.errors import ConfigError
 from m2net.objectives import BurdenReading, DetectionReading, ScoreObjective, SegmentationObjective
 from m2net.objectives.burden import SIDES, ZONES
 from m2net.objectives.segmentation import CUTS
+from m2net.vocabulary import Lobe
 from tests.objectives.test_objectives import batch
 
 
@@ -82,6 +85,29 @@ def test_pooled_figures_against_scikit_learn(rng: np.random.Generator) -> None:
     assert {k: metrics[k] for k in expected} == pytest.approx(expected)
     figures = objective.statistics(objective.rows(output, b))
     assert {k: figures[k](np.arange(5)) for k in expected} == pytest.approx(expected)
+
+
+def test_dice_of_all_pixels_against_scikit_learn(rng: np.random.Generator) -> None:
+    """A study with a sliver of a lobe weighs as its pixels do; one without the lobe counts what is claimed there."""
+    truth = rng.integers(-1, 6, (5, 9, 9))
+    truth[0][truth[0] == 4], truth[3] = 0, -1
+    said = np.where(rng.random(truth.shape) < 0.6, truth.clip(0), rng.integers(0, 6, truth.shape))
+    objective, b = SegmentationObjective("lobes"), masked(torch.from_numpy(truth), "lobes")
+    output = hard(torch.from_numpy(said), 6)
+    objective.update(output, b)
+    rows, metrics = objective.rows(output, b), objective.compute()
+    figures = objective.statistics(rows)
+    for studies in (np.arange(5), np.array([0, 1, 1, 4])):
+        known = truth[studies] >= 0
+        each = f1_score(truth[studies][known], said[studies][known], labels=[1, 2, 3, 4, 5], average=None)
+        mine = [figures[f"pooled_dice_{lobe.key}"](studies) for lobe in Lobe]
+        assert mine == pytest.approx(each)
+        assert figures["pooled_dice_mean"](studies) == pytest.approx(each.mean())
+        if len(studies) == 5:
+            assert [metrics[f"pooled_dice_{lobe.key}"] for lobe in Lobe] == pytest.approx(each)
+    assert rows[3]["lobes_size_left_upper"] == ""
+    assert math.isnan(figures["pooled_dice_mean"](np.array([3])))
+    assert "pooled_dice_mean" not in SegmentationObjective("lungs", merged=True).statistics([])
 
 
 def test_maps_are_called_from_the_probability_with_the_best_f1_on_validation(rng: np.random.Generator) -> None:

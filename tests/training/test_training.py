@@ -13,6 +13,7 @@ import yaml
 
 from m2net.cli.main import main
 from m2net.errors import CheckpointError, ConfigError
+from m2net.studies import write_manifest
 from m2net.training import load_model, read_checkpoint
 from m2net.training.loading import CHECKPOINT_MARK
 from m2net.training.schedules import factor, run_length
@@ -156,6 +157,34 @@ def test_crossval_pools_folds_and_keeps_what_is_done(tmp_path: Path, configure: 
     over.write_text("data: {instances: 3}\n")
     assert main([*words, "--config", str(over)]) == 0
     assert read_checkpoint(out / "fold_1" / "best.ckpt")[CHECKPOINT_MARK]["drawing"]["instances"] == 3
+
+
+def test_crossval_judges_the_sites_that_it_is_asked_to(
+    tmp_path: Path, configure: Configure, rows: list[dict[str, str]], cohort: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = {row["study_id"] for row in rows[:5]}
+    manifest = tmp_path / "two.csv"
+    placed = [row | {c: str(cohort.parent / row[c]) for c in ("image", "lobes", "lungs", "infection")} for row in rows]
+    write_manifest(manifest, list(rows[0]), [row | {"site": "ours" if row["study_id"] in own else "theirs"} for row in placed])
+    words = [
+        "crossval",
+        "--config",
+        str(configure(tmp_path)),
+        "--folds",
+        "3",
+        "--out",
+        str(tmp_path / "cv"),
+        "--data.manifest",
+        str(manifest),
+    ]
+    assert main([*words, "--judge-sites", "ours"]) == 0
+    results = json.loads((tmp_path / "cv" / "crossval.json").read_text())
+    assert results["studies"] == 5
+    with (tmp_path / "cv" / "predictions.csv").open() as file:
+        assert {row["study_id"] for row in csv.DictReader(file)} == own
+    capsys.readouterr()
+    assert main([*words, "--judge-sites", "nowhere"]) == 2
+    assert "no study is of the site 'nowhere'; expected one of ours, theirs" in capsys.readouterr().err
 
 
 def test_weights_that_no_callback_kept_are_not_lost(tmp_path: Path, configure: Configure) -> None:
