@@ -129,6 +129,15 @@ TRUE_SEVERITY_PREFIX = "true_severity_ge"
 PAINTED = "painted"
 """How the column phantom_version begins for real slices into which disease was painted: synthetic labels of real patients."""
 
+DONATED = "in real lobes"
+"""How it ends for synthetic patients around lobe masks of real ones."""
+
+
+def made_from_patients(phantom_version: str) -> bool:
+    """Whether synthetic studies of this version show something of real patients, whom nobody should judge the model on."""
+    return phantom_version.startswith(PAINTED) or phantom_version.endswith(DONATED)
+
+
 SCORE_PREFIX = "score_"
 """Columns of a manifest that hold real-valued severity scores, several of them if need be: ``score_geographic_extent``."""
 

@@ -57,7 +57,7 @@ def prepare(name: str, source: Path) -> None:
 
 def lobe_masks(source: Path, letter: str) -> list[Path]:
     """Masks of the patients without slices (U) or with (L)."""
-    return sorted((source / "volumes").glob(f"{letter}*_lobes.nii.gz"))
+    return sorted((source / "volumes").glob(f"{letter}*_lobes.nii.gz")) or sys.exit(f"{source / 'volumes'} holds no {letter}*_lobes.nii.gz")
 
 
 def prepare_both(source: Path) -> None:
@@ -67,7 +67,6 @@ def prepare_both(source: Path) -> None:
     subprocess.run([sys.executable, HERE.parent / "join.py", out, SLICES / "manifest.csv", *manifests], check=True)
     rows = [entry | {"patient_id": entry["patient_id"].removesuffix("_lobes")} for entry in read_table(out)]
     write(out, rows, source, "pairs.csv")
-    command("split", out, "--parts", "1", "0", "0")
 
 
 def row(name: str) -> None:
@@ -81,6 +80,14 @@ def row(name: str) -> None:
         words += [f"--trainer.default_root_dir={plain}", "--trainer.logger=false"]
         command("test", *configs, *words, "--ckpt_path", best)
     crossval(tuned, "slices.yaml", start=best)
+
+
+def final_fit() -> None:
+    """All real slices train the model that is handed on, runs/real_lobes/slices/best.ckpt."""
+    train = SLICES / "manifest.train.csv"
+    command("split", SLICES / "manifest.csv", "--parts", "1", "0", "0", "--out", train)
+    configs = [word for name in ("pictures.yaml", "slices.yaml") for word in ("--config", HERE / name)]
+    fit_once(SLICES, *configs, f"--data.manifest={train}")
 
 
 def crossval(out: Path, *over: str, start: Path = RUNS / "real" / "best.ckpt") -> None:
@@ -114,11 +121,11 @@ def main() -> None:
         if name == BOTH:
             prepare_both(given.source)
             crossval(SLICES / BOTH / "crossval", "slices.yaml", "both.yaml")
-            final = [word for name in ("pictures.yaml", "slices.yaml", "both.yaml") for word in ("--config", HERE / name)]
-            fit_once(RUNS / BOTH, *final, f"--data.manifest={SLICES / 'both.split.csv'}")  # runs/real_lobes/both/best.ckpt, for new slices
         else:
             prepare(name, given.source)
             row(name)
+    if "real" in given.rows:
+        final_fit()
     write_figures(HERE / "results.csv", list(figures()))
     print(HERE / "results.csv")
 

@@ -79,7 +79,10 @@ class AppliedModel:
         versions = self.facts["trained_on"].get("phantom_versions")
         if not versions:
             return []
-        if any(version.startswith(PAINTED) for version in versions):
+        real = self.facts["trained_on"].get("real_studies", 0)
+        if real:
+            told = f"{self.facts['trained_on']['studies'] - real} synthetic studies ({{}}) beside {real} of patients"
+        elif any(version.startswith(PAINTED) for version in versions):
             told = "synthetic disease ({}), painted in part into real lungs, not on patients' own"
         else:
             told = "synthetic phantoms ({}), not on patients"

@@ -183,6 +183,7 @@ class BagDataModule(pl.LightningDataModule):
             "sites": dict(Counter(s.site or "unknown" for s in train)),
             "labels": {k: n for k, n in self.label_counts().items() if not k.startswith(f"{Column.DIAGNOSIS}:")},
             "phantom_versions": sorted({s.extra["phantom_version"] for s in train if s.extra.get("phantom_version")}),
+            "real_studies": sum(not s.extra.get("phantom_version") for s in train),
             "store_hash": self.store.hash(train),
         }
 

@@ -24,7 +24,9 @@ def run(argv: list[str]) -> int:
     options.add_argument("--folds", type=int, required=True, help="number of folds, at least 3 (test, validation, training)")
     options.add_argument("--out", type=Path, help="folder for the results; default crossval in the configured run folder")
     options.add_argument("--seed", type=int, default=0, help="seed of the folds")
-    options.add_argument("--judge-sites", nargs="+", metavar="SITE", help="sites whose studies are judged; the others only train")
+    options.add_argument(
+        "--judge-sites", nargs="+", metavar="SITE", help="sites whose studies are judged; others train, and choose with data.validate"
+    )
     given, overrides = options.parse_known_args(argv[1:])
     if given.folds < 3:
         raise ConfigError(f"{given.folds} folds", expected="at least 3: one judged, one that chooses, one that trains")
@@ -101,14 +103,13 @@ def _audit(out: Path, cli: Any, rows: list[dict[str, Any]]) -> None:
     from m2net.cli.audit import judge
     from m2net.errors import M2NetError
 
-    data, judged_ids = cli.datamodule, {row["study_id"] for row in rows}
-    studies = [study for study in data.manifest if study.study_id in judged_ids]
+    data = cli.datamodule
     for task, objective in cli.model.objectives.items():
         label = str(objective.target).partition(":")[0]
         if label not in ("diagnosis", "severity") or task != label:
             continue
         try:
-            judge(studies, data.store, label, rows, out / f"audit_{label}.json")
+            judge(list(data.manifest), data.store, label, rows, out / f"audit_{label}.json")
         except M2NetError as error:
             print(f"no shortcut audit of {label}: {error}")
 

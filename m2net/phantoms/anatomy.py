@@ -12,7 +12,8 @@ from m2net.phantoms.grid import Field, Grid
 from m2net.vocabulary import Lobe
 
 Labels = NDArray[np.uint8]
-_SIDES = {"right": -1.0, "left": 1.0}  # sign of x in LPS
+SIDES = {"right": -1.0, "left": 1.0}
+"""Sign of x in LPS."""
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,14 @@ def build_body(anatomy: Anatomy, grid: Grid, rng: np.random.Generator) -> Body:
     lobes = np.zeros(grid.shape, np.uint8)
     fissure = np.zeros(grid.shape, np.float32)
     patchy = grid.noise(rng, 35.0)
-    for side in _SIDES:
+    for side in SIDES:
         lung = _lung(anatomy, side, z, turn_x, turn_y, narrowing) & cavity & ~heart & ~middle
         _cut_lobes(anatomy, side, grid, lung, turn_x, turn_y, patchy, lobes, fissure)
     hu[heart] = 42
     _vessels_of_the_middle(anatomy, z, turn_x, turn_y, hu, lobes == 0)
     _below_the_diaphragm(anatomy, rng, z, turn_x, turn_y, hu, cavity & (lobes == 0) & ~heart & ~middle)
     _bones(anatomy, z, turn_x, turn_y, hu, lobes == 0)
-    hilum = {s: np.array([0.47 * anatomy.lung_height, 12.0, sign * (anatomy.mediastinum + 10)]) for s, sign in _SIDES.items()}
+    hilum = {s: np.array([0.47 * anatomy.lung_height, 12.0, sign * (anatomy.mediastinum + 10)]) for s, sign in SIDES.items()}
     _airways(anatomy, grid, z, turn_x, turn_y, hu, lobes, hilum)
     add_table(anatomy, hu, y)
     depth = np.clip((y + anatomy.half_depth) / (2 * anatomy.half_depth), 0, 1)
@@ -177,7 +178,7 @@ def _mediastinum(a: Anatomy, z: Field, x: Field, y: Field) -> NDArray[np.bool_]:
 
 def _lung(a: Anatomy, side: str, z: Field, x: Field, y: Field, narrowing: Field) -> NDArray[np.bool_]:
     """Above the dome of the diaphragm, with the costal recess deeper than the dome, below the apex."""
-    sign = _SIDES[side]
+    sign = SIDES[side]
     centre = sign * 0.47 * (a.half_width - a.fat - a.wall)
     reach = 0.55 * (a.half_width - a.fat - a.wall)
     radius = ((x - centre) / reach) ** 2 + ((y + 8) / (0.85 * a.half_depth)) ** 2
@@ -276,7 +277,7 @@ def _airways(a: Anatomy, grid: Grid, z: Field, x: Field, y: Field, hu: Field, lo
     lobes[wall] = 0
     for side, place in hilum.items():
         end = place.tolist()
-        sign = _SIDES[side]
+        sign = SIDES[side]
         run = np.clip((sign * x) / (sign * end[2]), 0, 1)  # 0 at the carina, 1 at the hilum
         drop = (z - (carina + (end[0] - carina) * run)) ** 2 + (y - 6 - 6 * run) ** 2
         along = (sign * x > -3) & (sign * x < sign * end[2] + 3)

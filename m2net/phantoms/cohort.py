@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from PIL import Image
 from m2net.errors import ConfigError
 from m2net.machine import be_one_of_many
 from m2net.phantoms.disease import checked_mix
-from m2net.phantoms.donors import DONATED, Donor, donor_name, read_donor
+from m2net.phantoms.donors import Donor, donor_name, read_donor
 from m2net.phantoms.files import new_manifest, write_dicom_radiograph, write_dicom_series, write_nifti
 from m2net.phantoms.outcome import GRADERS
 from m2net.phantoms.patient import PHANTOM_VERSION, Phantom, make_phantom
@@ -27,8 +27,9 @@ from m2net.phantoms.radiographs import RADIOGRAPH_VERSION, make_radiograph
 from m2net.phantoms.radiography import RADIOGRAPHY
 from m2net.phantoms.scanner import SCANNERS
 from m2net.studies import write_manifest
+from m2net.studies.labels import schemes_of
 from m2net.studies.scores import EXTENT, OPACITY
-from m2net.vocabulary import MASK_COLUMNS, SCORE_PREFIX, TRUE_SEVERITY_PREFIX, Column, Diagnosis, Lobe, Modality
+from m2net.vocabulary import DONATED, MASK_COLUMNS, SCORE_PREFIX, TRUE_SEVERITY_PREFIX, Column, Diagnosis, Lobe, Modality
 
 FORMATS = ("nifti", "dicom", "png")
 
@@ -92,8 +93,9 @@ class CohortPlan:
             )
         if self.modality == Modality.CXR and self.lobes:
             raise ConfigError("radiographs around real lobes", expected="--modality ct")
-        if self.lobes_scheme and not self.lobes:
-            raise ConfigError(f"the scheme {self.lobes_scheme!r} without masks", expected="--lobes as well")
+        if self.lobes_scheme and (not self.lobes or self.lobes_scheme not in schemes_of(Column.LOBES)):
+            expected = f"--lobes, and one of {', '.join(schemes_of(Column.LOBES))}"
+            raise ConfigError(f"the scheme {self.lobes_scheme!r} of {len(self.lobes)} lobe masks", expected=expected)
         if len(donors := [donor_name(Path(path)) for path in self.lobes]) != len(set(donors)):
             raise ConfigError(
                 "two lobe masks of one name", expected="file names that tell the patients apart", remedy="Rename them, or link to them"
@@ -130,7 +132,11 @@ def write_cohort(plan: CohortPlan, out: Path, workers: int = 1) -> Iterator[int]
     rows: list[dict[str, str]] = []
     done = 0
     with ProcessPoolExecutor(max(1, workers), initializer=be_one_of_many) as pool:
-        for made in pool.map(_write_patient, [plan] * plan.patients, range(plan.patients), [out] * plan.patients):
+        masks = list(
+            pool.map(partial(read_donor, scheme=plan.lobes_scheme), map(Path, plan.lobes))
+        )  # all, before the first patient is made
+        donors = [masks[k * len(masks) // plan.patients] if masks else None for k in range(plan.patients)]
+        for made in pool.map(_write_patient, [plan] * plan.patients, range(plan.patients), [out] * plan.patients, donors):
             rows += made
             done += 1
             yield done
@@ -151,13 +157,11 @@ def best_auc(rows: list[dict[str, str]]) -> float:
     return float(np.mean(each)) if each else float("nan")
 
 
-def _write_patient(plan: CohortPlan, index: int, out: Path) -> list[dict[str, str]]:
+def _write_patient(plan: CohortPlan, index: int, out: Path, donor: Donor | None) -> list[dict[str, str]]:
     seed = (int(plan.version), zlib.crc32(plan.site.encode()), plan.seed, index)
     drawing = np.random.default_rng([*seed, 1])
     diagnosis = list(Diagnosis)[int(drawing.integers(3) if plan.mix is None else drawing.choice(3, p=checked_mix(plan.mix)))]
     name = f"{plan.site}-{plan.seed}-{index:04d}"
-    # masks in turn by blocks, so that a process reads each about once
-    donor = _donor(plan.lobes[index * len(plan.lobes) // plan.patients], plan.lobes_scheme) if plan.lobes else None
     temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
     if plan.modality == Modality.CXR:
         rows = _radiograph(plan, seed, diagnosis, temporary, name)
@@ -173,8 +177,12 @@ def _finished(row: dict[str, str], plan: CohortPlan, name: str, donor: str | Non
     """A row of the patient's folder as the cohort's manifest has it; all with one donor's lungs are one patient, whom no split parts."""
     own = row.pop(Column.STUDY_ID, "")
     paths = {c: f"{name}/{row.pop(c)}" for c in (Column.IMAGE, *MASK_COLUMNS) if c in row}
-    head = {Column.STUDY_ID: f"{name}-{own}" if own else name, Column.PATIENT_ID: donor or name, Column.MODALITY: plan.modality}
-    made = {**head, **paths, Column.SITE: plan.site, "phantom_version": plan.version + (f" in {DONATED}" if donor else ""), **row}
+    head = {
+        Column.STUDY_ID: f"{name}-{own}" if own else name,
+        Column.PATIENT_ID: name if donor is None else donor,
+        Column.MODALITY: plan.modality,
+    }
+    made = {**head, **paths, Column.SITE: plan.site, "phantom_version": plan.version + ("" if donor is None else f" {DONATED}"), **row}
     return {str(key): str(value) for key, value in made.items()}
 
 
@@ -202,11 +210,6 @@ def _radiograph(plan: CohortPlan, seed: tuple[int, ...], diagnosis: Diagnosis, f
     }
     row |= {f"infected_share_{side}": f"{share:.5f}" for side, share in zip(("right", "left"), radiograph.share, strict=True)}
     return [row]
-
-
-@lru_cache(maxsize=2)
-def _donor(path: str, scheme: str) -> Donor:
-    return read_donor(Path(path), scheme)
 
 
 def _slices(

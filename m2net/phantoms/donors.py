@@ -13,9 +13,9 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 
 from m2net.errors import StudyError
-from m2net.phantoms.anatomy import Anatomy, Body, Labels, add_spine, add_table
+from m2net.phantoms.anatomy import SIDES, Anatomy, Body, Labels, add_spine, add_table
 from m2net.phantoms.grid import Field, Grid
-from m2net.studies import read_mask_alone
+from m2net.studies import VOLUME_ENDINGS, read_mask_alone
 from m2net.vocabulary import MASK_UNLABELLED, Column, Lobe
 
 _FINEST_MM = 1.2
@@ -23,18 +23,17 @@ _RECESS_MM = 40.0  # the lungs' lowest point lies so far below the domes, whose 
 _LEAST_HEIGHT_MM = 120.0
 _LEAST_SLICES = 20
 _FISSURE_MM = 1.25
+_SPECK = 0.002  # of the largest piece; parts of a lung that lie apart in a mask are larger
 _VISIBLE = (0.2, 1.0)  # of a fissure's density, drawn once a patient
-_SIDES = {"right": -1.0, "left": 1.0}  # sign of x in LPS
-
-DONATED = "real lobes"
-"""Said in the column phantom_version of what was made around a real mask."""
 
 Mask = NDArray[np.bool_]
 
 
 def donor_name(path: Path) -> str:
-    """What the patients with these lungs are called: the file's name to its first dot."""
-    return path.name.split(".")[0]
+    """What the patients with these lungs are called: the name of the file without its ending, or of the folder."""
+    name = path.resolve().name
+    ending = next((e for e in (*VOLUME_ENDINGS, ".dcm") if name.lower().endswith(e)), "")
+    return name[: len(name) - len(ending)]
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,17 @@ def read_donor(path: Path, scheme: str = "") -> Donor:
     kept = [max(1, round(n * mm / max(mm, _FINEST_MM))) for n, mm in zip(trimmed.shape, geometry.spacing_mm, strict=True)]
     pick = [((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(kept, trimmed.shape, strict=True)]
     z, y, x = (mm * old / new for mm, old, new in zip(geometry.spacing_mm, trimmed.shape, kept, strict=True))
-    return Donor(donor_name(path), np.ascontiguousarray(trimmed[np.ix_(*pick)]), (z, y, x))
+    return Donor(donor_name(path), _without_specks(trimmed[np.ix_(*pick)]), (z, y, x))
+
+
+def _without_specks(codes: Labels) -> Labels:
+    """Trimmed to the lungs: stray voxels elsewhere would widen the body."""
+    pieces, _ = ndimage.label(codes > 0, np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    large = (sizes >= _SPECK * sizes.max())[pieces] & (pieces > 0)
+    box = tuple(slice(int(p.min()), int(p.max()) + 1) for p in np.nonzero(large))
+    return np.ascontiguousarray(codes[box])
 
 
 @dataclass(frozen=True)
@@ -128,7 +137,7 @@ class Transplant:
         free = lobes == 0
         middle = _middle(lobes, grid)
         add_spine(z, x - middle, y, float(_back(lobes, grid) - 26), hu, free)
-        hilum = {side: _hilum(lobes, grid, side, anatomy) for side in _SIDES}
+        hilum = {side: _hilum(lobes, grid, side, anatomy) for side in SIDES}
         _airways(anatomy, grid, middle, hilum, hu, free)
         add_table(anatomy, hu, y)
         depth = np.clip((y + anatomy.half_depth) / (2 * anatomy.half_depth), 0, 1) * np.ones_like(x)
@@ -222,7 +231,7 @@ def _hilum(lobes: Labels, grid: Grid, side: str, a: Anatomy) -> NDArray[np.float
     y = grid.axis(1).reshape(-1)
     rows = np.flatnonzero((np.abs(y - 8) < 18) & of_side[k].any(axis=1))
     if not len(rows):
-        return np.array([height, 12.0, _SIDES[side] * (a.mediastinum + 10)])
+        return np.array([height, 12.0, SIDES[side] * (a.mediastinum + 10)])
     columns = [np.flatnonzero(of_side[k, row]) for row in rows]
     inner = [c[0] if side == "left" else c[-1] for c in columns]
     best = int(np.argmin(inner) if side == "left" else np.argmax(inner))
@@ -249,7 +258,10 @@ def _airways(a: Anatomy, grid: Grid, middle: Field, hilum: dict[str, NDArray[np.
 
 
 def _fissures(a: Anatomy, lobes: Labels, grid: Grid, rng: np.random.Generator) -> Field:
-    """Share of each voxel's neighbourhood that is fissure: where lobes of one lung meet, with gaps as the anatomy has them."""
+    """Share of each voxel's neighbourhood that is fissure: where lobes of one lung meet, with gaps as the anatomy has them.
+
+    It lies on the lower, front or right one of two voxels that meet, half a voxel from the masks' boundary, which is no finer.
+    """
     patchy = grid.noise(rng, 35.0)
     gaps = {"left": a.completeness["left"], "right": a.completeness["right"], "horizontal": a.completeness["horizontal"]}
     met = np.zeros(lobes.shape, bool)

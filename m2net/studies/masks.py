@@ -81,6 +81,8 @@ def read_mask_alone(path: Path, kind: Column, scheme: str = "") -> tuple[NDArray
     """
     if not path.exists():
         raise StudyError(f"the {kind} mask {path} does not exist", expected="a mask", remedy="Check the path")
+    if path.is_file() and path.name.lower().endswith(PICTURE_ENDINGS):
+        raise StudyError(f"the {kind} mask {path} is a picture", expected="a volume")
     codes, geometry, _ = _volume(path, kind, scheme)
     array, turned, _ = to_lps(codes, geometry)
     _check(path, kind, array)

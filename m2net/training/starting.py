@@ -12,7 +12,7 @@ from m2net.networks import SmpEncoder
 from m2net.training.loading import CHECKPOINT_MARK, hyper_parameters, read_checkpoint
 from m2net.training.transfer import take_over
 from m2net.training.tuning import Anchor
-from m2net.vocabulary import PAINTED
+from m2net.vocabulary import made_from_patients
 
 if TYPE_CHECKING:
     from m2net.training.module import M2NetModule
@@ -41,9 +41,12 @@ def start_from_run(module: M2NetModule, path: Path) -> dict[str, Any]:
     for task, objective in module.named_objectives():
         if module.is_kept(task) and task in known and objective.answers == other.objectives[task].answers:  # type: ignore[union-attr]
             objective.calibration = dict(known[task])
-    versions = before.get("trained_on", {}).get("phantom_versions", [])
-    if not versions or any(version.startswith(PAINTED) for version in versions):
-        rank_zero_warn(f"{path} was trained on real studies: figures are honest only if none of their patients is held out here.")
+    seen = before.get("trained_on", {})
+    versions = seen.get("phantom_versions", [])
+    if not versions or seen.get("real_studies") or any(map(made_from_patients, versions)):
+        rank_zero_warn(
+            f"{path} was trained on real studies, or on what is made of them: figures are honest only if none of their patients is held out"
+        )
     told = {k: v for k, v in before.items() if k not in _OWN}
     counts = {name: len(tensors) for name, tensors in transfer.plain().items() if name != "skipped"}
     return {"started_from": told | counts}
