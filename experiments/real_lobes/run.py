@@ -14,11 +14,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from manifest import pairs
-
 from m2net.cli.chain import command, fit_once
-from m2net.recipes.table import read_table, write
+from m2net.recipes.table import Row, read_table, write
+from m2net.recipes.table import row as study
 from m2net.reports.figures import FigureRow, crossval_rows, metrics_rows, write_figures
+from m2net.vocabulary import Modality
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/real_lobes")
@@ -33,6 +33,13 @@ ROWS = {"real": [HERE / "pictures.yaml"], "drawn": [HERE / "pictures.yaml", HERE
 """Pictures around lobe masks of patients none of whose slices is used, and around lungs of drawn shape."""
 NAMES = {"real": "pictures around real lobes", "drawn": "pictures of drawn lungs"}
 BOTH = "both"
+
+
+def pairs(source: Path, out: Path) -> Iterator[Row]:
+    """A study each real slice; two slices of one scan are one patient."""
+    for entry in read_table(source / "pairs.csv"):
+        image = source / entry["image"]
+        yield study(out, image.stem, entry["case_id"], Modality.CT, image, lobes=source / entry["mask"], site=SITE)
 
 
 def phantoms(folder: Path, cohorts: dict[str, tuple[str, str]], patients: int, pictures: int, masks: list[Path]) -> list[Path]:

@@ -63,7 +63,8 @@ def trained_on(model: dict[str, Any]) -> str:
     if not facts:
         return "The checkpoint does not say what it was trained on."
     sites = ", ".join(f"{name} ({n})" for name, n in facts["sites"].items())
-    kind = f"synthetic studies (phantom version {', '.join(facts['phantom_versions'])})" if facts["phantom_versions"] else "studies"
+    made, real = f"synthetic studies (phantom version {', '.join(facts['phantom_versions'])})", facts.get("real_studies", 0)
+    kind = "studies" if not facts["phantom_versions"] else f"studies, {real} of patients and the others {made}," if real else made
     labels = ", ".join(f"{name} on {n}" for name, n in facts["labels"].items() if n)
     return f"{facts['studies']} {kind} of {facts['patients']} patients; sites: {sites}; labels: {labels}."
 

@@ -53,8 +53,7 @@ def read_mask(path: Path, kind: Column, like: Volume, scheme: str = "") -> Mask:
         StudyError: unreadable, codes outside the vocabulary, no label of this kind, left and right swapped.
         GeometryError: a picture of another size, or a volume that does not meet its image.
     """
-    if not path.exists():
-        raise StudyError(f"the {kind} mask {path} does not exist", expected="a mask", remedy="Check the path")
+    _must_exist(path, kind)
     if path.is_file() and path.name.lower().endswith(PICTURE_ENDINGS):
         mask = Mask(_picture(path, kind, like, scheme))
     else:
@@ -79,14 +78,18 @@ def read_mask_alone(path: Path, kind: Column, scheme: str = "") -> tuple[NDArray
         StudyError: as ``read_mask``, and for a picture.
         GeometryError: its axes are not at right angles.
     """
-    if not path.exists():
-        raise StudyError(f"the {kind} mask {path} does not exist", expected="a mask", remedy="Check the path")
+    _must_exist(path, kind)
     if path.is_file() and path.name.lower().endswith(PICTURE_ENDINGS):
         raise StudyError(f"the {kind} mask {path} is a picture", expected="a volume")
     codes, geometry, _ = _volume(path, kind, scheme)
     array, turned, _ = to_lps(codes, geometry)
     _check(path, kind, array)
     return array, turned
+
+
+def _must_exist(path: Path, kind: Column) -> None:
+    if not path.exists():
+        raise StudyError(f"the {kind} mask {path} does not exist", expected="a mask", remedy="Check the path")
 
 
 def _check(path: Path, kind: Column, array: NDArray[np.uint8]) -> None:

@@ -166,21 +166,11 @@ def test_crossval_judges_the_sites_that_it_is_asked_to(
     manifest = tmp_path / "two.csv"
     placed = [row | {c: str(cohort.parent / row[c]) for c in ("image", "lobes", "lungs", "infection")} for row in rows]
     write_manifest(manifest, list(rows[0]), [row | {"site": "ours" if row["study_id"] in own else "theirs"} for row in placed])
-    words = [
-        "crossval",
-        "--config",
-        str(configure(tmp_path)),
-        "--folds",
-        "3",
-        "--out",
-        str(tmp_path / "cv"),
-        "--data.manifest",
-        str(manifest),
-    ]
+    config, out = configure(tmp_path), tmp_path / "cv"
+    words = ["crossval", "--config", str(config), "--folds", "3", "--out", str(out), "--data.manifest", str(manifest)]
     assert main([*words, "--judge-sites", "ours"]) == 0
-    results = json.loads((tmp_path / "cv" / "crossval.json").read_text())
-    assert results["studies"] == 5
-    with (tmp_path / "cv" / "predictions.csv").open() as file:
+    assert json.loads((out / "crossval.json").read_text())["studies"] == 5
+    with (out / "predictions.csv").open() as file:
         assert {row["study_id"] for row in csv.DictReader(file)} == own
     capsys.readouterr()
     assert main([*words, "--judge-sites", "nowhere"]) == 2
