@@ -11,8 +11,10 @@ import pytest
 import torch
 import yaml
 
+from m2net.assessment.applied import AppliedModel
 from m2net.cli.main import main
 from m2net.errors import CheckpointError, ConfigError
+from m2net.reports.page import trained_on
 from m2net.studies import write_manifest
 from m2net.training import load_model, read_checkpoint
 from m2net.training.loading import CHECKPOINT_MARK
@@ -175,6 +177,28 @@ def test_crossval_judges_the_sites_that_it_is_asked_to(
     capsys.readouterr()
     assert main([*words, "--judge-sites", "nowhere"]) == 2
     assert "no study is of the site 'nowhere'; expected one of ours, theirs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("real", "version"), [(3, "1"), (0, "1 in real lobes"), (0, "1")])
+def test_a_model_says_what_of_patients_it_has_seen(
+    tmp_path: Path, configure: Configure, rows: list[dict[str, str]], cohort: Path, real: int, version: str
+) -> None:
+    placed = [row | {c: str(cohort.parent / row[c]) for c in ("image", "lobes", "lungs", "infection")} for row in rows]
+    train = [row["study_id"] for row in rows if row["split"] == "train"]
+    told = [row | {"phantom_version": "" if row["study_id"] in train[:real] else version} for row in placed]
+    write_manifest(tmp_path / "m.csv", list(rows[0]), told)
+    config = str(configure(tmp_path, trainer={"max_steps": 2, "val_check_interval": 2}))
+    words = ["fit", "--config", config, "--data.manifest", str(tmp_path / "m.csv")]
+    assert main(words) == 0
+    model = AppliedModel(tmp_path / "best.ckpt")
+    assert model.facts["trained_on"]["real_studies"] == real
+    said = f"{len(train) - real} synthetic studies (version {version}) beside {real} of patients" if real else "not on patients"
+    assert said in model.doubts()[0]
+    assert ("of patients and the others synthetic" in trained_on(model.facts)) == bool(real)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert main([*words, "--model.start_from", str(tmp_path / "best.ckpt"), "--trainer.default_root_dir", str(tmp_path / "next")]) == 0
+    assert any("honest only if none of their patients" in str(w.message) for w in caught) == (real > 0 or version != "1")
 
 
 def test_weights_that_no_callback_kept_are_not_lost(tmp_path: Path, configure: Configure) -> None:
