@@ -40,20 +40,19 @@ def draw_pockets(batch: BagBatch, probability: float) -> Tensor:
             if float(torch.rand((), generator=generator)) >= probability:
                 continue
             for _ in range(int(torch.randint(1, _MOST + 1, (), generator=generator))):
-                inside, content = _pocket(values.shape[1:], generator)
-                where = inside.to(values.device) & free[n]
-                values[n] = torch.where(where, content.to(values), values[n])
+                inside, content = _pocket(values.shape[1:], generator, values.device)
+                values[n] = torch.where(inside & free[n], content.to(values), values[n])
     return values
 
 
-def _pocket(shape: torch.Size, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Where (H, W) and what (C, H, W) in HU: food, with bubbles of gas where its grain is low."""
+def _pocket(shape: torch.Size, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where (H, W) and what (C, H, W) in HU, on ``device``: food, with bubbles of gas where its grain is low."""
     channels, height, width = shape
     place = torch.rand(6, generator=generator)
     tall, wide = (_RADII[0] + (_RADII[1] - _RADII[0]) * place[:2]).tolist()
-    rows, columns = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)
+    rows, columns = torch.linspace(0, 1, height, device=device)[:, None], torch.linspace(0, 1, width, device=device)
     inside = ((rows - place[2]) / tall) ** 2 + ((columns - place[3]) / wide) ** 2 < 1
-    coarse = torch.randn((channels, 1, max(2, height // _GRAIN), max(2, width // _GRAIN)), generator=generator)
+    coarse = torch.randn((channels, 1, max(2, height // _GRAIN), max(2, width // _GRAIN)), generator=generator).to(device)
     grain = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
     bubbles = 1.5 - 3 * place[4]  # in standard deviations of the grain: from gas with a few clumps to no gas
     food = _FOOD_HU[0] + (_FOOD_HU[1] - _FOOD_HU[0]) * place[5] + 40 * grain

@@ -50,7 +50,8 @@ SIDED = str(Column.LOBES)
 class Augmentation:
     """Random changes of training bags; each bag draws from its own key, so a draw depends on seed, step and study only.
 
-    Rotation, scale and coordinate jitter are one draw a bag (a patient lies as he lies); noise is drawn a pixel.
+    Rotation, scale and coordinate jitter are one draw a bag (a patient lies as he lies); noise is drawn a pixel, on the batch's device, so
+    that an accelerator's is another draw than the CPU's of the same key.
 
     Attributes:
         rotation_deg: largest in-plane rotation, degrees.
@@ -167,13 +168,14 @@ class Augmentation:
         return values
 
     def _noise(self, batch: BagBatch, values: Tensor) -> Tensor:
-        noise = torch.empty(values.shape, dtype=values.dtype)
+        noise = torch.empty_like(values)
+        generator = torch.Generator(values.device)
         for bag, key in enumerate(batch.draws.tolist()):
-            generator = torch.Generator().manual_seed(key ^ 0x5EED)
-            strength = self.noise * torch.rand(1, generator=generator)
-            members = (batch.bag_index == bag).cpu()
-            noise[members] = strength * torch.randn((int(members.sum()), *values.shape[1:]), generator=generator)
-        return noise.to(values.device)
+            generator.manual_seed(key ^ 0x5EED)
+            strength = self.noise * torch.rand(1, generator=generator, device=values.device)
+            members = batch.bag_index == bag
+            noise[members] = strength * torch.randn((int(members.sum()), *values.shape[1:]), generator=generator, device=values.device)
+        return noise
 
 
 def _turn(batch: BagBatch, matrix: Tensor, move: Tensor) -> BagBatch:

@@ -19,6 +19,7 @@ from m2net.errors import ConfigError
 from m2net.machine import fast_bfloat16, keep_big_blocks
 from m2net.reports.results import ResultsWriter
 from m2net.reports.watching import Watcher, begin, finish, keep_private, take_up
+from m2net.training.averaging import short_average
 from m2net.training.loading import hyper_parameters, read_checkpoint
 from m2net.training.module import DEFAULT_OPTIMIZER, M2NetModule
 from m2net.training.tuning import Tuning
@@ -70,9 +71,12 @@ class M2NetCLI(LightningCLI):
             rank_zero_warn("This CPU has no hardware for bfloat16, which would be far slower: trainer.precision is 32-true instead.")
 
     def before_fit(self) -> None:
-        """Lightning calls this before it opens the loggers: a resumed fit goes on in its Weights & Biases run."""
+        """Lightning calls this before it opens the loggers: a resumed fit goes on in its Weights & Biases run; a short average is told."""
         if self.config["fit"].get("ckpt_path"):
             take_up(self.trainer)
+        trainer = self.config["fit"]["trainer"]
+        if problem := short_average(trainer.get("callbacks") or [], trainer["max_steps"]):
+            rank_zero_warn(problem)
 
     def after_fit(self) -> None:
         """Lightning calls this after a fit: weights that the configured checkpoints have not kept are not lost."""

@@ -168,6 +168,21 @@ def test_draws_are_keyed_by_seed_step_and_study(cohort, store) -> None:
     assert torch.allclose(alone.instances, together.instances[5:], atol=1e-6)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="no accelerator")
+def test_draws_on_an_accelerator_are_keyed_and_stay_there(cohort, store) -> None:
+    data, device = dataset(cohort, store), torch.accelerator.current_accelerator()
+    augmentation = Augmentation(noise=0.1, pockets=0.5)
+
+    def drawn(batch: BagBatch) -> torch.Tensor:
+        return augmentation(apply_window(augmentation.paint(batch.to(device)), SPEC)).instances
+
+    one = data[(2, 7)]
+    assert drawn(one).device.type == device.type
+    assert torch.allclose(drawn(one), drawn(join([data[(4, 6)], one]))[5:], atol=1e-6)
+    assert not torch.equal(drawn(one), drawn(data[(2, 8)]))
+
+
 def test_order_is_new_every_epoch_and_repeatable() -> None:
     sampler = EpochSampler(6, seed=3)
     first = list(sampler)
