@@ -75,10 +75,6 @@ class BagBatch:
         """A copy on ``device``; Lightning calls this."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> BagBatch:
-        """A copy in page-locked memory; the DataLoader calls this."""
-        return self.map(lambda tensor: tensor.pin_memory())
-
 
 @dataclass
 class Output:

@@ -1,4 +1,4 @@
-"""Collect what run.py and real.py left in runs/joint into results.csv and trust.png beside this file.
+"""Collect what run.py and experiments/series.py left in runs/joint into results.csv and trust.png beside this file.
 
 python experiments/joint/results.py
 
@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 
 from m2net.objectives.reliability import selective_risk
 from m2net.recipes.table import read_table
-from m2net.reports.figures import FigureRow, figure_row, metrics_rows, write_figures
+from m2net.reports.figures import FigureRow, figure_row, metrics_rows, named_rows, write_figures
 
 HERE, RUNS = Path(__file__).parent, Path("runs/joint")
 COVERAGE = 0.9
@@ -45,13 +45,6 @@ def trusted(what: str, path: Path) -> Iterator[FigureRow]:
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
         yield figure_row(what, "severity/ece_band", found["severity/ece_band"], n=found["studies"])
-
-
-def on_series(path: Path) -> Iterator[FigureRow]:
-    """The joint model's lungs on real series, against those that thresholds find."""
-    for name, figures in json.loads(path.read_text(encoding="utf-8")).items() if path.exists() else ():
-        for figure, value in figures.items():
-            yield figure_row(f"real series {name}, from synthetic patients only", f"lungs/{figure}", value)
 
 
 def risky(what: str, path: Path) -> Iterator[FigureRow]:
@@ -98,7 +91,7 @@ if __name__ == "__main__":
             *risky(what, folder / "metrics.json"),
             *covered(what, folder / "predictions.csv"),
         ]
-    table += on_series(RUNS / "volumes" / "volumes.json")
+    table += named_rows("real series {}, from synthetic patients only", RUNS / "series" / "series.json")
     kept = write_figures(out, table)
     draw(HERE / "trust.png")
     print(f"{out}: {len(table)} figures, {kept} of earlier runs kept")

@@ -39,6 +39,13 @@ def crossval_rows(what: str, path: Path, n: Callable[[str], int] | None = None) 
         yield interval_row(what, name, value, found["studies"] if n is None else n(name.partition("/")[0]))
 
 
+def named_rows(what: str, path: Path) -> Iterator[FigureRow]:
+    """Figures without bounds of a JSON that holds some for each of several names; ``what`` has a place for the name: {}."""
+    for name, figures in json.loads(path.read_text(encoding="utf-8")).items() if path.exists() else ():
+        for figure, value in figures.items():
+            yield figure_row(what.format(name), figure, value)
+
+
 def audit_rows(what: str, path: Path) -> Iterator[FigureRow]:
     """What trivial facts tell, and the model within their strata, of an audit.json."""
     for one in json.loads(path.read_text(encoding="utf-8"))["classes"] if path.exists() else []:

@@ -39,7 +39,7 @@ def short_average(callbacks: Iterable[Any], steps: int) -> str | None:
             if share > MOST_OF_FIRST:
                 better = math.floor(1000 * 0.01 ** (given.update_every_n_steps / steps)) / 1000
                 return (
-                    f"EMAWeightAveraging with decay {given.decay} over {steps} steps: {share:.0%} of the averaged weights, which are judged "
-                    f"and kept, are those of the first step. Take a decay of at most {better}, or more steps."
+                    f"EMAWeightAveraging with decay {given.decay} over {steps} steps: {share:.0%} of the averaged weights that are judged "
+                    f"and kept, are those of the first step. Take {better} at most, or more steps."
                 )
     return None
