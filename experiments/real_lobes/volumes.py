@@ -1,6 +1,7 @@
-"""Lobes of whole series: the model of drawn lungs (experiments/lobes), learnt on with SYNTHETIC patients around lobe masks of real ones.
+"""Lobes and infection of whole series: the lobes of drawn lungs, learnt on with SYNTHETIC patients around lobe masks of real ones.
 
 python experiments/real_lobes/volumes.py ../shared/data/ct_lobes ../shared/data/ct_volumes         # what is done is kept
+python experiments/real_lobes/volumes.py ../shared/data/ct_lobes ../shared/data/ct_volumes --rows real
 
 The data are not part of the project. It starts from runs/lobes/position_aware/best.ckpt: experiments/lobes/run.py --rows position_aware.
 """
@@ -16,42 +17,52 @@ from m2net.cli.chain import command, fit_once
 from m2net.reports.figures import named_rows, write_figures
 
 HERE = Path(__file__).resolve().parent
-LOBES, RUNS = Path("runs/lobes/position_aware"), Path("runs/real_lobes/volumes")
+START, RUNS = Path("runs/lobes/position_aware"), Path("runs/real_lobes")
 COHORTS = {"home": ("311", "68"), "north": ("312", "34")}
 """Seed and patients, by site: each of 34 masks serves twice, and once."""
-MODELS = {"drawn lungs": LOBES, "real lobes": RUNS}
+START_YAML, REAL_YAML = HERE.parent / "lobes" / "position_aware.yaml", HERE / "volumes.yaml"
+ROWS = {
+    "real": (RUNS / "volumes", [START_YAML, REAL_YAML]),
+    "drawn": (RUNS / "volumes_drawn", [START_YAML, REAL_YAML, HERE / "volumes_drawn.yaml"]),
+}
+NAMES = {"real": "learnt on with real lobes", "drawn": "learnt on with drawn lungs"}
 
 
-def prepare(masks: list[Path]) -> None:
-    """The patients, parted by mask."""
-    if not masks:
-        sys.exit("there is no *_lobes.nii.gz in volumes/")
+def prepare(folder: Path, masks: list[Path]) -> None:
+    """The patients, around ``masks`` or of drawn shape, parted by mask or patient."""
     for site, (seed, patients) in COHORTS.items():
-        folder = RUNS / site
-        if not (folder / "manifest.csv").exists():
-            command("phantom", "--out", folder, "--site", site, "--seed", seed, "--patients", patients, "--lobes", *masks)
-        if not (folder / "good.csv").exists():
-            command("verify", folder / "manifest.csv", "--clean", folder / "good.csv", ends=(0, 1))
-    if not (RUNS / "manifest.split.csv").exists():
-        subprocess.run(
-            [sys.executable, HERE.parent / "join.py", RUNS / "manifest.csv", *(RUNS / site / "good.csv" for site in COHORTS)], check=True
-        )
-        command("split", RUNS / "manifest.csv", "--parts", "0.89", "0.11", "0")
+        if not (folder / site / "manifest.csv").exists():
+            lungs = ["--lobes", *masks] if masks else []
+            command("phantom", "--out", folder / site, "--site", site, "--seed", seed, "--patients", patients, *lungs)
+        if not (folder / site / "good.csv").exists():
+            command("verify", folder / site / "manifest.csv", "--clean", folder / site / "good.csv", ends=(0, 1))
+    if not (folder / "manifest.split.csv").exists():
+        parts = [folder / site / "good.csv" for site in COHORTS]
+        subprocess.run([sys.executable, HERE.parent / "join.py", folder / "manifest.csv", *parts], check=True)
+        command("split", folder / "manifest.csv", "--parts", "0.89", "0.11", "0")
+
+
+def on_series(folder: Path, series: Path) -> Path:
+    """Maps and figures of the real series by the folder's model."""
+    out = folder / "series"
+    if not (out / "series.json").exists():
+        subprocess.run([sys.executable, HERE.parent / "series.py", folder / "best.ckpt", series, out], check=True)
+    return out / "series.json"
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("masks", type=Path, help="folder with volumes/*_lobes.nii.gz")
+    options.add_argument("lobes", type=Path, help="folder with volumes/*_lobes.nii.gz")
     options.add_argument("series", type=Path, help="folder of real series, a folder each")
+    options.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW", help=f"of {', '.join(ROWS)}")
     given = options.parse_args()
-    prepare(sorted((given.masks / "volumes").glob("*_lobes.nii.gz")))
-    fit_once(RUNS, "--config", HERE.parent / "lobes" / "position_aware.yaml", "--config", HERE / "volumes.yaml")
-    figures = []
-    for name, folder in MODELS.items():
-        if not (folder / "series" / "series.json").exists():
-            script = [sys.executable, HERE.parent / "series.py", folder / "best.ckpt", given.series, folder / "series"]
-            subprocess.run(script, check=True)
-        figures += named_rows(f"real series {{}}, learnt from {name}", folder / "series" / "series.json")
+    masks = sorted((given.lobes / "volumes").glob("*_lobes.nii.gz")) or sys.exit(f"{given.lobes / 'volumes'} holds no *_lobes.nii.gz")
+    figures = [*named_rows("real series {}, lobes of drawn lungs, the start", on_series(START, given.series))]
+    for name in given.rows:
+        folder, configs = ROWS[name]
+        prepare(folder, masks if name == "real" else [])
+        fit_once(folder, *(word for path in configs for word in ("--config", path)))
+        figures += named_rows(f"real series {{}}, {NAMES[name]}", on_series(folder, given.series))
     write_figures(HERE / "results.csv", figures)
     print(HERE / "results.csv")
 
