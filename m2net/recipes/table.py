@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from m2net.errors import StudyError
 from m2net.studies import PICTURE_ENDINGS, write_manifest
@@ -87,12 +89,14 @@ def relative(path: Path, manifest: Path) -> str:
 
 
 def write(manifest: Path, rows: Iterable[Row], raw: Path, shown: str) -> int:
-    """Write the manifest; returns the number of studies.
+    """Write the manifest, and count on standard error as rows come, which may rewrite masks; returns the number of studies.
 
     Raises:
         StudyError: there are none.
     """
-    kept = list(rows)
+    count = TextColumn("{task.description} {task.completed:.0f} studies")
+    with Progress(count, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
+        kept = list(progress.track(rows, description="Reading"))
     if not kept:
         raise StudyError(f"{raw} holds no {shown}", expected="the data set's own folder", remedy="Check the path and that it is unpacked")
     columns = list(dict.fromkeys(name for one in kept for name in one))
