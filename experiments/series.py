@@ -1,6 +1,6 @@
 """A model's maps on whole real CT series: lobes against the lungs that thresholds find, infection against labels of slices and lobes.
 
-python experiments/series.py MODEL SERIES OUT        # SERIES: a folder of series, a folder each, with slice_labels.csv
+python experiments/series.py MODEL SERIES OUT        # SERIES: a folder of series, a folder each
 
 Writes pages and masks (``m2net assess``) and OUT/series.json. The thresholds' lungs have wide airways in, and consolidation bridged up to
 two centimetres. The data are not part of the project.
@@ -26,7 +26,6 @@ from m2net.studies.lungs import find_thorax
 from m2net.vocabulary import Lobe
 
 AIR_HU = -500
-CODES = {"LUL": Lobe.LEFT_UPPER, "LLL": Lobe.LEFT_LOWER, "RUL": Lobe.RIGHT_UPPER, "RML": Lobe.RIGHT_MIDDLE, "RLL": Lobe.RIGHT_LOWER}
 
 Mask = NDArray[np.uint8]
 
@@ -41,7 +40,8 @@ def of_lobes(volume: Volume, lobes: Mask) -> dict[str, float]:
         "lungs/dense_covered": float((drawn & found & ~air).sum() / (found & ~air).sum()),
         "lungs/outside_ml": float((drawn & ~found).sum() * volume.geometry.voxel_ml),
         "lungs/drawn_ml": float(drawn.sum() * volume.geometry.voxel_ml),
-        "lobes/one_piece_least": min(one_piece(lobes == code) for code in np.unique(lobes[drawn])),
+        "lobes/drawn": len(np.unique(lobes[drawn])),
+        "lobes/one_piece_least": min((one_piece(lobes == code) for code in np.unique(lobes[drawn])), default=float("nan")),
     }
 
 
@@ -52,19 +52,20 @@ def one_piece(mask: NDArray[np.bool_]) -> float:
 
 
 def of_infection(volume: Volume, lobes: Mask, infection: Mask, labels: list[dict[str, str]]) -> dict[str, float]:
-    """Volume of infection, and how well its area ranks slices, and lobes in slices, by their labels (these count from the top)."""
+    """Volume of infection, and how well its area ranks slices, and lobes in slices, by their labels.
+
+    Maps are (Z, Y, X) from below; labels count slices from the top, and may lie beside the series (slice_labels.csv).
+    """
     assert volume.geometry is not None
     figures = {"infection/drawn_ml": float((infection > 0).sum() * volume.geometry.voxel_ml)}
     rows = sorted(labels, key=lambda row: -int(row["z_index_superior_first"]))
     area = (infection > 0).sum((1, 2))
-    inside = {name: (infection > 0) & (lobes == code) for name, code in CODES.items()}
+    inside = [((infection > 0) & (lobes == lobe)).sum((1, 2)) for lobe in Lobe]
     told = {
         "infection/slice_auc": ([row["infected"] for row in rows], area),
-        "infection/lobe_in_slice_auc": (
-            [row[name.lower()] for name in CODES for row in rows], np.concatenate([inside[name].sum((1, 2)) for name in CODES])
-        ),
+        "infection/lobe_in_slice_auc": ([row[lobe.short.lower()] for lobe in Lobe for row in rows], np.concatenate(inside)),
         "infection/height_alone_slice_auc": ([row["infected"] for row in rows], -np.arange(len(rows))),
-    }  # fmt: skip
+    }
     for name, (labelled, scores) in told.items():
         if len(set(labelled)) == 2:
             figures[name] = float(roc_auc_score(np.array(labelled, dtype=int), scores))
@@ -85,14 +86,19 @@ def main() -> None:
     if not given.series.is_dir():
         sys.exit(f"{given.series} does not exist")
     folders = sorted(path for path in given.series.iterdir() if path.is_dir())
-    labels = read_table(given.series / "slice_labels.csv")
+    table = given.series / "slice_labels.csv"
+    labels = read_table(table) if table.exists() else []
     command("assess", *folders, "--model", given.model, "--out", given.out)
     found = {}
     for folder in folders:
-        volume, lobes = read_image(folder), read_map(given.out / folder.name / "lobes.nii.gz")
+        maps = given.out / folder.name
+        if not (maps / "lobes.nii.gz").exists():
+            sys.exit(f"{given.model} draws no lobes")
+        volume, lobes = read_image(folder), read_map(maps / "lobes.nii.gz")
         found[folder.name] = of_lobes(volume, lobes)
-        if (drawn := given.out / folder.name / "infection.nii.gz").exists():
-            found[folder.name] |= of_infection(volume, lobes, read_map(drawn), [row for row in labels if row["study_id"] == folder.name])
+        mine = [row for row in labels if row["study_id"] == folder.name]
+        if mine and (maps / "infection.nii.gz").exists():
+            found[folder.name] |= of_infection(volume, lobes, read_map(maps / "infection.nii.gz"), mine)
     write_json(given.out / "series.json", found)
 
 

@@ -31,6 +31,11 @@ class Lobe(IntEnum):
         return self.name.replace("_", " ").capitalize()
 
     @property
+    def short(self) -> str:
+        """Radiologists' abbreviation: ``LUL``."""
+        return "".join(word[0] for word in self.name.split("_")) + "L"
+
+    @property
     def is_left(self) -> bool:
         """Whether the lobe belongs to the patient's left lung."""
         return self in (Lobe.LEFT_UPPER, Lobe.LEFT_LOWER)

@@ -13,11 +13,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from run import RUNS, lobe_masks
+
 from m2net.cli.chain import command, fit_once
 from m2net.reports.figures import named_rows, write_figures
 
 HERE = Path(__file__).resolve().parent
-START, RUNS = Path("runs/lobes/position_aware"), Path("runs/real_lobes")
+START = Path("runs/lobes/position_aware")
 COHORTS = {"home": ("311", "68"), "north": ("312", "34")}
 """Seed and patients, by site: each of 34 masks serves twice, and once."""
 START_YAML, REAL_YAML = HERE.parent / "lobes" / "position_aware.yaml", HERE / "volumes.yaml"
@@ -44,10 +46,10 @@ def prepare(folder: Path, masks: list[Path]) -> None:
 
 def on_series(folder: Path, series: Path) -> Path:
     """Maps and figures of the real series by the folder's model."""
-    out = folder / "series"
-    if not (out / "series.json").exists():
-        subprocess.run([sys.executable, HERE.parent / "series.py", folder / "best.ckpt", series, out], check=True)
-    return out / "series.json"
+    model, found = folder / "best.ckpt", folder / "series" / "series.json"
+    if not found.exists() or found.stat().st_mtime < model.stat().st_mtime:
+        subprocess.run([sys.executable, HERE.parent / "series.py", model, series, found.parent], check=True)
+    return found
 
 
 def main() -> None:
@@ -56,7 +58,7 @@ def main() -> None:
     options.add_argument("series", type=Path, help="folder of real series, a folder each")
     options.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW", help=f"of {', '.join(ROWS)}")
     given = options.parse_args()
-    masks = sorted((given.lobes / "volumes").glob("*_lobes.nii.gz")) or sys.exit(f"{given.lobes / 'volumes'} holds no *_lobes.nii.gz")
+    masks = lobe_masks(given.lobes, "")
     figures = [*named_rows("real series {}, lobes of drawn lungs, the start", on_series(START, given.series))]
     for name in given.rows:
         folder, configs = ROWS[name]

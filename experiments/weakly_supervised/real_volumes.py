@@ -24,7 +24,6 @@ from m2net.studies import read_image
 from m2net.vocabulary import Lobe
 
 METHOD, THRESHOLD = "score_maps", 0.5  # the threshold was set before localisation chose 0.15 on synthetic patients
-CODES = {"LUL": Lobe.LEFT_UPPER, "LLL": Lobe.LEFT_LOWER, "RUL": Lobe.RIGHT_UPPER, "RML": Lobe.RIGHT_MIDDLE, "RLL": Lobe.RIGHT_LOWER}
 CALLED_SHARE = 0.02  # of a lobe's voxels in boxes' saliency from which it is called
 
 
@@ -60,12 +59,12 @@ def main(data: Path, model: Path, lobes_model: Path, out: Path) -> None:
             index = len(mine) - 1 - int(row["z_index_superior_first"])  # labels count from the top, volumes from below
             slices.append({"study": study, "slice": index, "infected": int(row["infected"]), "score": scores.get(index, 0.0)})
         marked = explanation.saliency >= THRESHOLD if explanation.infected else np.zeros(lobes.shape, bool)
-        for name, lobe in CODES.items():
+        for lobe in Lobe:
             inside = lobes == lobe
             share = float(marked[inside].mean()) if inside.any() else float("nan")
-            true = sum(int(row[name]) for row in mine)
+            true = sum(int(row[lobe.short]) for row in mine)
             called.append(
-                {"study": study, "lobe": name, "marked_slices": true, "salient_share": share, "called": int(share > CALLED_SHARE)}
+                {"study": study, "lobe": lobe.short, "marked_slices": true, "salient_share": share, "called": int(share > CALLED_SHARE)}
             )
         print(study, "predicted", explanation.predicted, {k: round(v, 3) for k, v in explanation.probabilities.items()})
     write_table(out / "slices.csv", slices)

@@ -63,20 +63,22 @@ class M2NetCLI(LightningCLI):
         parser.link_arguments("data.input", "model.input")
 
     def before_instantiate_classes(self) -> None:
-        """Lightning calls this with the configuration read: bfloat16 becomes float32, and that is said, where no hardware multiplies it."""
+        """Lightning calls this with the configuration read.
+
+        bfloat16 becomes float32, and that is said, where no hardware multiplies it. An average of weights too slow for the run is told.
+        """
         stage = self.config.get("subcommand")
         wanted = (self.config[stage] if stage else self.config)["trainer"]
         if wanted["precision"] in ("bf16-mixed", "bf16") and on_cpu(wanted["accelerator"]) and not fast_bfloat16():
             wanted["precision"] = "32-true"
             rank_zero_warn("This CPU has no hardware for bfloat16, which would be far slower: trainer.precision is 32-true instead.")
+        if stage in (None, "fit") and (problem := short_average(wanted.get("callbacks"), wanted["max_steps"])):
+            rank_zero_warn(problem)
 
     def before_fit(self) -> None:
-        """Lightning calls this before it opens the loggers: a resumed fit goes on in its Weights & Biases run; a short average is told."""
+        """Lightning calls this before it opens the loggers: a resumed fit goes on in its Weights & Biases run."""
         if self.config["fit"].get("ckpt_path"):
             take_up(self.trainer)
-        trainer = self.config["fit"]["trainer"]
-        if problem := short_average(trainer.get("callbacks") or [], trainer["max_steps"]):
-            rank_zero_warn(problem)
 
     def after_fit(self) -> None:
         """Lightning calls this after a fit: weights that the configured checkpoints have not kept are not lost."""

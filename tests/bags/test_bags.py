@@ -170,17 +170,23 @@ def test_draws_are_keyed_by_seed_step_and_study(cohort, store) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.accelerator.is_available(), reason="no accelerator")
-def test_draws_on_an_accelerator_are_keyed_and_stay_there(cohort, store) -> None:
-    data, device = dataset(cohort, store), torch.accelerator.current_accelerator()
-    augmentation = Augmentation(noise=0.1, pockets=0.5)
+def test_noise_is_drawn_where_the_batch_lies(cohort, store, monkeypatch) -> None:
+    device = torch.accelerator.current_accelerator()
+    one = apply_window(dataset(cohort, store)[(2, 7)], SPEC)
+    drawn_at: list[str] = []
+    randn = torch.randn
 
-    def drawn(batch: BagBatch) -> torch.Tensor:
-        return augmentation(apply_window(augmentation.paint(batch.to(device)), SPEC)).instances
+    def spy(*size, **more):
+        made = randn(*size, **more)
+        drawn_at.extend([made.device.type] * (made.numel() >= one.instances.numel()))
+        return made
 
-    one = data[(2, 7)]
-    assert drawn(one).device.type == device.type
-    assert torch.allclose(drawn(one), drawn(join([data[(4, 6)], one]))[5:], atol=1e-6)
-    assert not torch.equal(drawn(one), drawn(data[(2, 8)]))
+    monkeypatch.setattr(torch, "randn", spy)
+    first, again, other = (Augmentation(noise=0.1)(batch.to(device)).instances for batch in (one, one, replace(one, draws=one.draws + 1)))
+    assert drawn_at == [device.type] * 3
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, one.instances.to(device))
 
 
 def test_order_is_new_every_epoch_and_repeatable() -> None:
