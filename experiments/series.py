@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
@@ -21,9 +20,9 @@ from sklearn.metrics import roc_auc_score
 from m2net.cli.chain import command
 from m2net.recipes.table import read_table
 from m2net.reports.results import write_json
-from m2net.studies import Geometry, Volume, read_image, to_lps
+from m2net.studies import Volume, read_image, read_mask_alone
 from m2net.studies.lungs import find_thorax
-from m2net.vocabulary import Lobe
+from m2net.vocabulary import Column, Lobe
 
 AIR_HU = -500
 
@@ -72,12 +71,6 @@ def of_infection(volume: Volume, lobes: Mask, infection: Mask, labels: list[dict
     return figures
 
 
-def read_map(path: Path) -> Mask:
-    """Codes (Z, Y, X) of a mask that m2net wrote."""
-    image = sitk.ReadImage(path)
-    return to_lps(sitk.GetArrayFromImage(image), Geometry.of(image))[0]
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "series", "out"):
@@ -91,14 +84,15 @@ def main() -> None:
     command("assess", *folders, "--model", given.model, "--out", given.out)
     found = {}
     for folder in folders:
-        maps = given.out / folder.name
-        if not (maps / "lobes.nii.gz").exists():
+        drawn = {kind: given.out / folder.name / f"{kind}.nii.gz" for kind in (Column.LOBES, Column.INFECTION)}
+        if not drawn[Column.LOBES].exists():
             sys.exit(f"{given.model} draws no lobes")
-        volume, lobes = read_image(folder), read_map(maps / "lobes.nii.gz")
+        volume, lobes = read_image(folder), read_mask_alone(drawn[Column.LOBES], Column.LOBES)[0]
         found[folder.name] = of_lobes(volume, lobes)
         mine = [row for row in labels if row["study_id"] == folder.name]
-        if mine and (maps / "infection.nii.gz").exists():
-            found[folder.name] |= of_infection(volume, lobes, read_map(maps / "infection.nii.gz"), mine)
+        if mine and drawn[Column.INFECTION].exists():
+            infection = read_mask_alone(drawn[Column.INFECTION], Column.INFECTION)[0]
+            found[folder.name] |= of_infection(volume, lobes, infection, mine)
     write_json(given.out / "series.json", found)
 
 

@@ -8,18 +8,13 @@ from typing import Any
 MOST_OF_FIRST = 0.05
 
 
-def share_of_first(decay: float, steps: int, every: int = 1) -> float:
-    """Share of the weights after the first step in an exponential average of those of a run.
+def updates(steps: int, every: int = 1) -> int:
+    """How often Lightning's ``EMAWeightAveraging`` takes weights in: at step 0 and every ``every`` steps of a run of ``steps``.
 
-    Lightning's ``EMAWeightAveraging`` begins with a copy of the weights of its first update, and multiplies what it has by ``decay`` at
-    each later one.
-
-    Args:
-        decay: of the average.
-        steps: of the run.
-        every: steps from one update to the next.
+    The first time it copies them; each later one multiplies what it has by its decay, so that ``decay ** (updates - 1)`` of the average is
+    still the first.
     """
-    return float(decay ** max(0, math.ceil(steps / every) - 1))
+    return math.ceil(steps / every)
 
 
 def short_average(callbacks: Any, steps: int) -> str | None:
@@ -38,8 +33,8 @@ def short_average(callbacks: Any, steps: int) -> str | None:
         decay, every = given["decay"], given["update_every_n_steps"]
         if every < 1 or given["update_starting_at_step"] or given["update_starting_at_epoch"] is not None:
             continue
-        later = math.ceil(steps / every) - 1
-        share = share_of_first(decay, steps, every)
+        later = updates(steps, every) - 1
+        share = decay**later
         if share > MOST_OF_FIRST:
             remedy = f"a decay of at most {math.floor(1000 * MOST_OF_FIRST ** (1 / later)) / 1000}" if later else "more updates"
             return (

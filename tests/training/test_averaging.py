@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from m2net.cli.main import main
-from m2net.training.averaging import share_of_first, short_average
+from m2net.training.averaging import short_average, updates
 
 
 @pytest.mark.parametrize(("decay", "steps", "every"), [(0.998, 1000, 1), (0.9, 7, 3), (0.8, 10, 2), (0.9, 1, 1), (0.9, 5, 9)])
@@ -28,7 +28,7 @@ def test_share_is_that_of_lightnings_average(decay: float, steps: int, every: in
             torch.nn.init.constant_(model.weight, value)
             average.update_parameters(model)
             value = 0.0
-    assert share_of_first(decay, steps, every) == pytest.approx(float(average.module.weight))
+    assert decay ** (updates(steps, every) - 1) == pytest.approx(float(average.module.weight))
 
 
 def averaging(**given: object) -> SimpleNamespace:
