@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from m2net.cli.chain import command, fit_once
+from m2net.cli.chain import cohort_once, command, fit_once, split_once
 from m2net.reports.figures import metrics_rows, write_figures
 
 HERE = Path(__file__).resolve().parent
@@ -17,16 +17,6 @@ RUNS = Path("runs/lobes")
 COHORTS = {"train": (400, 86, "home", "0.88 0.12 0"), "home": (100, 87, "home", "0 0 1"), "north": (100, 88, "north", "0 0 1")}
 """Patients, seed, site and parts. Slices are as thick as the site takes them."""
 ROWS = {"position_aware": [HERE / "position_aware.yaml"], "patches": [HERE / "position_aware.yaml", HERE / "patches.yaml"]}
-
-
-def prepare() -> None:
-    """The cohorts, parted."""
-    for name, (patients, seed, site, parts) in COHORTS.items():
-        folder = RUNS / name
-        if not (folder / "manifest.csv").exists():
-            command("phantom", "--out", folder, "--patients", str(patients), "--seed", str(seed), "--site", site)
-        if not (folder / "manifest.split.csv").exists():
-            command("split", folder / "manifest.csv", "--parts", *parts.split())
 
 
 def row(name: str) -> None:
@@ -45,7 +35,8 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW", help="some of: " + ", ".join(ROWS))
     rows = options.parse_args().rows
-    prepare()
+    for name, (patients, seed, site, parts) in COHORTS.items():
+        split_once(cohort_once(RUNS / name, patients, seed, "--site", site), parts)
     for name in rows:
         row(name)
     found = [

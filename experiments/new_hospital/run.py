@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from m2net.cli.chain import command, fit_once
+from m2net.cli.chain import cohort_once, command, fit_once, split_once
 from m2net.recipes.table import read_table
 from m2net.reports.results import write_table
 
@@ -30,13 +30,8 @@ SEEDS = {"A": 71, "B": 74, "pilot": 75, "planted": 76}
 
 def prepare(hospital: str) -> None:
     """The cohorts of A and of another hospital, and the model of A."""
-    if not (RUNS / "A" / "manifest.csv").exists():
-        command("phantom", "--out", RUNS / "A", "--patients", "320", "--seed", str(SEEDS["A"]), *SIZE)
-    if not (RUNS / hospital / "manifest.csv").exists():
-        seed, site = str(SEEDS[hospital]), [] if hospital == "planted" else SITE_B
-        command("phantom", "--out", RUNS / hospital, "--patients", str(TEST + POOL), "--seed", seed, *SIZE, *site)
-    if not (RUNS / "A" / "manifest.split.csv").exists():
-        command("split", RUNS / "A" / "manifest.csv", "--parts", "0.75", "0.25", "0.0")
+    split_once(cohort_once(RUNS / "A", 320, SEEDS["A"], *SIZE), "0.75 0.25 0")
+    cohort_once(RUNS / hospital, TEST + POOL, SEEDS[hospital], *SIZE, *([] if hospital == "planted" else SITE_B))
     fit_once(RUNS / "base", "--config", HERE / "base.yaml")
 
 

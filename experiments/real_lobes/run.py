@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from m2net.cli.chain import command, fit_once
+from m2net.cli.chain import cohort_once, command, fit_once, split_once
 from m2net.recipes.table import Row, read_table, write
 from m2net.recipes.table import row as study
 from m2net.reports.figures import FigureRow, crossval_rows, metrics_rows, write_figures
@@ -25,9 +25,9 @@ RUNS = Path("runs/real_lobes")
 SLICES = RUNS / "slices"
 FOLDS = "5"
 SITE = "luna16"
-COHORTS = {"home": ("303", "4"), "north": ("304", "3")}
+COHORTS = {"home": (303, "4"), "north": (304, "3")}
 """Seed and slice thickness in mm, by site."""
-BESIDE = {"home": ("305", "4"), "north": ("306", "3")}
+BESIDE = {"home": (305, "4"), "north": (306, "3")}
 SIZE = ["--matrix", "256", "--format", "png", "--mix", "0.6", "0.2", "0.2"]
 ROWS = {"real": [HERE / "pictures.yaml"], "drawn": [HERE / "pictures.yaml", HERE / "drawn.yaml"]}
 """Pictures around lobe masks of patients none of whose slices is used, and around lungs of drawn shape."""
@@ -42,14 +42,13 @@ def pairs(source: Path, out: Path) -> Iterator[Row]:
         yield study(out, image.stem, entry["case_id"], Modality.CT, image, lobes=source / entry["mask"], site=SITE)
 
 
-def phantoms(folder: Path, cohorts: dict[str, tuple[str, str]], patients: int, pictures: int, masks: list[Path]) -> list[Path]:
+def phantoms(folder: Path, cohorts: dict[str, tuple[int, str]], patients: int, pictures: int, masks: list[Path]) -> list[Path]:
     """Pictures of two sites; returns their manifests."""
-    lungs = ["--lobes", *masks] if masks else []
-    for site, (seed, slice_mm) in cohorts.items():
-        if not (folder / site / "manifest.csv").exists():
-            words = ["--out", folder / site, "--site", site, "--seed", seed, "--slice-mm", slice_mm]
-            command("phantom", *words, "--patients", str(patients), "--pictures", str(pictures), *SIZE, *lungs)
-    return [folder / site / "manifest.csv" for site in cohorts]
+    words = ["--pictures", str(pictures), *SIZE, *(["--lobes", *masks] if masks else [])]
+    return [
+        cohort_once(folder / site, patients, seed, "--site", site, "--slice-mm", slice_mm, *words)
+        for site, (seed, slice_mm) in cohorts.items()
+    ]
 
 
 def prepare(name: str, source: Path) -> None:
@@ -57,9 +56,9 @@ def prepare(name: str, source: Path) -> None:
     folder = RUNS / "pictures"
     manifests = phantoms(folder / name, COHORTS, 102, 20, lobe_masks(source, "U") if name == "real" else [])
     both = folder / f"{name}.csv"
-    if not (folder / f"{name}.split.csv").exists():
+    if not both.exists():
         subprocess.run([sys.executable, HERE.parent / "join.py", both, *manifests], check=True)
-        command("split", both, "--parts", "0.89", "0.11", "0")
+    split_once(both, "0.89 0.11 0")
 
 
 def lobe_masks(source: Path, letter: str) -> list[Path]:

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from run import RUNS, lobe_masks
 
-from m2net.cli.chain import command, fit_once
+from m2net.cli.chain import cohort_once, fit_once, split_once
 from m2net.reports.figures import named_rows, write_figures
 
 HERE = Path(__file__).resolve().parent
 START = Path("runs/lobes/position_aware")
-COHORTS = {"home": ("311", "68"), "north": ("312", "34")}
-"""Seed and patients, by site: each of 34 masks serves twice, and once."""
+COHORTS = {"home": (68, 311), "north": (34, 312)}
+"""Patients and seed, by site: each of 34 masks serves twice, and once."""
 START_YAML, REAL_YAML = HERE.parent / "lobes" / "position_aware.yaml", HERE / "volumes.yaml"
 ROWS = {
     "real": (RUNS / "volumes", [START_YAML, REAL_YAML]),
@@ -32,16 +32,12 @@ NAMES = {"real": "learnt on with real lobes", "drawn": "learnt on with drawn lun
 
 def prepare(folder: Path, masks: list[Path]) -> None:
     """The patients, around ``masks`` or of drawn shape, parted by mask or patient."""
-    for site, (seed, patients) in COHORTS.items():
-        if not (folder / site / "manifest.csv").exists():
-            lungs = ["--lobes", *masks] if masks else []
-            command("phantom", "--out", folder / site, "--site", site, "--seed", seed, "--patients", patients, *lungs)
-        if not (folder / site / "good.csv").exists():
-            command("verify", folder / site / "manifest.csv", "--clean", folder / site / "good.csv", ends=(0, 1))
-    if not (folder / "manifest.split.csv").exists():
-        parts = [folder / site / "good.csv" for site in COHORTS]
-        subprocess.run([sys.executable, HERE.parent / "join.py", folder / "manifest.csv", *parts], check=True)
-        command("split", folder / "manifest.csv", "--parts", "0.89", "0.11", "0")
+    lungs = ["--lobes", *masks] if masks else []
+    parts = [cohort_once(folder / site, *numbers, "--site", site, *lungs, verified=True) for site, numbers in COHORTS.items()]
+    manifest = folder / "manifest.csv"
+    if not manifest.exists():
+        subprocess.run([sys.executable, HERE.parent / "join.py", manifest, *parts], check=True)
+    split_once(manifest, "0.89 0.11 0")
 
 
 def on_series(folder: Path, series: Path) -> Path:

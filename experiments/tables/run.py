@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m2net.cli.chain import command
+from m2net.cli.chain import cohort_once, command
 from m2net.objectives import SegmentationObjective, SeverityObjective, intervals
 from m2net.recipes.table import read_table
 from m2net.reports.figures import write_figures
@@ -46,12 +46,8 @@ def cohort(folder: Path, patients: int) -> Path:
     manifest = folder / "manifest.csv"
     rows = []
     for site, seed in (("home", 91), ("north", 92)):
-        if not (folder / site / "manifest.csv").exists():
-            size = ["--matrix", "96", "--slice-mm", "4"]
-            command("phantom", "--out", folder / site, "--patients", str(patients // 2), "--seed", str(seed), "--site", site, *size)
-        if not (folder / site / "good.csv").exists():
-            command("verify", folder / site / "manifest.csv", "--clean", folder / site / "good.csv", ends=(0, 1))
-        for row in read_table(folder / site / "good.csv"):
+        words = ["--site", site, "--matrix", "96", "--slice-mm", "4"]
+        for row in read_table(cohort_once(folder / site, patients // 2, seed, *words, verified=True)):
             rows.append(row | {c: f"{site}/{row[c]}" for c in ("image", "lobes", "lungs", "infection")})
     write_table(manifest, rows)
     return manifest
