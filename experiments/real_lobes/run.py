@@ -56,7 +56,7 @@ def prepare(name: str, source: Path) -> None:
     folder = RUNS / "pictures"
     manifests = phantoms(folder / name, COHORTS, 102, 20, lobe_masks(source, "U") if name == "real" else [])
     both = folder / f"{name}.csv"
-    if not both.exists():
+    if not both.with_suffix(".split.csv").exists():
         subprocess.run([sys.executable, HERE.parent / "join.py", both, *manifests], check=True)
     split_once(both, "0.89 0.11 0")
 

@@ -35,7 +35,7 @@ def prepare(folder: Path, masks: list[Path]) -> None:
     lungs = ["--lobes", *masks] if masks else []
     parts = [cohort_once(folder / site, *numbers, "--site", site, *lungs, verified=True) for site, numbers in COHORTS.items()]
     manifest = folder / "manifest.csv"
-    if not manifest.exists():
+    if not manifest.with_suffix(".split.csv").exists():
         subprocess.run([sys.executable, HERE.parent / "join.py", manifest, *parts], check=True)
     split_once(manifest, "0.89 0.11 0")
 

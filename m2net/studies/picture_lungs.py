@@ -16,11 +16,9 @@ _LEAST_LUNG = 0.015  # of the picture; smaller dark pieces are airways, bowel or
 _LEAST_SHARE = 0.12  # of the largest piece
 _LEAST_SHARE_CUT = 0.4  # the same of a piece at the picture's edge: a tight crop cuts both lungs; what is smaller is air beside the patient
 _MOST_LUNG = 0.6  # of the picture
-_FLOOR = 0.85  # of the picture's height; a piece that lies lower is table
+_FLOOR = 0.8  # of the picture's height; a piece that lies lower is table
 _LEVELS = 3  # thresholds tried
 _WHITE = 0.98  # of the brightest value
-_HAZE = 5  # pixels over which ground glass is no longer speckled
-_VESSELS = 0.02  # of the longest side, as wide as vessels are bridged
 _HOLE = 0.1  # of the lung around it; a larger one is the liver's dome, or the spleen
 
 
@@ -42,8 +40,8 @@ def find_picture_lungs(plane: NDArray[np.float32]) -> tuple[Mask, Mask, bool]:
         return _fine(frame, plane.shape, stride), _fine(frame, plane.shape, stride), False
     body = ndimage.binary_fill_holes(frame & ~outside)
     tissue = float(np.median(coarse[body & (coarse >= level)]))
-    hazy = ndimage.uniform_filter(coarse, _HAZE) < (level + tissue) / 2
-    lungs = _fill_sides(pieces, hazy) & frame
+    hazy = coarse < (level + tissue) / 2
+    lungs = _fill_sides(pieces, hazy, round(ndimage.center_of_mass(body)[1])) & frame
     return _fine(lungs, plane.shape, stride), _fine(body | lungs, plane.shape, stride), True
 
 
@@ -71,14 +69,12 @@ def _dark_pieces(plane: NDArray[np.float32], frame: Mask) -> tuple[Mask, Mask, f
 
 
 def _like_lungs(labels: NDArray[np.int32], around: set[int], frame: Mask) -> list[int]:
-    """Pieces of a lung's size within the patient; the lowest ones are table and what lies beneath it, unless they are all there is."""
+    """Pieces of a lung's size within the patient; the lowest are table and what lies beneath it, unless they are all there is."""
     sizes = np.bincount(labels.ravel()) / frame.sum()
     inside = [k for k in range(1, len(sizes)) if k not in around and sizes[k] > _LEAST_LUNG and not _is_rim(labels == k, frame)]
     rows = np.flatnonzero(frame.any(1))
     floor = rows[0] + _FLOOR * (rows[-1] - rows[0])
-    lowest = set(np.unique(labels[rows[-1] - 1 : rows[-1] + 1]).tolist())
-    higher = [k for k in inside if k not in lowest and ndimage.center_of_mass(labels == k)[0] <= floor]
-    chosen = higher or inside
+    chosen = [k for k in inside if ndimage.center_of_mass(labels == k)[0] <= floor] or inside
     largest = max((sizes[k] for k in chosen), default=0.0)
     cut = set(np.unique(labels[frame & ~ndimage.binary_erosion(frame)]).tolist())
     return [k for k in chosen if sizes[k] > (_LEAST_SHARE_CUT if k in cut else _LEAST_SHARE) * largest]
@@ -132,10 +128,8 @@ def _is_rim(piece: Mask, frame: Mask) -> bool:
     return bool(width > 0.5 * frame.any(0).sum() and piece.sum() < 0.35 * height * width)
 
 
-def _fill_sides(lungs: Mask, hazy: Mask) -> Mask:
-    """The lung on each side of the middle, filled."""
-    columns = np.flatnonzero(lungs.any(0))
-    middle = (columns[0] + columns[-1] + 1) // 2
+def _fill_sides(lungs: Mask, hazy: Mask, middle: int) -> Mask:
+    """The lung on each side of the body's middle column, filled."""
     labels, count = ndimage.label(lungs)
     sides = np.zeros((2, *lungs.shape), bool)
     for piece in range(1, count + 1):
@@ -150,29 +144,17 @@ def _fill_sides(lungs: Mask, hazy: Mask) -> Mask:
 
 
 def _fill(lung: Mask, hazy: Mask) -> Mask:
-    """With vessels and small holes, and with some of its convex hull: what is hazy, and what lies towards the ribs, to the left and behind.
+    """With small holes, and with some of its convex hull: what is hazy, and what has no lung between it and the ribs, on the left.
 
-    Towards the ribs lies what has no lung further left in its row, and, in the lower half, what has lung before it and none behind it, and
-    lung on both sides. The rest of the hull is heart, liver or spine.
+    The rest of the hull is heart, liver or spine.
     """
     if not lung.any():
         return lung
-    rows = np.flatnonzero(lung.any(1))
-    lower = np.arange(len(lung))[:, None] > (rows[0] + rows[-1]) / 2
-    left, right = _seen(lung, 1), _seen(lung[:, ::-1], 1)[:, ::-1]
-    before, behind = _seen(lung, 0), _seen(lung[::-1], 0)[::-1]
-    outer = _hull(lung) & (hazy | ~left | (lower & before & ~behind & right))
-    reach = max(2, round(_VESSELS * max(lung.shape)))
-    disc = np.hypot(*np.ogrid[-reach : reach + 1, -reach : reach + 1]) <= reach
-    filled = lung | outer | ndimage.binary_closing(np.pad(lung, reach), disc)[reach:-reach, reach:-reach]
+    further_left = np.logical_or.accumulate(lung, axis=1)
+    filled = lung | (_hull(lung) & (hazy | ~further_left))
     holes, count = ndimage.label(ndimage.binary_fill_holes(filled) & ~filled)
     small = np.flatnonzero(np.bincount(holes.ravel(), minlength=count + 1) <= _HOLE * lung.sum())
     return np.asarray(filled | np.isin(holes, small[small > 0]))
-
-
-def _seen(lung: Mask, axis: int) -> Mask:
-    """Whether there is lung at or before each pixel along an axis."""
-    return np.asarray(np.logical_or.accumulate(lung, axis=axis))
 
 
 def _hull(mask: Mask) -> Mask:
