@@ -25,14 +25,12 @@ CROSSVALS = {
     "covid_ct, cross-validation in train": RUNS / "covid_ct" / "crossval" / "crossval.json",
     "covid_ct, 5 folds, started with paintings, seed 0": PAINTINGS / "crossval_0" / "crossval.json",
     "covid_ct, 5 folds, started with paintings, seed 1": PAINTINGS / "crossval_1" / "crossval.json",
-    "covid_ct, 5 folds, started without paintings, seed 0": PAINTINGS / "crossval_unpainted" / "crossval.json",
     "covid_ct, 5 folds, started with real lobes, seed 0": PAINTINGS / "crossval_real_lobes" / "crossval.json",
 }
 AUDITS = {
     "phantom (synthetic), test part": RUNS / "weak_phantom" / "audit.json",
     "covid_ct, cross-validation in train": RUNS / "covid_ct" / "crossval" / "audit_diagnosis.json",
     "covid_ct, 5 folds, started with paintings, seed 0": PAINTINGS / "crossval_0" / "audit_diagnosis.json",
-    "covid_ct, 5 folds, started without paintings, seed 0": PAINTINGS / "crossval_unpainted" / "audit_diagnosis.json",
     "covid_ct, 5 folds, started with real lobes, seed 0": PAINTINGS / "crossval_real_lobes" / "audit_diagnosis.json",
     "covid_ct, val": RUNS / "covid_ct" / "val" / "audit.json",
 }
