@@ -55,10 +55,14 @@ def prepare(name: str, source: Path) -> None:
     """The pictures of one row, parted by patient."""
     folder = RUNS / "pictures"
     manifests = phantoms(folder / name, COHORTS, 102, 20, lobe_masks(source, "U") if name == "real" else [])
-    both = folder / f"{name}.csv"
-    if not both.with_suffix(".split.csv").exists():
-        subprocess.run([sys.executable, HERE.parent / "join.py", both, *manifests], check=True)
-    split_once(both, "0.89 0.11 0")
+    join_and_part(folder / f"{name}.csv", manifests)
+
+
+def join_and_part(out: Path, manifests: list[Path]) -> None:
+    """Write several manifests as one, and a ninth of its patients to validate, unless that was done."""
+    if not out.with_suffix(".split.csv").exists():
+        subprocess.run([sys.executable, HERE.parent / "join.py", out, *manifests], check=True)
+    split_once(out, "0.89 0.11 0")
 
 
 def lobe_masks(source: Path, letter: str) -> list[Path]:

@@ -13,9 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from run import RUNS, lobe_masks
+from run import RUNS, join_and_part, lobe_masks
 
-from m2net.cli.chain import cohort_once, fit_once, split_once
+from m2net.cli.chain import cohort_once, fit_once
 from m2net.reports.figures import named_rows, write_figures
 
 HERE = Path(__file__).resolve().parent
@@ -34,10 +34,7 @@ def prepare(folder: Path, masks: list[Path]) -> None:
     """The patients, around ``masks`` or of drawn shape, parted by mask or patient."""
     lungs = ["--lobes", *masks] if masks else []
     parts = [cohort_once(folder / site, *numbers, "--site", site, *lungs, verified=True) for site, numbers in COHORTS.items()]
-    manifest = folder / "manifest.csv"
-    if not manifest.with_suffix(".split.csv").exists():
-        subprocess.run([sys.executable, HERE.parent / "join.py", manifest, *parts], check=True)
-    split_once(manifest, "0.89 0.11 0")
+    join_and_part(folder / "manifest.csv", parts)
 
 
 def on_series(folder: Path, series: Path) -> Path:

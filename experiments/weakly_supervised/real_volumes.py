@@ -1,7 +1,7 @@
 """Slice-level and lobe-level infection on three real CT series, by models that were trained on SYNTHETIC patients only.
 
     python experiments/weakly_supervised/real_volumes.py ../shared/data/ct_volumes runs/weak_phantom/best.ckpt \
-        runs/demo/joint/best.ckpt runs/weak_phantom/real
+        runs/lobes/position_aware/best.ckpt runs/weak_phantom/real
 
 Writes slices.csv and lobes.csv into the last folder, explanations beside them, and prints the figures.
 """

@@ -11,6 +11,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from scipy.stats import binomtest
+
+from m2net.recipes.table import read_table
 from m2net.reports.figures import FigureRow, audit_rows, crossval_rows, figure_row, interval_row, metrics_rows, write_figures
 
 RUNS = Path("runs")
@@ -46,10 +49,19 @@ def localisation() -> Iterator[FigureRow]:
         yield figure_row(what, f"{method}/threshold", figures.pop("threshold"))
         for name, value in figures.items():
             yield interval_row(what, f"{method}/{name}", value, found["studies"])
+        yield pointing(what, method, path.with_suffix(".csv"))
     for name, value in found["auprc_difference"].items():
         yield interval_row(what, f"auprc {name}", value, found["studies"])
     for name, value in found["slices"].items():
         yield interval_row(what, f"single slices/{name}", value, found["studies"])
+
+
+def pointing(what: str, method: str, table: Path) -> FigureRow:
+    """The pointing game with its binomial (Clopper-Pearson) interval: a bootstrap of hits alone has none."""
+    hits = [float(row[f"{method}_pointing"]) for row in read_table(table) if row[f"{method}_pointing"]]
+    found = binomtest(round(sum(hits)), len(hits))
+    low, high = found.proportion_ci()
+    return figure_row(what, f"{method}/pointing, binomial", found.statistic, float(low), float(high), len(hits))
 
 
 def rows() -> Iterator[FigureRow]:
