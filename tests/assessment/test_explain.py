@@ -18,6 +18,7 @@ from m2net.assessment import InfectionBox, find_boxes, saliency
 from m2net.assessment.boxes import match
 from m2net.assessment.saliency import SALIENCY, DepthScores, integrated_gradients
 from m2net.cli.main import main
+from m2net.networks import ScoreMapHead
 from m2net.phantoms import SCANNERS, Phantom, write_dicom_series, write_nifti
 from m2net.studies import read_image
 from tests.networks.test_scoremaps import network
@@ -101,6 +102,32 @@ def test_saliency_is_scaled_over_the_study(name: str) -> None:
     assert float(found.min()) >= 0
     assert float(found.max()) <= 1 + 1e-6
     assert name == "grad_cam" or float(found.max()) > 0.6  # Grad-CAM is 0 where every cell speaks against the class
+
+
+def test_the_joint_saliency_is_the_published_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """minmax[(C5 + 2)(C4 + 2)(C3 + 2)], each C divided by its largest magnitude in the study, worked out from three known attributions."""
+    scores = DepthScores(network(activation="none"), "diagnosis")
+    drawn = np.random.default_rng(5).normal(size=(3, 2, 8, 8)) * np.array([1.0, 30.0, 0.01])[:, None, None, None]
+    monkeypatch.setattr(saliency, "integrated_gradients", lambda _s, _i, _t, _n, depth: torch.from_numpy(drawn[depth]))
+    found = SALIENCY["joint"](scores, torch.zeros(2, 1, 8, 8), 0, 1).numpy()
+    product = np.prod([one / np.abs(one).max() + 2 for one in drawn], axis=0)
+    np.testing.assert_allclose(found, (product - product.min()) / np.ptp(product), rtol=1e-6)
+
+
+def test_grad_cam_by_hand() -> None:
+    """With a mean over places a channel's gradient is its weight over the number of cells (Selvaraju et al. 2017)."""
+    net = network(place_pool="mean", activation="none")
+    images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    head = net.heads["diagnosis"]
+    assert isinstance(head, ScoreMapHead)
+    convolution, norm = head.score[-1][0], head.score[-1][1]  # type: ignore[index]
+    with torch.no_grad():
+        cells = net.features(images).maps[max(head.depths) - 1]
+        weight = convolution.weight[1, :, 0, 0] * norm.weight[1] / torch.sqrt(norm.running_var[1] + norm.eps) / cells[0, 0].numel()
+        cam = (weight[:, None, None] * cells).sum(1, keepdim=True).clamp(min=0)
+    raised = torch.nn.functional.interpolate(cam, size=(32, 32), mode="bilinear")[:, 0]
+    expected = (raised - raised.min()) / (raised.max() - raised.min())
+    torch.testing.assert_close(SALIENCY["grad_cam"](DepthScores(net, "diagnosis"), images, 1, 1), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_boxes_are_the_components(rng: np.random.Generator) -> None:
