@@ -8,6 +8,7 @@ Figures of what was not run this time stay as they are.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
+from m2net.assessment.outcome import recalibrate
+from m2net.objectives import SeverityObjective, intervals
 from m2net.objectives.reliability import selective_risk
+from m2net.objectives.severity import trust
 from m2net.recipes.table import read_table
 from m2net.reports.figures import FigureRow, figure_row, metrics_rows, named_rows, write_figures
 
 HERE, RUNS = Path(__file__).parent, Path("runs/joint")
 COVERAGE = 0.9
+OWN = 100
+"""Patients of the other site whose grades put its probabilities right, as `m2net finetune` does; the others judge."""
 COLOURS = {"home": "#0072b2", "north": "#d55e00"}
 
 
@@ -52,6 +58,22 @@ def risky(what: str, path: Path) -> Iterator[FigureRow]:
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
         yield figure_row(what, "severity/risk_half", found["severity/risk_half"], n=found["studies"])
+
+
+def recalibrated(what: str, path: Path) -> Iterator[FigureRow]:
+    """What can be trusted of the model's probabilities before and after its first OWN patients put them right, on the others."""
+    objective = SeverityObjective("binary")
+    rows = graded(path)
+    own, others = rows[:OWN], rows[OWN:]
+    put_right = recalibrate(objective, own, others) if others else None
+    if put_right is None:
+        return
+    for when, table in (("as it was", others), (f"recalibrated on {OWN} of its patients", put_right)):
+        probability, grade = objective.judged(table) or sys.exit(f"{path} holds no probabilities of the severity")
+        found = intervals(objective.statistics(table), [row["patient_id"] for row in table])
+        for name in ("ece", "brier"):
+            yield figure_row(f"{what}, {when}", f"severity/{name}", found[name].value, found[name].low, found[name].high, len(table))
+        yield figure_row(f"{what}, {when}", "severity/ece_band", trust(probability, grade)["ece_band"], n=len(table))
 
 
 def draw(out: Path) -> None:
@@ -91,6 +113,7 @@ if __name__ == "__main__":
             *risky(what, folder / "metrics.json"),
             *covered(what, folder / "predictions.csv"),
         ]
+    table += recalibrated("synthetic, site north", RUNS / "test_north" / "predictions.csv")
     table += named_rows("real series {}, from synthetic patients only", RUNS / "series" / "series.json")
     kept = write_figures(out, table)
     draw(HERE / "trust.png")

@@ -47,14 +47,16 @@ def named_rows(what: str, path: Path) -> Iterator[FigureRow]:
 
 
 def audit_rows(what: str, path: Path) -> Iterator[FigureRow]:
-    """What trivial facts tell, and the model within their strata, of an audit.json."""
-    for one in json.loads(path.read_text(encoding="utf-8"))["classes"] if path.exists() else []:
+    """What trivial facts tell, and the model within their strata, of an audit.json; with the class where there are several."""
+    classes = json.loads(path.read_text(encoding="utf-8"))["classes"] if path.exists() else []
+    for one in classes:
+        of = f"audit of {one['name']}" if len(classes) > 1 else "audit"
         for family, value in one["families"].items():
-            yield interval_row(what, f"audit/{family} alone", value)
-        yield figure_row(what, f"audit/strongest: {one['strongest']['name']}", one["strongest"]["auc"])
+            yield interval_row(what, f"{of}/{family} alone", value)
+        yield figure_row(what, f"{of}/strongest: {one['strongest']['name']}", one["strongest"]["auc"])
         for name in ("model", "within", "lost"):
             if one[name]:
-                yield interval_row(what, f"audit/{name} ({one['strata']})", one[name])
+                yield interval_row(what, f"{of}/{name} ({one['strata']})", one[name])
 
 
 def write_figures(path: Path, rows: list[FigureRow], by: Sequence[str] = ("experiment", "figure")) -> int:

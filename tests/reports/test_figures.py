@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
-from m2net.reports.figures import figure_row, named_rows, write_figures
+import pytest
+
+from m2net.reports.figures import audit_rows, figure_row, named_rows, write_figures
 
 
 def read(path: Path) -> list[tuple[str, str, str]]:
@@ -28,3 +31,14 @@ def test_named_figures_of_a_json(tmp_path: Path) -> None:
         ("series P2", "covered", "0.9000", ""),
     ]
     assert not list(named_rows("series {}", tmp_path / "none.json"))
+
+
+@pytest.mark.parametrize("names", [["covid19"], ["cap", "covid19"]])
+def test_figures_of_several_classes_do_not_replace_each_other(names: list[str], tmp_path: Path) -> None:
+    one = {"families": {"border": {"value": 0.5, "low": 0.4, "high": 0.6}}, "strongest": {"name": "border/mean", "auc": 0.55}}
+    one |= {"strata": "border/mean", "model": {"value": 0.9, "low": 0.8, "high": 1.0}, "within": None, "lost": None}
+    (tmp_path / "audit.json").write_text(json.dumps({"classes": [one | {"name": name} for name in names]}))
+    rows = list(audit_rows("a", tmp_path / "audit.json"))
+    assert len({row["figure"] for row in rows}) == len(rows) == 3 * len(names)
+    assert write_figures(tmp_path / "results.csv", rows) == 0
+    assert len(read(tmp_path / "results.csv")) == len(rows)
