@@ -1,6 +1,7 @@
 """The joint model: cohorts, fit, and its judgement on held-out SYNTHETIC patients of two sites, by the commands that a user would type.
 
-python experiments/joint/run.py            # what is done is kept
+python experiments/joint/run.py                         # what is done is kept
+python experiments/joint/run.py --rows few_labels
 """
 
 from __future__ import annotations
@@ -10,13 +11,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from m2net.cli.chain import cohort_once, command, fit_once, split_once
+from m2net.recipes.table import read_table
+from m2net.reports.results import write_table
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/joint")
 COHORTS = {"train": (1200, 81, "home", "0.667 0.333 0"), "home": (1000, 84, "home", "0 0 1"), "north": (400, 85, "north", "0 0 1")}
 """Patients, seed, site and parts: those of ``train`` are for training and validation, the others are judged on only."""
 SIZE = ["--matrix", "112", "--slice-mm", "4"]
+ROWS = {"joint": (RUNS, ["joint"]), "few_labels": (RUNS / "few_labels", ["joint", "few_labels"]),
+        "unbalanced": (RUNS / "unbalanced", ["joint", "few_labels", "unbalanced"])}  # fmt: skip
+"""Folder and configurations: all labels, those that a hospital has, and the same drawn without regard to them."""
+LABELLED = {"severity": 500, "lobes": 40, "infection": 0}
+"""How many of the patients of ``train`` carry what at such a hospital, each drawn at random; all have a diagnosis."""
 
 
 def prepare() -> dict[str, Path]:
@@ -27,20 +37,39 @@ def prepare() -> dict[str, Path]:
     }
 
 
-def judge(site: str, manifest: Path) -> None:
-    """Test the model on a held-out cohort."""
-    out = RUNS / f"test_{site}"
-    if not (out / "metrics.json").exists():
-        words = [f"--data.manifest={manifest}", f"--trainer.default_root_dir={out}", "--trainer.logger=false"]
-        command("test", "--config", HERE / "joint.yaml", *words, "--ckpt_path", RUNS / "best.ckpt")
+def at_a_hospital(manifest: Path) -> None:
+    """Write the studies of a manifest with the labels that a hospital has."""
+    rows, out, rng = read_table(manifest), RUNS / "few_labels" / "manifest.csv", np.random.default_rng(81)
+    for column, count in LABELLED.items():
+        for k in rng.permutation(len(rows))[count:]:
+            rows[k][column] = ""
+    for row in rows:
+        row |= {mask: str(Path("..") / "train" / row[mask]) if row[mask] else "" for mask in ("image", "lobes", "lungs", "infection")}
+        row["severity_scheme"] = row["severity_scheme"] if row["severity"] else ""
+    out.parent.mkdir(exist_ok=True)
+    write_table(out, rows)
+
+
+def fit_and_judge(row: str, manifests: dict[str, Path]) -> None:
+    """Fit one row and test it on the held-out cohorts."""
+    folder, names = ROWS[row]
+    configs = [word for name in names for word in ("--config", HERE / f"{name}.yaml")]
+    fit_once(folder, *configs)
+    for site in ("home", "north"):
+        out = folder / f"test_{site}"
+        if not (out / "metrics.json").exists():
+            words = [f"--data.manifest={manifests[site]}", f"--trainer.default_root_dir={out}", "--trainer.logger=false"]
+            command("test", *configs, *words, "--ckpt_path", folder / "best.ckpt")
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW", help="some of: " + ", ".join(ROWS))
+    given = options.parse_args()
     manifests = prepare()
-    fit_once(RUNS, "--config", HERE / "joint.yaml")
-    for site in ("home", "north"):
-        judge(site, manifests[site])
+    at_a_hospital(manifests["train"])
+    for row in given.rows:
+        fit_and_judge(row, manifests)
     subprocess.run([sys.executable, str(HERE / "results.py")], check=True)
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from m2net.networks.pooling import segment_mean, segment_softmax, segment_sum, segment_top
 
-Pooled = tuple[Tensor, Tensor | None]
-"""The bags' vectors (B, W), and the share each instance had in them, (ΣN, W) or (ΣN, 1); None where it has none of its own."""
+Pooled = tuple[Tensor, Tensor]
+"""The bags' vectors (B, W), and the share each instance had in them, (ΣN, W) or (ΣN, 1)."""
 
 
 class MeanPool(nn.Module):
@@ -73,28 +73,25 @@ class GatedAttention(nn.Module):
 
 
 class TransformerPool(nn.Module):
-    """Instances attend to each other; a learned token gathers the bag. No positions: order does not matter."""
+    """Instances attend to each other, then gated attention gathers them. No positions: order does not matter."""
 
     def __init__(self, width: int, hidden: int = 128, heads: int = 4, layers: int = 2) -> None:
         """Build ``layers`` pre-norm layers of width ``hidden``, a multiple of ``heads``."""
         super().__init__()
         self.enter, self.leave = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.token = nn.Parameter(torch.zeros(1, 1, hidden))
-        nn.init.normal_(self.token, std=0.02)
         layer = nn.TransformerEncoderLayer(hidden, heads, 2 * hidden, 0.0, "gelu", batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, layers, nn.LayerNorm(hidden), enable_nested_tensor=False)
+        self.gather = GatedAttention(hidden)
 
     def forward(self, vectors: Tensor, index: Tensor, count: int) -> Pooled:
         """Vectors (ΣN, W) of ``count`` bags by ``index``; bags are padded to the longest, and padding is not attended to."""
         sizes = torch.bincount(index, minlength=count)
         place = torch.arange(len(index), device=index.device) - (sizes.cumsum(0) - sizes)[index]
         entered = self.enter(vectors)
-        padded = entered.new_zeros((count, int(sizes.max()) + 1, entered.shape[1]))
-        padded = padded.index_put((index, place + 1), entered)
-        padded = torch.cat([self.token.to(padded.dtype).expand(count, -1, -1), padded[:, 1:]], dim=1)
-        missing = torch.arange(padded.shape[1], device=index.device)[None] > sizes[:, None]
-        gathered: Tensor = self.leave(self.layers(padded, src_key_padding_mask=missing)[:, 0])
-        return gathered, None
+        padded = entered.new_zeros((count, int(sizes.max()), entered.shape[1])).index_put((index, place), entered)
+        missing = torch.arange(padded.shape[1], device=index.device)[None] >= sizes[:, None]
+        gathered, weight = self.gather(self.layers(padded, src_key_padding_mask=missing)[index, place], index, count)
+        return self.leave(gathered), weight
 
 
 BAG_POOLS: dict[str, Callable[..., nn.Module]] = {

@@ -157,12 +157,12 @@ class PooledHead(Head):
         return torch.cat([m.float().mean((2, 3)) for m in source_maps(self.source, features)], dim=1)
 
     def bag(self, answers: Tensor, batch: BagBatch) -> Output:
-        """Logits (B, classes), and each instance's share where the pool gives one."""
+        """Logits (B, classes), and each instance's share."""
         vectors = answers.float() if self.level == "embedding" else self.answer(self.dropout(answers)).float()
         pooled, weight = self.pool(vectors, batch.bag_index, batch.num_bags)
         logits = self.answer(self.dropout(pooled)).float() if self.level == "embedding" else pooled
         each = None if self.level == "embedding" else vectors.detach()
-        return Output(logits, None if weight is None else weight.mean(1).detach(), instance_logits=each)
+        return Output(logits, weight.mean(1).detach(), instance_logits=each)
 
 
 class HierarchicalHead(Head):
