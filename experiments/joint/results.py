@@ -25,6 +25,8 @@ from m2net.recipes.table import read_table
 from m2net.reports.figures import FigureRow, figure_row, metrics_rows, named_rows, write_figures
 
 HERE, RUNS = Path(__file__).parent, Path("runs/joint")
+ROWS = {"": RUNS, ", labels of a hospital": RUNS / "few_labels", ", labels of a hospital, drawn as they come": RUNS / "unbalanced"}
+"""Where run.py put its rows, by what is said of them."""
 COVERAGE = 0.9
 OWN = 100
 """Patients of the other site whose grades put its probabilities right, as `m2net finetune` does; the others judge."""
@@ -105,14 +107,15 @@ def _reliability(axes: Any, p: np.ndarray, y: np.ndarray, colour: str, label: st
 if __name__ == "__main__":
     out = HERE / "results.csv"
     table: list[FigureRow] = []
-    for site in ("home", "north"):
-        folder, what = RUNS / f"test_{site}", f"synthetic, held out, site {site}"
-        table += [
-            *metrics_rows(what, folder / "metrics.json"),
-            *trusted(what, folder / "metrics.json"),
-            *risky(what, folder / "metrics.json"),
-            *covered(what, folder / "predictions.csv"),
-        ]
+    for whose, runs in ROWS.items():
+        for site in COLOURS:
+            folder, what = runs / f"test_{site}", f"synthetic, held out, site {site}{whose}"
+            table += [
+                *metrics_rows(what, folder / "metrics.json"),
+                *trusted(what, folder / "metrics.json"),
+                *risky(what, folder / "metrics.json"),
+                *covered(what, folder / "predictions.csv"),
+            ]
     table += recalibrated("synthetic, site north", RUNS / "test_north" / "predictions.csv")
     table += named_rows("real series {}, from synthetic patients only", RUNS / "series" / "series.json")
     kept = write_figures(out, table)

@@ -25,8 +25,8 @@ SIZE = ["--matrix", "112", "--slice-mm", "4"]
 ROWS = {"joint": (RUNS, ["joint"]), "few_labels": (RUNS / "few_labels", ["joint", "few_labels"]),
         "unbalanced": (RUNS / "unbalanced", ["joint", "few_labels", "unbalanced"])}  # fmt: skip
 """Folder and configurations: all labels, those that a hospital has, and the same drawn without regard to them."""
-LABELLED = {"severity": 500, "lobes": 40, "infection": 0}
-"""How many of the patients of ``train`` carry what at such a hospital, each drawn at random; all have a diagnosis."""
+SEEN, LABELLED = 600, {"severity": 500, "lobes": 40, "infection": 0}
+"""Patients of ``train`` that such a hospital has, and how many of them carry what, drawn at random; all have a diagnosis."""
 
 
 def prepare() -> dict[str, Path]:
@@ -38,8 +38,8 @@ def prepare() -> dict[str, Path]:
 
 
 def at_a_hospital(manifest: Path) -> None:
-    """Write the studies of a manifest with the labels that a hospital has."""
-    rows, out, rng = read_table(manifest), RUNS / "few_labels" / "manifest.csv", np.random.default_rng(81)
+    """Write the first studies of a manifest with the labels that a hospital has."""
+    rows, out, rng = read_table(manifest)[:SEEN], RUNS / "few_labels" / "manifest.csv", np.random.default_rng(81)
     for column, count in LABELLED.items():
         for k in rng.permutation(len(rows))[count:]:
             rows[k][column] = ""

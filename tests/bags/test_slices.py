@@ -135,6 +135,32 @@ def test_labels_decide_nothing_about_the_input(cohort: Path, store: Path, tmp_pa
             assert not torch.equal(a.bag_targets["diagnosis"], b.bag_targets["diagnosis"])
 
 
+@pytest.mark.parametrize("normalise", ["lungs", "ranks"])
+def test_labels_decide_nothing_about_pictures(normalise: str, tmp_path: Path) -> None:
+    """The same for pictures put on a scale of their own lungs, with the augmentation that COVID-CT is trained with."""
+    made = ["phantom", "--out", str(tmp_path), "--patients", "3", "--seed", "4", "--matrix", "64", "--slice-mm", "8"]
+    assert main([*made, "--format", "png", "--pictures", "2"]) == 0
+    with (tmp_path / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    spec, seen = replace(PICTURE, normalise=normalise), []
+    for name, label in (("a", "covid19"), ("b", "non_pneumonia|cap")):
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(row | {"diagnosis": label, "infected": ""} for row in rows)
+        assert main(["prepare", str(tmp_path / f"{name}.csv"), "--store", str(tmp_path / "store"), "--spacing", "1"]) == 0
+        data = BagDataset(
+            list(read_manifest(tmp_path / f"{name}.csv")), Store(tmp_path / "store", 1.0), spec, (), schemes=(), cap=1, seed=1
+        )
+        augment = Augmentation(
+            rotation_deg=15, scale=0.2, shift=0.05, flip=True, brightness=0.16, contrast=0.2, gamma=0.35, noise=0.16, erase=0.5
+        )
+        seen.append([augment(apply_window(data[k, 5], spec)) for k in range(len(rows))])
+    for one, other in zip(*seen, strict=True):
+        assert torch.equal(one.instances, other.instances)
+        assert not torch.equal(one.bag_targets["diagnosis"], other.bag_targets["diagnosis"])
+
+
 def test_shift_moves_picture_target_and_position_together(study: Prepared) -> None:
     batch = apply_window(cut_bag(study, full_slices(study, 48), SPEC, "s", 3, ("lobes",)), SPEC)
     moved = Augmentation(shift=0.2)(batch)

@@ -105,3 +105,16 @@ def test_it_rides_on_other_encoders_beside_other_heads() -> None:
     sum(o.logits.sum() for o in outputs.values()).backward()
     assert all(p.grad is not None for p in net.encoder.parameters())
     assert outputs["diagnosis"].logits.shape == (2, 3)
+
+
+@pytest.mark.parametrize(("encoder", "depths"), [("resnet18", [3, 4, 5]), ("efficientnet-b0", [4, 5])])
+def test_it_rides_on_encoders_of_the_library(encoder: str, depths: list[int]) -> None:
+    """On an encoder of segmentation-models-pytorch its score maps have the size of the stages asked for, and the encoder learns by them."""
+    heads = {"diagnosis": {"name": "score_maps", "classes": 3, "depths": depths}}
+    net = M2Net(1, {"name": "smp", "encoder": encoder}, heads)
+    batch = batch_of([2, 1], 64)
+    features = net.features(batch.instances)
+    assert [tuple(m.shape[1:]) for m in net.heads["diagnosis"].maps(features)] == [(3, 64 >> d, 64 >> d) for d in depths]
+    net(batch)["diagnosis"].deep.sum().backward()
+    first = next(net.encoder.parameters())
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in (first, *net.heads["diagnosis"].score[-1][0].parameters()))
