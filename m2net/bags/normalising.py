@@ -1,4 +1,4 @@
-"""Values of a picture whose window was lost, put on a scale of its own lungs; the same for every study, whatever its label."""
+"""Values of a picture whose window was lost, put on a scale of its own chest; the same for every study, whatever its label."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ _LEAST_PIXELS = 50
 def value_map(study: Prepared, spec: InputSpec) -> Callable[[Plane], Plane]:
     """How stored values of this study become the values that the window is laid on.
 
-    ``window`` leaves them; ``lungs`` stretches the 2nd to 98th percentile of the pixels in the found lungs to 0..32767; ``ranks`` maps
-    values to their rank among these pixels, so that neither window nor contrast is left as a cue.
+    ``window`` leaves them; ``lungs`` stretches to 0..32767 what lies between the air of the found lungs (their 2nd percentile) and the soft
+    tissue around them (the upper quartile of the rest of their box; where they fill it, as a radiograph's do, their own 98th percentile);
+    ``ranks`` maps values to their rank among the lungs' pixels, so that neither window nor contrast is left as a cue.
     """
     if spec.normalise == Normalise.WINDOW:
         return lambda plane: plane
     lungs = np.asarray(study.masks["found_lungs"]) > 0
     values = np.asarray(study.image)[lungs if lungs.sum() >= _LEAST_PIXELS else np.ones_like(lungs)].astype(np.float32)
     if spec.normalise == Normalise.LUNGS:
-        low, high = np.quantile(values, [0.02, 0.98])
+        low, high = np.quantile(values, 0.02), _tissue(np.asarray(study.image), lungs, values)
         knots, ranks = np.array([low, max(high, low + 1)]), np.array([0.0, 1.0])
     else:
         ranks = np.linspace(0, 1, _RANKS)
@@ -37,3 +38,12 @@ def value_map(study: Prepared, spec: InputSpec) -> Callable[[Plane], Plane]:
         return np.asarray(np.rint(np.interp(plane, knots, ranks) * _TOP), dtype=np.int16)
 
     return put
+
+
+def _tissue(image: Plane, lungs: NDArray[np.bool_], values: NDArray[np.float32]) -> float:
+    """A value that no lesion shares: heart, chest wall and spine between and beside the lungs, whatever lies within these."""
+    if not lungs.any():
+        return float(np.quantile(values, 0.98))
+    box = tuple(slice(int(at.min()), int(at.max()) + 1) for at in np.nonzero(lungs))
+    around = image[box][~lungs[box]]
+    return float(np.quantile(around, 0.75) if around.size >= _LEAST_PIXELS else np.quantile(values, 0.98))

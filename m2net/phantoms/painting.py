@@ -13,7 +13,7 @@ from m2net.phantoms.disease import Disease, add_disease, depth_under_pleura
 from m2net.phantoms.grid import Field, Grid
 from m2net.vocabulary import Diagnosis, InfectionCode, Lobe
 
-PAINTING_VERSION = "1"
+PAINTING_VERSION = "2"
 """Changes with every change of what is painted; printed with every result made on it."""
 
 _AIRLESS_HU = 38.0

@@ -23,11 +23,12 @@ from m2net.bags import (
     prepare_volume,
     random_slices,
 )
+from m2net.bags.normalising import value_map
 from m2net.cli.main import main
 from m2net.errors import ConfigError
 from m2net.phantoms import Phantom
 from m2net.studies import Volume, read_manifest
-from m2net.vocabulary import UNLABELLED, Intensity
+from m2net.vocabulary import UNLABELLED, Intensity, Modality
 
 SPEC = InputSpec(spacing_mm=4.0, patch=48, view="slices", window=(-1000.0, 100.0))
 PICTURE = InputSpec(intensity="relative", spacing_mm=0.0, patch=48, view="slices", window=(0.0, 32767.0), normalise="lungs")
@@ -97,7 +98,7 @@ def test_lungs_only_leaves_nothing_else(study: Prepared) -> None:
 def test_the_window_of_a_picture_is_no_cue(phantom: Phantom, normalise: str) -> None:
     """The same slice printed with another window gives the network nearly the same values inside the lungs, where nothing was clipped."""
     spec = replace(PICTURE, normalise=normalise)
-    one, other = (prepare_volume(as_picture(phantom, low, high), {}, 0.0) for low, high in ((-1200, 100), (-1400, 500)))
+    one, other = (prepare_volume(as_picture(phantom, low, high), {}, 0.0) for low, high in ((-1200, 100), (-1100, 500)))
     other = replace(other, masks=one.masks, lung_box=one.lung_box, body_box=one.body_box)
     a, b = (apply_window(cut_bag(s, full_slices(s, 48), spec, "s", 0), spec).instances for s in (one, other))
     plain = replace(spec, normalise="window")
@@ -105,6 +106,31 @@ def test_the_window_of_a_picture_is_no_cue(phantom: Phantom, normalise: str) -> 
     lungs = a < 0.9
     assert float((a - b)[lungs].abs().mean()) < 0.06
     assert float((c - d)[lungs].abs().mean()) > 0.12
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
+def test_a_lesion_is_no_yardstick(share: float) -> None:
+    """However much of the lungs is half as dense as tissue, it lies half way between air and tissue to the network."""
+    plane = np.full((96, 128), 24000, np.int16)
+    rows, columns = np.mgrid[:96, :128]
+    for middle in (38, 90):
+        lung = ((rows - 48) / 34) ** 2 + ((columns - middle) / 20) ** 2 < 1
+        plane[lung] = 2000
+        plane[lung & (rows > 82 - 68 * share)] = 13000
+    study = prepare_volume(Volume(plane[None], None, Intensity.RELATIVE), {}, 0.0)
+    put = value_map(study, PICTURE)
+    air, half, tissue = put(np.array([2000, 13000, 24000], np.int16)) / 32767
+    assert (air, tissue) == (pytest.approx(0.0, abs=0.02), pytest.approx(1.0, abs=0.02))
+    assert half == pytest.approx(0.5, abs=0.05)
+
+
+def test_without_tissue_around_the_scale_is_that_of_the_picture(rng: np.random.Generator) -> None:
+    """A radiograph's lungs are not looked for: the 2nd to 98th percentile of all of it."""
+    plane = rng.integers(1000, 31000, (1, 96, 96)).astype(np.int16)
+    study = prepare_volume(Volume(plane, None, Intensity.RELATIVE, Modality.CXR), {}, 0.0)
+    low, high = np.quantile(plane, [0.02, 0.98])
+    there = value_map(study, PICTURE)(np.array([low, (low + high) / 2, high, 32767], np.int16)) / 32767
+    assert there == pytest.approx([0.0, 0.5, 1.0, 1.0], abs=0.01)
 
 
 def test_labels_decide_nothing_about_the_input(cohort: Path, store: Path, tmp_path: Path) -> None:
