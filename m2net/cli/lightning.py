@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from jsonargparse import Namespace
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from m2net.bags.datamodule import BagDataModule
 from m2net.errors import ConfigError
@@ -166,9 +169,17 @@ def make_cli(argv: list[str], *, run_now: bool = True) -> M2NetCLI:
 
 @contextmanager
 def lightning_run() -> Iterator[None]:
-    """What Lightning cannot run is the user's to mend, and the Weights & Biases run ends with the command."""
+    """What Lightning cannot run is the user's to mend, and the Weights & Biases run ends with the command.
+
+    Raises:
+        ConfigError: Lightning cannot run it.
+        SystemExit: with 143, as shells say of SIGTERM; Lightning itself ends with 0 then, as if it were done.
+    """
     try:
         yield
+    except SIGTERMException as stopped:
+        print("m2net: stopped by SIGTERM before its end; m2net fit --ckpt_path goes on from a checkpoint.", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM) from stopped
     except MisconfigurationException as error:
         raise ConfigError(f"Lightning cannot run this configuration: {error}") from error
     finally:

@@ -30,6 +30,14 @@ cli = make_cli(sys.argv[2:], run_now=False)
 cli.trainer.callbacks.insert(0, Killer())  # before this step's checkpoint is written
 cli.trainer.fit(cli.model, datamodule=cli.datamodule)
 """
+STOP = """
+import os, signal, sys
+from m2net.cli.main import main
+from m2net.training.module import M2NetModule
+
+M2NetModule.on_train_batch_end = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(main(sys.argv[1:]))
+"""
 HEAD = {"name": "pooled", "dropout": 0.5}  # draws at random in every step
 TASKS = {"severity": {"head": HEAD, "objective": {"name": "severity", "scheme": "binary"}}}
 EMA = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.9}}
@@ -62,6 +70,14 @@ def test_kill_minus_nine(configure: Callable[..., Path], tmp_path: Path, killed_
         assert set(one[part]) == set(other[part])
         different = [k for k in one[part] if not torch.equal(one[part][k], other[part][k])]
         assert not different, (part, different)
+
+
+def test_a_fit_that_was_told_to_stop_is_not_done(configure: Callable[..., Path], tmp_path: Path) -> None:
+    """As a queue does when the time is up: what comes after it in a script must not take it for finished."""
+    words = ["--config", str(configure(tmp_path, trainer={"max_steps": 50}))]
+    done = subprocess.run([sys.executable, "-c", STOP, "fit", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM" in done.stderr
 
 
 @pytest.mark.parametrize("workers", [0, 1])
