@@ -8,7 +8,6 @@ Figures of what was not run this time stay as they are.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,11 +70,12 @@ def recalibrated(what: str, path: Path) -> Iterator[FigureRow]:
     if put_right is None:
         return
     for when, table in (("as it was", others), (f"recalibrated on {OWN} of its patients", put_right)):
-        probability, grade = objective.judged(table) or sys.exit(f"{path} holds no probabilities of the severity")
+        judged = objective.judged(table)
+        assert judged is not None
         found = intervals(objective.statistics(table), [row["patient_id"] for row in table])
         for name in ("ece", "brier"):
             yield figure_row(f"{what}, {when}", f"severity/{name}", found[name].value, found[name].low, found[name].high, len(table))
-        yield figure_row(f"{what}, {when}", "severity/ece_band", trust(probability, grade)["ece_band"], n=len(table))
+        yield figure_row(f"{what}, {when}", "severity/ece_band", trust(*judged)["ece_band"], n=len(table))
 
 
 def draw(out: Path) -> None:

@@ -44,7 +44,9 @@ def at_a_hospital(manifest: Path) -> None:
         for k in rng.permutation(len(rows))[count:]:
             rows[k][column] = ""
     for row in rows:
-        row |= {mask: str(Path("..") / "train" / row[mask]) if row[mask] else "" for mask in ("image", "lobes", "lungs", "infection")}
+        row |= {
+            column: str(Path("..") / "train" / row[column]) if row[column] else "" for column in ("image", "lobes", "lungs", "infection")
+        }
         row["severity_scheme"] = row["severity_scheme"] if row["severity"] else ""
     out.parent.mkdir(exist_ok=True)
     write_table(out, rows)
@@ -64,10 +66,11 @@ def fit_and_judge(row: str, manifests: dict[str, Path]) -> None:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW", help="some of: " + ", ".join(ROWS))
+    options.add_argument("--rows", nargs="+", default=["joint"], choices=list(ROWS), metavar="ROW", help="some of: " + ", ".join(ROWS))
     given = options.parse_args()
     manifests = prepare()
-    at_a_hospital(manifests["train"])
+    if set(given.rows) - {"joint"}:
+        at_a_hospital(manifests["train"])
     for row in given.rows:
         fit_and_judge(row, manifests)
     subprocess.run([sys.executable, str(HERE / "results.py")], check=True)

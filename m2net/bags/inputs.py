@@ -26,7 +26,7 @@ class View(StrEnum):
 
 
 class Normalise(StrEnum):
-    """What the window is laid on: stored values, or (relative intensity only) values on a scale of the study's own lungs.
+    """What the window is laid on: stored values, or (relative intensity only) values on a scale of the study's own chest.
 
     A radiograph's lungs are not known beforehand: its scale is that of the picture within its frame.
     """

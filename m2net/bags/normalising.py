@@ -25,10 +25,13 @@ def value_map(study: Prepared, spec: InputSpec) -> Callable[[Plane], Plane]:
     """
     if spec.normalise == Normalise.WINDOW:
         return lambda plane: plane
-    lungs = np.asarray(study.masks["found_lungs"]) > 0
-    values = np.asarray(study.image)[lungs if lungs.sum() >= _LEAST_PIXELS else np.ones_like(lungs)].astype(np.float32)
+    image, lungs = np.asarray(study.image), np.asarray(study.masks["found_lungs"]) > 0
+    if lungs.sum() < _LEAST_PIXELS:
+        lungs = np.ones_like(lungs)
+    values = image[lungs].astype(np.float32)
     if spec.normalise == Normalise.LUNGS:
-        low, high = np.quantile(values, 0.02), _tissue(np.asarray(study.image), lungs, values)
+        around = _around(image, lungs)
+        low, high = np.quantile(values, 0.02), np.quantile(*((around, 0.75) if around.size >= _LEAST_PIXELS else (values, 0.98)))
         knots, ranks = np.array([low, max(high, low + 1)]), np.array([0.0, 1.0])
     else:
         ranks = np.linspace(0, 1, _RANKS)
@@ -40,10 +43,7 @@ def value_map(study: Prepared, spec: InputSpec) -> Callable[[Plane], Plane]:
     return put
 
 
-def _tissue(image: Plane, lungs: NDArray[np.bool_], values: NDArray[np.float32]) -> float:
-    """A value that no lesion shares: heart, chest wall and spine between and beside the lungs, whatever lies within these."""
-    if not lungs.any():
-        return float(np.quantile(values, 0.98))
+def _around(image: Plane, lungs: NDArray[np.bool_]) -> Plane:
+    """Pixels of the lungs' box that are not lung: heart, chest wall and spine, which lesions of the lungs hardly move."""
     box = tuple(slice(int(at.min()), int(at.max()) + 1) for at in np.nonzero(lungs))
-    around = image[box][~lungs[box]]
-    return float(np.quantile(around, 0.75) if around.size >= _LEAST_PIXELS else np.quantile(values, 0.98))
+    return np.asarray(image[box][~lungs[box]])

@@ -117,7 +117,7 @@ def test_the_joint_saliency_is_the_published_product(monkeypatch: pytest.MonkeyP
 def test_grad_cam_by_hand() -> None:
     """With a mean over places a channel's gradient is its weight over the number of cells (Selvaraju et al. 2017)."""
     net = network(place_pool="mean", activation="none")
-    images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    images = torch.rand(2, 1, 96, 96, generator=torch.Generator().manual_seed(3)) * 2 - 1
     head = net.heads["diagnosis"]
     assert isinstance(head, ScoreMapHead)
     convolution, norm = head.score[-1][0], head.score[-1][1]  # type: ignore[index]
@@ -125,7 +125,7 @@ def test_grad_cam_by_hand() -> None:
         cells = net.features(images).maps[max(head.depths) - 1]
         weight = convolution.weight[1, :, 0, 0] * norm.weight[1] / torch.sqrt(norm.running_var[1] + norm.eps) / cells[0, 0].numel()
         cam = (weight[:, None, None] * cells).sum(1, keepdim=True).clamp(min=0)
-    raised = torch.nn.functional.interpolate(cam, size=(32, 32), mode="bilinear")[:, 0]
+    raised = torch.nn.functional.interpolate(cam, size=(96, 96), mode="bilinear")[:, 0]
     expected = (raised - raised.min()) / (raised.max() - raised.min())
     torch.testing.assert_close(SALIENCY["grad_cam"](DepthScores(net, "diagnosis"), images, 1, 1), expected, atol=1e-5, rtol=1e-4)
 
