@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from m2net.cli.main import main
-from m2net.phantoms.painting import Background, paint
+from m2net.phantoms.painting import PAINTING_VERSION, Background, paint
 from m2net.studies import read_manifest
 from m2net.vocabulary import Diagnosis, LungCode
 
@@ -86,7 +86,7 @@ def test_paintings_are_studies_with_masks(healthy: Path, tmp_path: Path) -> None
     studies = list(read_manifest(tmp_path / "a" / "manifest.csv"))
     assert len(studies) == 4 * (3 + 1 + 1)
     assert {s.patient_id for s in studies} == {"p1"}
-    assert {s.extra["phantom_version"] for s in studies} == {"painted 1"}
+    assert {s.extra["phantom_version"] for s in studies} == {f"painted {PAINTING_VERSION}"}
     with_lobes = [s for s in studies if "lobes" in s.masks]
     assert len(with_lobes) == 4
     for study in studies:
