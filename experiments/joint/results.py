@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,12 @@ from scipy.stats import binomtest
 
 from m2net.assessment.outcome import recalibrate
 from m2net.objectives import SeverityObjective, intervals
-from m2net.objectives.reliability import selective_risk
-from m2net.objectives.severity import trust
+from m2net.objectives.reliability import calibration_band, selective_risk
 from m2net.recipes.table import read_table
-from m2net.reports.figures import FigureRow, figure_row, metrics_rows, named_rows, write_figures
+from m2net.reports.figures import FigureRow, figure_row, interval_row, metrics_rows, named_rows, write_figures
 
 HERE, RUNS = Path(__file__).parent, Path("runs/joint")
-ROWS = {"": RUNS, ", labels of a hospital": RUNS / "few_labels", ", labels of a hospital, drawn as they come": RUNS / "unbalanced"}
+ROWS = {"": RUNS, ", labels of a hospital": RUNS / "few_labels"}
 """Where run.py put its rows, by what is said of them."""
 COVERAGE = 0.9
 OWN = 100
@@ -74,8 +74,8 @@ def recalibrated(what: str, path: Path) -> Iterator[FigureRow]:
         assert judged is not None
         found = intervals(objective.statistics(table), [row["patient_id"] for row in table])
         for name in ("ece", "brier"):
-            yield figure_row(f"{what}, {when}", f"severity/{name}", found[name].value, found[name].low, found[name].high, len(table))
-        yield figure_row(f"{what}, {when}", "severity/ece_band", trust(*judged)["ece_band"], n=len(table))
+            yield interval_row(f"{what}, {when}", f"severity/{name}", asdict(found[name]), len(table))
+        yield figure_row(f"{what}, {when}", "severity/ece_band", calibration_band(judged[0]), n=len(table))
 
 
 def draw(out: Path) -> None:

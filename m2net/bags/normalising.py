@@ -30,8 +30,11 @@ def value_map(study: Prepared, spec: InputSpec) -> Callable[[Plane], Plane]:
         lungs = np.ones_like(lungs)
     values = image[lungs].astype(np.float32)
     if spec.normalise == Normalise.LUNGS:
-        around = _around(image, lungs)
-        low, high = np.quantile(values, 0.02), np.quantile(*((around, 0.75) if around.size >= _LEAST_PIXELS else (values, 0.98)))
+        box = study.lung_box
+        here = np.s_[box.z0 : box.z1, box.y0 : box.y1, box.x0 : box.x1]
+        around = image[here][~lungs[here]]  # heart, chest wall and spine, which lesions of the lungs hardly move
+        low = np.quantile(values, 0.02)
+        high = np.quantile(around, 0.75) if around.size >= _LEAST_PIXELS else np.quantile(values, 0.98)
         knots, ranks = np.array([low, max(high, low + 1)]), np.array([0.0, 1.0])
     else:
         ranks = np.linspace(0, 1, _RANKS)
@@ -41,9 +44,3 @@ def value_map(study: Prepared, spec: InputSpec) -> Callable[[Plane], Plane]:
         return np.asarray(np.rint(np.interp(plane, knots, ranks) * _TOP), dtype=np.int16)
 
     return put
-
-
-def _around(image: Plane, lungs: NDArray[np.bool_]) -> Plane:
-    """Pixels of the lungs' box that are not lung: heart, chest wall and spine, which lesions of the lungs hardly move."""
-    box = tuple(slice(int(at.min()), int(at.max()) + 1) for at in np.nonzero(lungs))
-    return np.asarray(image[box][~lungs[box]])

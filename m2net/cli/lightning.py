@@ -178,7 +178,7 @@ def lightning_run() -> Iterator[None]:
     try:
         yield
     except SIGTERMException as stopped:
-        print("m2net: stopped by SIGTERM before its end; m2net fit --ckpt_path goes on from a checkpoint.", file=sys.stderr)
+        print("m2net: stopped by SIGTERM before its end; a fit goes on from a checkpoint of it with --ckpt_path.", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM) from stopped
     except MisconfigurationException as error:
         raise ConfigError(f"Lightning cannot run this configuration: {error}") from error

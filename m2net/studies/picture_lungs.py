@@ -26,8 +26,8 @@ def find_picture_lungs(plane: NDArray[np.float32]) -> tuple[Mask, Mask, bool]:
     """Lungs and body of a grey picture (rows, columns), the patient lying face up.
 
     The dark pieces that are neither around the patient nor below him are taken for lung. Each side is then filled towards the ribs, so that
-    consolidated lung at the ribs is in, and heart, liver and spine are out; missed is what is consolidated at the mediastinum, or a whole
-    side. This cuts out; it is not a segmentation to measure on.
+    consolidated lung at the ribs is in, and heart, liver and spine are out; missed is what is consolidated at the mediastinum, in a corner
+    of a lung, or over a whole side. This cuts out; it is not a segmentation to measure on.
 
     Returns:
         Lungs, body, and whether lungs were found; where they were not, both are the picture within its frame.

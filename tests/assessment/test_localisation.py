@@ -54,8 +54,9 @@ def sick() -> np.ndarray:
     return mask
 
 
-def told(saliency: np.ndarray, **words: bool) -> Localised:
-    return localise(Told(saliency, **words), study("a"), prepared(sick()), ("map",), (0.3, 0.6))  # type: ignore[arg-type]
+def told(saliency: np.ndarray, mask: np.ndarray | None = None, *, infected: bool = True) -> Localised:
+    known = prepared(sick() if mask is None else mask)
+    return localise(Told(saliency, infected), study("a"), known, ("map",), (0.3, 0.6))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("columns_beside", "hit"), [(0, 1), (4, 1), (5, 1), (6, 0)])
@@ -95,11 +96,11 @@ def test_what_is_unlabelled_is_not_looked_at(rng: np.random.Generator) -> None:
     """High saliency where the mask says nothing costs nothing, and is no infection."""
     saliency = rng.random(SHAPE).astype(np.float32)
     saliency[1][TRUE] += 0.5
-    known = localise(Told(saliency), study("a"), prepared(sick()), ("map",), (0.3,)).row  # type: ignore[arg-type]
+    known = told(saliency).row
     mask, unsure = sick(), (slice(1, 2), slice(26, 32), slice(12, 24))
     mask[unsure] = MASK_UNLABELLED
     saliency[unsure] = 3.0
-    found = localise(Told(saliency), study("a"), prepared(mask), ("map",), (0.3,)).row  # type: ignore[arg-type]
+    found = told(saliency, mask).row
     assert found["map_auprc_chance"] > known["map_auprc_chance"]  # of fewer pixels
     assert found["map_auprc"] >= known["map_auprc"]
     assert found["map_pointing"] == 0
@@ -108,7 +109,7 @@ def test_what_is_unlabelled_is_not_looked_at(rng: np.random.Generator) -> None:
 def test_a_flat_map_points_nowhere_and_a_healthy_verdict_shows_none() -> None:
     everywhere = sick()
     everywhere[0, 0, 0] = 1  # where the maximum of a flat map is found first
-    flat = localise(Told(np.full(SHAPE, 0.5, np.float32)), study("a"), prepared(everywhere), ("map",), (0.3,)).row  # type: ignore[arg-type]
+    flat = told(np.full(SHAPE, 0.5, np.float32), everywhere).row
     assert flat["map_pointing"] == 0
     assert flat["map_auprc"] == flat["map_auprc_chance"]
     unseen = told(np.ones(SHAPE, np.float32), infected=False)

@@ -27,7 +27,7 @@ from m2net.bags.normalising import value_map
 from m2net.cli.main import main
 from m2net.errors import ConfigError
 from m2net.phantoms import Phantom
-from m2net.studies import Volume, read_manifest
+from m2net.studies import Box, Volume, read_manifest
 from m2net.vocabulary import UNLABELLED, Intensity, Modality
 
 SPEC = InputSpec(spacing_mm=4.0, patch=48, view="slices", window=(-1000.0, 100.0))
@@ -124,7 +124,7 @@ def test_a_lesion_is_no_yardstick(share: float) -> None:
     plane[lungs] = 2000
     plane[lungs & (rows > 92 - 68 * share)] = 13000
     study = prepare_volume(Volume(plane[None], None, Intensity.RELATIVE), {}, 0.0)
-    study = replace(study, masks={"found_lungs": lungs[None].astype(np.uint8)})
+    study = replace(study, masks={"found_lungs": lungs[None].astype(np.uint8)}, lung_box=Box.of(lungs[None]))
     air, half, muscle = value_map(study, PICTURE)(np.array([2000, 13000, 24000], np.int16)) / 32767
     assert (air, half, muscle) == (pytest.approx(0.0, abs=0.01), pytest.approx(0.5, abs=0.01), pytest.approx(1.0, abs=0.01))
     fat = value_map(study, PICTURE)(np.array([20000], np.int16))[0] / 32767

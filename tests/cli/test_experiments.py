@@ -11,7 +11,7 @@ from m2net.cli.lightning import make_cli
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 LAID_OVER = {
     "demo/plain": ["demo/joint"], "demo/strong_positions": ["demo/joint"], "lobes/patches": ["lobes/position_aware"],
-    "joint/few_labels": ["joint/joint"], "joint/unbalanced": ["joint/joint", "joint/few_labels"],
+    "joint/few_labels": ["joint/joint"],
     "new_hospital/scratch": ["new_hospital/base"],
     "real_lobes/drawn": ["real_lobes/pictures"], "real_lobes/slices": ["real_lobes/pictures"],
     "real_lobes/both": ["real_lobes/pictures", "real_lobes/slices"], "real_lobes/volumes": ["lobes/position_aware"],
