@@ -21,7 +21,7 @@ from m2net.bags.datamodule import BagDataModule
 from m2net.errors import ConfigError
 from m2net.machine import fast_bfloat16, keep_big_blocks
 from m2net.reports.results import ResultsWriter
-from m2net.reports.watching import Watcher, begin, finish, keep_private, take_up
+from m2net.reports.watching import Watcher, begin, finish, keep_curves, keep_private, take_up
 from m2net.training.averaging import short_average
 from m2net.training.loading import hyper_parameters, read_checkpoint
 from m2net.training.module import DEFAULT_OPTIMIZER, M2NetModule
@@ -80,8 +80,15 @@ class M2NetCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Lightning calls this before it opens the loggers: a resumed fit goes on in its Weights & Biases run."""
+        keep_curves(self.trainer)
         if self.config["fit"].get("ckpt_path"):
             take_up(self.trainer)
+
+    def before_test(self) -> None:
+        """Lightning calls this before it opens the loggers: the curves of the fit are not lost."""
+        keep_curves(self.trainer)
+
+    before_validate = before_test
 
     def after_fit(self) -> None:
         """Lightning calls this after a fit: weights that the configured checkpoints have not kept are not lost."""
@@ -153,6 +160,7 @@ def make_cli(argv: list[str], *, run_now: bool = True) -> M2NetCLI:
     keep_big_blocks()
     keep_private()
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # the words come from m2net's own main()
+    warnings.filterwarnings("ignore", message="Experiment logs directory .* will be deleted")  # keep_curves has put them aside
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")  # batch statistics that are kept, a frozen encoder
     return M2NetCLI(

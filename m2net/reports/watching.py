@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from m2net.batch import BagBatch, Output, telling_weights
@@ -58,6 +58,14 @@ def begin(trainer: pl.Trainer, config: dict[str, Any], stage: str) -> None:
         logger.log_hyperparams(told)
         if isinstance(logger, WandbLogger) and stage == "fit":
             (folder / _ID_FILE).write_text(str(logger.experiment.id), encoding="utf-8")
+
+
+def keep_curves(trainer: pl.Trainer) -> None:
+    """Put the ``metrics.csv`` of an earlier command aside, as ``metrics_1.csv`` and so on: Lightning's CSVLogger would delete it."""
+    for logger in trainer.loggers:
+        if isinstance(logger, CSVLogger) and (path := Path(logger.log_dir) / "metrics.csv").is_file():
+            number = 1 + sum(1 for _ in path.parent.glob("metrics_*.csv"))
+            path.rename(path.with_name(f"metrics_{number}.csv"))
 
 
 def finish() -> None:

@@ -80,6 +80,21 @@ def test_a_fit_that_was_told_to_stop_is_not_done(configure: Callable[..., Path],
     assert "stopped by SIGTERM" in done.stderr
 
 
+def test_curves_of_an_earlier_command_are_kept(configure: Callable[..., Path], tmp_path: Path) -> None:
+    """Lightning's CSVLogger deletes the metrics.csv of its folder when a test, or a resumed fit, opens it."""
+    (folder := tmp_path / "run").mkdir()
+    logger = {"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": {"save_dir": str(folder), "name": "csv", "version": ""}}
+    words = ["--config", str(configure(folder, trainer={"logger": logger, "log_every_n_steps": 1}))]
+    assert main(["fit", *words]) == 0
+    curves = (folder / "csv" / "metrics.csv").read_text()
+    assert "train/loss" in curves
+    assert main(["test", *words, "--ckpt_path", str(folder / "best.ckpt")]) == 0
+    assert main(["validate", *words, "--ckpt_path", str(folder / "best.ckpt")]) == 0
+    assert (folder / "csv" / "metrics_1.csv").read_text() == curves
+    assert "test/score" in (folder / "csv" / "metrics_2.csv").read_text()
+    assert "val/score" in (folder / "csv" / "metrics.csv").read_text()
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_loader_goes_on_within_the_epoch(cohort: Path, store: Path, workers: int) -> None:
     data = BagDataModule(str(cohort), str(store), input={"spacing_mm": 6.0, "patch": 32}, instances=2, studies_per_batch=2, workers=workers)
