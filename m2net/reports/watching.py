@@ -62,7 +62,7 @@ def begin(trainer: pl.Trainer, config: dict[str, Any], stage: str) -> None:
 
 def keep_curves(trainer: pl.Trainer) -> None:
     """Put the ``metrics.csv`` of an earlier command aside, as ``metrics_1.csv`` and so on: Lightning's CSVLogger would delete it."""
-    for logger in trainer.loggers:
+    for logger in trainer.loggers if trainer.is_global_zero else []:
         if isinstance(logger, CSVLogger) and (path := Path(logger.log_dir) / "metrics.csv").is_file():
             number = 1 + sum(1 for _ in path.parent.glob("metrics_*.csv"))
             path.rename(path.with_name(f"metrics_{number}.csv"))
