@@ -88,7 +88,7 @@ class M2NetCLI(LightningCLI):
         """Lightning calls this before it opens the loggers: the curves of the fit are not lost."""
         keep_curves(self.trainer)
 
-    before_validate = before_test
+    before_validate = before_predict = before_test
 
     def after_fit(self) -> None:
         """Lightning calls this after a fit: weights that the configured checkpoints have not kept are not lost."""
@@ -160,7 +160,6 @@ def make_cli(argv: list[str], *, run_now: bool = True) -> M2NetCLI:
     keep_big_blocks()
     keep_private()
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # the words come from m2net's own main()
-    warnings.filterwarnings("ignore", message="Experiment logs directory .* will be deleted")  # keep_curves has put them aside
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")  # batch statistics that are kept, a frozen encoder
     return M2NetCLI(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Field = NDArray[np.float32]
 
-_NOTHING = 1e-30  # too little to change a sum of float32; what float32 holds denormalized below it makes a product ten times slower
+_NOTHING = 1e-30  # too little to change a sum of float32; weights below it may be denormalized, which slows products down
 
 
 @dataclass(frozen=True)

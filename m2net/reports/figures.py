@@ -62,17 +62,20 @@ def audit_rows(what: str, path: Path) -> Iterator[FigureRow]:
 def write_figures(path: Path, rows: list[FigureRow], by: Sequence[str] = ("experiment", "figure")) -> int:
     """Write a results.csv: rows of what was not run this time stay as they are.
 
+    The figures of a task (what stands before the "/") are made together: an earlier one that is not among the new ones is gone.
+
     Args:
         path: the file; there need not be one yet.
         rows: of what was run.
-        by: columns that say what a row is about; earlier rows that agree with a new one in all of them are replaced.
+        by: columns that say what a row is about; earlier rows that agree with a new one in all of them (of the figure, in its task) are
+            replaced.
 
     Returns:
         Number of earlier rows that stayed.
     """
 
     def about(row: FigureRow) -> tuple[str, ...]:
-        return tuple(str(row[name]) for name in by)
+        return tuple(str(row[name]).partition("/")[0] if name == "figure" else str(row[name]) for name in by)
 
     earlier = list(csv.DictReader(path.open(newline="", encoding="utf-8"))) if path.exists() else []
     anew = {about(row) for row in rows}

@@ -7,6 +7,8 @@ import os
 import secrets
 import subprocess
 import sys
+import warnings
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +66,8 @@ def keep_curves(trainer: pl.Trainer) -> None:
     """Put the ``metrics.csv`` of an earlier command aside, as ``metrics_1.csv`` and so on: Lightning's CSVLogger would delete it."""
     for logger in trainer.loggers if trainer.is_global_zero else []:
         if isinstance(logger, CSVLogger) and (path := Path(logger.log_dir) / "metrics.csv").is_file():
-            number = 1 + sum(1 for _ in path.parent.glob("metrics_*.csv"))
-            path.rename(path.with_name(f"metrics_{number}.csv"))
+            path.rename(next(free for k in count(1) if not (free := path.with_name(f"metrics_{k}.csv")).exists()))
+            warnings.filterwarnings("ignore", message="Experiment logs directory .* will be deleted")  # nothing is left there to delete
 
 
 def finish() -> None:

@@ -21,6 +21,16 @@ def test_figures_of_what_was_not_run_again_stay(tmp_path: Path) -> None:
     assert read(path) == [("a", "f1", "0.1000"), ("a", "auc", "0.7000"), ("b", "auc", "0.6000"), ("c", "auc", "0.8000")]
 
 
+def test_a_task_that_was_run_again_leaves_no_figure_behind(tmp_path: Path) -> None:
+    """As where another fact is the strongest now: its name is part of the figure's."""
+    path = tmp_path / "results.csv"
+    write_figures(
+        path, [figure_row("a", "audit/strongest: border", 0.6), figure_row("a", "lobes/dice", 0.9), figure_row("b", "audit/model", 0.7)]
+    )
+    assert write_figures(path, [figure_row("a", "audit/strongest: marks", 0.5)]) == 2
+    assert sorted(read(path)) == [("a", "audit/strongest: marks", "0.5000"), ("a", "lobes/dice", "0.9000"), ("b", "audit/model", "0.7000")]
+
+
 def test_named_figures_of_a_json(tmp_path: Path) -> None:
     path = tmp_path / "series.json"
     path.write_text('{"P1": {"covered": 0.95, "outside_ml": 12.0}, "P2": {"covered": 0.9}}')

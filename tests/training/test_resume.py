@@ -81,7 +81,7 @@ def test_a_fit_that_was_told_to_stop_is_not_done(configure: Callable[..., Path],
 
 
 def test_curves_of_an_earlier_command_are_kept(configure: Callable[..., Path], tmp_path: Path) -> None:
-    """Lightning's CSVLogger deletes the metrics.csv of its folder when a test, or a resumed fit, opens it."""
+    """Lightning's CSVLogger deletes the metrics.csv of its folder when the next command opens it."""
     (folder := tmp_path / "run").mkdir()
     logger = {"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": {"save_dir": str(folder), "name": "csv", "version": ""}}
     words = ["--config", str(configure(folder, trainer={"logger": logger, "log_every_n_steps": 1}))]
@@ -92,7 +92,8 @@ def test_curves_of_an_earlier_command_are_kept(configure: Callable[..., Path], t
     assert main(["validate", *words, "--ckpt_path", str(folder / "best.ckpt")]) == 0
     assert (folder / "csv" / "metrics_1.csv").read_text() == curves
     assert "test/score" in (folder / "csv" / "metrics_2.csv").read_text()
-    assert "val/score" in (folder / "csv" / "metrics.csv").read_text()
+    assert main(["predict", *words, "--ckpt_path", str(folder / "best.ckpt")]) == 0
+    assert "val/score" in (folder / "csv" / "metrics_3.csv").read_text()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
