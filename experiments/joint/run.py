@@ -19,7 +19,7 @@ from m2net.reports.results import write_table
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/joint")
-COHORTS = {"train": (1200, 81, "home", "0.667 0.333 0"), "home": (1000, 84, "home", "0 0 1"), "north": (400, 85, "north", "0 0 1")}
+COHORTS = {"train": (1400, 81, "home", "0.571 0.429 0"), "home": (1000, 84, "home", "0 0 1"), "north": (400, 85, "north", "0 0 1")}
 """Patients, seed, site and parts: those of ``train`` are for training and validation, the others are judged on only."""
 SIZE = ["--matrix", "112", "--slice-mm", "4"]
 ROWS = {"joint": (RUNS, ["joint"]), "few_labels": (RUNS / "few_labels", ["joint", "few_labels"])}
