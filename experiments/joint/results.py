@@ -21,7 +21,7 @@ from m2net.assessment.outcome import recalibrate
 from m2net.objectives import SeverityObjective, intervals
 from m2net.objectives.reliability import calibration_band, selective_risk
 from m2net.recipes.table import read_table
-from m2net.reports.figures import FigureRow, figure_row, interval_row, metrics_rows, named_rows, write_figures
+from m2net.reports.figures import FigureRow, audit_rows, figure_row, interval_row, metrics_rows, named_rows, write_figures
 
 HERE, RUNS = Path(__file__).parent, Path("runs/joint")
 ROWS = {"": RUNS, ", labels of a hospital": RUNS / "few_labels"}
@@ -115,6 +115,7 @@ if __name__ == "__main__":
                 *trusted(what, folder / "metrics.json"),
                 *risky(what, folder / "metrics.json"),
                 *covered(what, folder / "predictions.csv"),
+                *(row for label in ("severity", "diagnosis") for row in audit_rows(f"{what}, {label}", folder / f"audit_{label}.json")),
             ]
     table += recalibrated("synthetic, site north", RUNS / "test_north" / "predictions.csv")
     table += named_rows("real series {}, from synthetic patients only", RUNS / "series" / "series.json")

@@ -61,6 +61,16 @@ def fit_and_judge(row: str, manifests: dict[str, Path]) -> None:
         if not (out / "metrics.json").exists():
             words = [f"--data.manifest={manifests[site]}", f"--trainer.default_root_dir={out}", "--trainer.logger=false"]
             command("test", *configs, *words, "--ckpt_path", folder / "best.ckpt")
+        audit(manifests[site], out)
+
+
+def audit(manifest: Path, out: Path) -> None:
+    """What trivial facts tell of the labels that the model was judged on, and what is left of it within their strata."""
+    for label in ("severity", "diagnosis"):
+        found = out / f"audit_{label}.json"
+        if not found.exists():
+            words = ["--label", label, "--predictions", out / "predictions.csv", "--out", found]
+            command("audit", manifest, "--store", RUNS / "store", "--spacing", "3", *words)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 from m2net.cli.chain import cohort_once, command
 from m2net.objectives import SegmentationObjective, SeverityObjective, intervals
 from m2net.recipes.table import read_table
-from m2net.reports.figures import write_figures
+from m2net.reports.figures import audit_rows, write_figures
 from m2net.reports.results import read_rows, write_table
 
 HERE = Path(__file__).resolve().parent
@@ -63,10 +64,14 @@ def with_fewer_lobes(manifest: Path, percent: int) -> Path:
 
 
 def crossval(row: str, manifest: Path, out: Path, more: list[str]) -> None:
-    """One row's folds; those done with the same words are kept."""
+    """One row's folds; those done with the same words are kept. What the row took is noted where all of it was run at once."""
+    begun = out.exists()
     configs = ["--config", HERE / "common.yaml", "--config", HERE / "rows" / f"{row}.yaml"]
     placed = [f"--data.manifest={manifest}", f"--trainer.default_root_dir={out}"]
-    command("crossval", *configs, "--folds", str(FOLDS), "--out", out, *placed, *more)
+    ended = command("crossval", *configs, "--folds", str(FOLDS), "--out", out, *placed, *more)
+    if not begun:
+        took = {"minutes": ended.seconds / 60, "cores": len(os.sched_getaffinity(0))}
+        (out / "clock.json").write_text(json.dumps(took), encoding="utf-8")
 
 
 def table(runs: Path) -> list[dict[str, object]]:
@@ -79,6 +84,24 @@ def table(runs: Path) -> list[dict[str, object]]:
             if figure in found["figures"]:
                 rows.append(_line(name, labelled, figure, found["figures"][figure], found["patients"]))
     return rows
+
+
+def clocks(runs: Path) -> list[dict[str, object]]:
+    """Minutes that rows took, by the number of cores they could run on."""
+    rows: list[dict[str, object]] = []
+    for path in sorted(runs.glob("*/clock.json")):
+        name, labelled = parted(path.parent.name)
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows.append(_line(name, labelled, f"minutes/{found['cores']} cores", {"value": found["minutes"]}, FOLDS))
+    return rows
+
+
+def audits(runs: Path) -> list[dict[str, object]]:
+    """How well trivial facts of these studies tell the severity: the same for every row, so those of one row that is done."""
+    for path in sorted(runs.glob("*/audit_severity.json"))[:1]:
+        told = [row for row in audit_rows("trivial facts", path) if "alone" in row["figure"] or "strongest" in row["figure"]]
+        return [{"row": row.pop("experiment"), "lobes labelled": "100 %"} | row for row in told]
+    return []
 
 
 def differences(runs: Path) -> list[dict[str, object]]:
@@ -104,7 +127,7 @@ def parted(name: str) -> tuple[str, int]:
 
 
 def _line(row: str, labelled: int, figure: str, interval: dict[str, float], n: int) -> dict[str, object]:
-    value = {k: f"{interval[k]:.4f}" for k in ("value", "low", "high")}
+    value = {k: f"{interval[k]:.4f}" if k in interval else "" for k in ("value", "low", "high")}
     return {"row": row, "lobes labelled": f"{labelled} %", "figure": figure, **value, "n": n}
 
 
@@ -123,7 +146,7 @@ def main() -> None:
     for row in given.rows:
         name, labelled = parted(row)
         crossval(name, manifests[labelled], runs / row, more)
-        write_figures(out, [*table(runs), *differences(runs)], by=("row", "lobes labelled", "figure"))
+        write_figures(out, [*table(runs), *differences(runs), *clocks(runs), *audits(runs)], by=("row", "lobes labelled", "figure"))
     for one in read_table(out):
         print(*one.values(), sep="  ")
     print(out)

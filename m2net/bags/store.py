@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from m2net.bags.prepared import STORE_VERSION, Prepared, load, load_verdict, prepare_study, save
 from m2net.errors import BROKE, ConfigError, M2NetError, StoreError, StudyError
@@ -16,6 +17,8 @@ from m2net.machine import be_one_of_many
 from m2net.studies import Study
 from m2net.studies.fingerprint import content_hash, fingerprint
 from m2net.studies.quality import Verdict
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Store:
     """A folder of prepared studies.
 
     ``index.json`` remembers the content hash of files by path, size and time of change, so that unchanged files are not
-    read again.
+    read again; ``spacings.json`` the pixel sizes that studies were prepared at.
     """
 
     def __init__(self, root: Path, spacing_mm: float, *, repair: bool = False) -> None:
@@ -49,17 +52,14 @@ class Store:
         self._load_index()
 
     def _load_index(self) -> None:
-        path = self.root / "index.json"
-        try:
-            self._index = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        except ValueError:
-            self._index = {}  # a cache: hashes are computed again
+        self._index = _remembered(self.root / "index.json", {})
 
     def _save_index(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        temporary = self.root / f".index-{os.getpid()}.partial"
-        temporary.write_text(json.dumps(self._index), encoding="utf-8")
-        temporary.replace(self.root / "index.json")
+        for name, value in (("index", self._index), ("spacings", sorted({*spacings(self.root), self.spacing_mm}))):
+            temporary = self.root / f".{name}-{os.getpid()}.partial"
+            temporary.write_text(json.dumps(value), encoding="utf-8")
+            temporary.replace(self.root / f"{name}.json")
 
     def _signature(self, study: Study) -> str:
         """Signature of the study's files, looked up once in the life of this store."""
@@ -140,6 +140,19 @@ class Store:
         """One hash over the content of all these studies and the settings, for logs."""
         parts = sorted(self._index.get(self._signature(s), "") for s in studies)
         return hashlib.sha256("/".join([*parts, str(self.spacing_mm), str(self.repair)]).encode()).hexdigest()[:16]
+
+
+def spacings(root: Path) -> list[float]:
+    """In-plane pixel sizes (mm; 0 for pictures only) that the studies of a store were prepared at; none where there is no store."""
+    return _remembered(root / "spacings.json", [])
+
+
+def _remembered(path: Path, otherwise: T) -> T:
+    try:
+        found: T = json.loads(path.read_text(encoding="utf-8")) if path.exists() else otherwise
+    except ValueError:
+        return otherwise  # a cache: it is made again
+    return found
 
 
 def _prepare_one(store: Store, study: Study) -> str:

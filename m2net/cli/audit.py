@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m2net.cli.options import add_store, parser, progress
+from m2net.cli.options import DEFAULT_SPACING_MM, add_store, parser, progress
 from m2net.errors import ConfigError
 from m2net.vocabulary import Column
 
@@ -24,7 +24,9 @@ def run(argv: list[str]) -> int:
         "With --predictions also: what is left of a model's AUC within strata of the strongest of them?",
     )
     add_store(options)
-    options.add_argument("--spacing", type=float, default=1.5, help="pixel size of that store in mm (data.input.spacing_mm)")
+    options.add_argument(
+        "--spacing", type=float, help=f"pixel size in mm (data.input.spacing_mm); else the store's, {DEFAULT_SPACING_MM} for a new one"
+    )
     options.add_argument("--label", choices=LABELS, default="diagnosis")
     options.add_argument("--predictions", type=Path, help="predictions.csv of m2net test or crossval")
     options.add_argument("--strata", default="", metavar="FACT", help="stratify by this fact, as saturation/white_share")
@@ -49,10 +51,22 @@ def run(argv: list[str]) -> int:
     rows = None
     if given.predictions:
         rows = read_rows(given.predictions)
-    store = Store(given.store, given.spacing, repair=given.repair)
+    store = Store(given.store, _only_spacing(given.store) if given.spacing is None else given.spacing, repair=given.repair)
     prepare_missing(store, list(manifest), given.workers)
     judge(list(manifest), store, given.label, rows, given.out, strata=given.strata, columns=tuple(given.columns), seed=given.seed)
     return 0
+
+
+def _only_spacing(folder: Path) -> float:
+    from m2net.bags.store import spacings
+
+    found = spacings(folder) or [DEFAULT_SPACING_MM]
+    if len(found) > 1:
+        raise ConfigError(
+            f"{folder} is prepared at {', '.join(f'{mm:g}' for mm in found)} mm", expected="one pixel size",
+            remedy="Say which with --spacing (data.input.spacing_mm of the model's configuration)",
+        )  # fmt: skip
+    return found[0]
 
 
 def judge(

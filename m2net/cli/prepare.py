@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from m2net.cli.options import add_store, parser
+from m2net.cli.options import DEFAULT_SPACING_MM, add_store, parser
 
 
 def run(argv: list[str]) -> int:
     """Prepare what is missing."""
     options = parser(argv[0], "Resample, find body and lungs, and store the studies of a manifest. Can be stopped and run again.")
     add_store(options)
-    options.add_argument("--spacing", type=float, default=1.5, help="in-plane pixel size in mm (data.input.spacing_mm)")
+    options.add_argument("--spacing", type=float, default=DEFAULT_SPACING_MM, help="in-plane pixel size in mm (data.input.spacing_mm)")
     options.add_argument("--allow", nargs="+", default=[], metavar="STUDY_ID", help="use these although m2net verify rejects them")
     given = options.parse_args(argv[1:])
     from m2net.bags.preparing import prepare_missing, refuse_rejected

@@ -93,3 +93,14 @@ def test_the_command_finds_a_printed_letter(tmp_path: Path, rng: np.random.Gener
     assert main([*words, "--columns", "diagnosis"]) == 2
     (tmp_path / "other.csv").write_text("study_id,diagnosis_p_covid19\nanother,0.5\n")
     assert main([*words, "--predictions", str(tmp_path / "other.csv")]) == 2
+
+
+def test_the_audit_takes_the_pixel_size_that_the_store_has(cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(cohort), "--store", str(tmp_path / "store")]
+    assert main(["prepare", *words, "--spacing", "4"]) == 0
+    prepared = {path.name for path in (tmp_path / "store").iterdir()}
+    assert main(["audit", *words]) == 0
+    assert {path.name for path in (tmp_path / "store").iterdir()} == prepared  # nothing was prepared a second time
+    assert main(["prepare", *words, "--spacing", "3"]) == 0
+    assert main(["audit", *words]) == 2
+    assert "is prepared at 3, 4 mm" in capsys.readouterr().err
