@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from m2net.reports.results import read_rows, write_table
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/tables")
 FOLDS = 3
+SITES = {"home": 91, "north": 92}
+"""Sites that half of the patients are from, with their seeds."""
 SEVERITY = (
     "resnet50_max", "instance_mil", "embedding_mil", "gated_attention", "transformer", "classification_only", "one_level", "m2unet",
     "joint_lobe_aware", "joint_shares",
@@ -45,12 +49,11 @@ PAIRS = (
 def cohort(folder: Path, patients: int) -> Path:
     """Half of the patients from each of two sites, in one manifest, without the few whose lungs are cut by the picture."""
     manifest = folder / "manifest.csv"
-    rows = []
-    for site, seed in (("home", 91), ("north", 92)):
-        words = ["--site", site, "--matrix", "96", "--slice-mm", "4"]
-        for row in read_table(cohort_once(folder / site, patients // 2, seed, *words, verified=True)):
-            rows.append(row | {c: f"{site}/{row[c]}" for c in ("image", "lobes", "lungs", "infection")})
-    write_table(manifest, rows)
+    sites = [
+        cohort_once(folder / site, patients // 2, seed, "--site", site, "--matrix", "96", "--slice-mm", "4", verified=True)
+        for site, seed in SITES.items()
+    ]
+    subprocess.run([sys.executable, str(HERE.parent / "join.py"), str(manifest), *map(str, sites)], check=True)
     return manifest
 
 
