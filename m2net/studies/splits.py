@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,10 @@ def assign_folds(studies: tuple[Study, ...], folds: int, seed: int) -> dict[str,
     codes = np.where(rare, codes.max() + 1, codes)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     chosen: dict[str, int] = {}
-    for fold, (_, test) in enumerate(splitter.split(np.zeros(len(patients)), codes, patients)):
-        chosen |= {patients[i]: fold for i in test}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # the rare together may be fewer than the folds
+        for fold, (_, test) in enumerate(splitter.split(np.zeros(len(patients)), codes, patients)):
+            chosen |= {patients[i]: fold for i in test}
     return chosen
 
 

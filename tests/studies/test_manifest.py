@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,13 @@ def test_folds_keep_patients_and_strata(tmp_path: Path) -> None:
     assert folds != assign_folds(studies, 4, seed=1)
     with pytest.raises(ManifestError, match="40 patients in 41 folds"):
         assign_folds(studies, 41, seed=0)
+
+
+def test_a_rare_stratum_gives_no_warning_of_another_library(tmp_path: Path) -> None:
+    lines = [f"s{i},p{i},ct,a.mha,,{int(i == 0)},binary,," for i in range(12)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert set(assign_folds(read_manifest(write(tmp_path, *lines)).studies, 3, seed=0).values()) == {0, 1, 2}
 
 
 def test_parts_have_their_shares_in_each_stratum(tmp_path: Path) -> None:
