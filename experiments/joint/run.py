@@ -24,8 +24,8 @@ COHORTS = {"train": (1400, 81, "home", "0.571 0.429 0"), "home": (1000, 84, "hom
 SIZE = ["--matrix", "112", "--slice-mm", "4"]
 ROWS = {"joint": (RUNS, ["joint"]), "few_labels": (RUNS / "few_labels", ["joint", "few_labels"])}
 """Folder and configurations: all labels, and those that a hospital has."""
-SEEN, LABELLED = 600, {"severity": 500, "lobes": 40, "infection": 0}
-"""Patients of ``train`` that such a hospital has, and how many of them carry what, drawn at random; all have a diagnosis."""
+SEEN, LABELLED = {"train": 400, "val": 200}, {"severity": 500, "lobes": 40, "infection": 0}
+"""Patients that such a hospital has in each part, and how many of them all carry what, drawn at random; all have a diagnosis."""
 
 
 def prepare() -> dict[str, Path]:
@@ -38,7 +38,8 @@ def prepare() -> dict[str, Path]:
 
 def at_a_hospital(manifest: Path) -> None:
     """Write the first studies of a manifest with the labels that a hospital has."""
-    rows, out, rng = read_table(manifest)[:SEEN], RUNS / "few_labels" / "manifest.csv", np.random.default_rng(81)
+    everyone, out, rng = read_table(manifest), RUNS / "few_labels" / "manifest.csv", np.random.default_rng(81)
+    rows = [row for part, count in SEEN.items() for row in [row for row in everyone if row["split"] == part][:count]]
     for column, count in LABELLED.items():
         for k in rng.permutation(len(rows))[count:]:
             rows[k][column] = ""
@@ -59,6 +60,8 @@ def fit_and_judge(row: str, manifests: dict[str, Path]) -> None:
     for site in ("home", "north"):
         out = folder / f"test_{site}"
         if not (out / "metrics.json").exists():
+            for of_another in out.glob("audit_*.json"):
+                of_another.unlink()
             words = [f"--data.manifest={manifests[site]}", f"--trainer.default_root_dir={out}", "--trainer.logger=false"]
             command("test", *configs, *words, "--ckpt_path", folder / "best.ckpt")
         audit(manifests[site], out)

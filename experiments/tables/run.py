@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from m2net.cli.chain import cohort_once, command
+from m2net.machine import cpu_count
 from m2net.objectives import SegmentationObjective, SeverityObjective, intervals
 from m2net.recipes.table import read_table
 from m2net.reports.figures import audit_rows, write_figures
@@ -68,13 +68,20 @@ def with_fewer_lobes(manifest: Path, percent: int) -> Path:
 
 def crossval(row: str, manifest: Path, out: Path, more: list[str]) -> None:
     """One row's folds; those done with the same words are kept. What the row took is noted where all of it was run at once."""
-    begun = out.exists()
     configs = ["--config", HERE / "common.yaml", "--config", HERE / "rows" / f"{row}.yaml"]
     placed = [f"--data.manifest={manifest}", f"--trainer.default_root_dir={out}"]
+    before = trained(out)
     ended = command("crossval", *configs, "--folds", str(FOLDS), "--out", out, *placed, *more)
-    if not begun:
-        took = {"minutes": ended.seconds / 60, "cores": len(os.sched_getaffinity(0))}
-        (out / "clock.json").write_text(json.dumps(took), encoding="utf-8")
+    if trained(out) != before:
+        clock = out / "clock.json"
+        clock.unlink(missing_ok=True)
+        if not before:
+            clock.write_text(json.dumps({"minutes": ended.seconds / 60, "cores": cpu_count()}), encoding="utf-8")
+
+
+def trained(out: Path) -> list[float]:
+    """When each fold that is done was done."""
+    return sorted(path.stat().st_mtime for path in out.glob("fold_*/done.json"))
 
 
 def table(runs: Path) -> list[dict[str, object]]:
@@ -95,7 +102,7 @@ def clocks(runs: Path) -> list[dict[str, object]]:
     for path in sorted(runs.glob("*/clock.json")):
         name, labelled = parted(path.parent.name)
         found = json.loads(path.read_text(encoding="utf-8"))
-        rows.append(_line(name, labelled, f"minutes/{found['cores']} cores", {"value": found["minutes"]}, FOLDS))
+        rows.append(_line(name, labelled, f"minutes/{found['cores']} cores", {"value": found["minutes"]}, ""))
     return rows
 
 
@@ -129,7 +136,7 @@ def parted(name: str) -> tuple[str, int]:
     return row, int(percent or 100)
 
 
-def _line(row: str, labelled: int, figure: str, interval: dict[str, float], n: int) -> dict[str, object]:
+def _line(row: str, labelled: int, figure: str, interval: dict[str, float], n: int | str) -> dict[str, object]:
     value = {k: f"{interval[k]:.4f}" if k in interval else "" for k in ("value", "low", "high")}
     return {"row": row, "lobes labelled": f"{labelled} %", "figure": figure, **value, "n": n}
 
@@ -146,6 +153,7 @@ def main() -> None:
     manifest = cohort(runs / "cohort", patients)
     out = runs / "results.csv" if given.screen else HERE / "results.csv"
     manifests = {100: manifest, **{percent: with_fewer_lobes(manifest, percent) for percent in FEWER}}
+    command("prepare", manifest, "--store", runs / "store", "--spacing", "4")  # so that the first row's minutes do not hold it
     for row in given.rows:
         name, labelled = parted(row)
         crossval(name, manifests[labelled], runs / row, more)

@@ -54,12 +54,11 @@ class Store:
     def _load_index(self) -> None:
         self._index = _remembered(self.root / "index.json", {})
 
-    def _save_index(self) -> None:
+    def _remember(self, name: str, value: object) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        for name, value in (("index", self._index), ("spacings", sorted({*spacings(self.root), self.spacing_mm}))):
-            temporary = self.root / f".{name}-{os.getpid()}.partial"
-            temporary.write_text(json.dumps(value), encoding="utf-8")
-            temporary.replace(self.root / f"{name}.json")
+        temporary = self.root / f".{name}-{os.getpid()}.partial"
+        temporary.write_text(json.dumps(value), encoding="utf-8")
+        temporary.replace(self.root / f"{name}.json")
 
     def _signature(self, study: Study) -> str:
         """Signature of the study's files, looked up once in the life of this store."""
@@ -90,6 +89,7 @@ class Store:
         if not todo:
             return
         self.root.mkdir(parents=True, exist_ok=True)
+        done_well = False
         try:
             with ProcessPoolExecutor(max(1, workers), initializer=be_one_of_many) as pool:
                 waiting = {pool.submit(_prepare_one, self, study): study for study in todo}
@@ -97,6 +97,7 @@ class Store:
                     study = waiting[done]
                     try:
                         self._index[self._signature(study)] = done.result()
+                        done_well = True
                         yield Progress(study.study_id)
                     except M2NetError as error:
                         yield Progress(study.study_id, str(error))
@@ -108,7 +109,9 @@ class Store:
                     except BROKE as error:
                         yield Progress(study.study_id, f"{study.image} broke the reader ({type(error).__name__}: {error})")
         finally:
-            self._save_index()
+            self._remember("index", self._index)
+            if done_well:
+                self._remember("spacings", sorted({*spacings(self.root), self.spacing_mm}))
 
     def open(self, study: Study) -> Prepared:
         """Open a prepared study.
@@ -143,7 +146,10 @@ class Store:
 
 
 def spacings(root: Path) -> list[float]:
-    """In-plane pixel sizes (mm; 0 for pictures only) that the studies of a store were prepared at; none where there is no store."""
+    """In-plane pixel sizes (mm; 0 for pictures only) that the studies of a store were prepared at.
+
+    None where there is no store yet, or one that is older than ``spacings.json``.
+    """
     return _remembered(root / "spacings.json", [])
 
 

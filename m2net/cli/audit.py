@@ -60,13 +60,15 @@ def run(argv: list[str]) -> int:
 def _only_spacing(folder: Path) -> float:
     from m2net.bags.store import spacings
 
-    found = spacings(folder) or [DEFAULT_SPACING_MM]
-    if len(found) > 1:
-        raise ConfigError(
-            f"{folder} is prepared at {', '.join(f'{mm:g}' for mm in found)} mm", expected="one pixel size",
-            remedy="Say which with --spacing (data.input.spacing_mm of the model's configuration)",
-        )  # fmt: skip
-    return found[0]
+    found = spacings(folder)
+    if len(found) == 1:
+        return found[0]
+    if not found and not (folder / "index.json").exists():
+        return DEFAULT_SPACING_MM
+    raise ConfigError(
+        f"{folder} is prepared at {', '.join(f'{mm:g}' for mm in found) or 'an unknown number of'} mm", expected="one pixel size",
+        remedy="Say which with --spacing (data.input.spacing_mm of the model's configuration)",
+    )  # fmt: skip
 
 
 def judge(

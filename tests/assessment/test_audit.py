@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from m2net.assessment.audit import ALL, audit, pooled_auc
+from m2net.bags.store import spacings
 from m2net.cli.main import main
 from m2net.errors import ConfigError
 
@@ -104,3 +105,13 @@ def test_the_audit_takes_the_pixel_size_that_the_store_has(cohort: Path, tmp_pat
     assert main(["prepare", *words, "--spacing", "3"]) == 0
     assert main(["audit", *words]) == 2
     assert "is prepared at 3, 4 mm" in capsys.readouterr().err
+    (tmp_path / "store" / "spacings.json").unlink()  # as a store of before
+    assert main(["audit", *words]) == 2
+    assert "prepared at an unknown number of mm" in capsys.readouterr().err
+
+
+def test_a_pixel_size_at_which_nothing_could_be_prepared_is_not_remembered(tmp_path: Path) -> None:
+    (tmp_path / "broken.nii.gz").write_bytes(b"nothing")
+    (tmp_path / "m.csv").write_text("study_id,patient_id,modality,image\ns,p,ct,broken.nii.gz\n")
+    assert main(["prepare", str(tmp_path / "m.csv"), "--store", str(tmp_path / "store"), "--spacing", "4"]) == 2
+    assert spacings(tmp_path / "store") == []
