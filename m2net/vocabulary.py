@@ -10,6 +10,9 @@ UNLABELLED = -1
 MASK_UNLABELLED = 255
 """Code of an unlabelled voxel in a stored uint8 mask."""
 
+DEFAULT_SPACING_MM = 1.5
+"""In-plane pixel size that studies are prepared at where nothing else is said."""
+
 
 class Lobe(IntEnum):
     """Codes of the five lung lobes in every mask of m2net (the lungmask LTRCLobes order); 0 is background."""

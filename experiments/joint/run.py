@@ -39,7 +39,7 @@ def prepare() -> dict[str, Path]:
 def at_a_hospital(manifest: Path) -> None:
     """Write the first studies of a manifest with the labels that a hospital has."""
     everyone, out, rng = read_table(manifest), RUNS / "few_labels" / "manifest.csv", np.random.default_rng(81)
-    rows = [row for part, count in SEEN.items() for row in [row for row in everyone if row["split"] == part][:count]]
+    rows = [row for part, count in SEEN.items() for row in [one for one in everyone if one["split"] == part][:count]]
     for column, count in LABELLED.items():
         for k in rng.permutation(len(rows))[count:]:
             rows[k][column] = ""

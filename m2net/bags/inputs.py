@@ -8,7 +8,7 @@ from typing import Any
 
 from m2net.bags.plain import check_plain
 from m2net.errors import ConfigError
-from m2net.vocabulary import Intensity, Modality
+from m2net.vocabulary import DEFAULT_SPACING_MM, Intensity, Modality
 
 
 def _window(value: Any) -> tuple[float, ...]:
@@ -66,7 +66,7 @@ class InputSpec:
     """
 
     intensity: str = "hu"
-    spacing_mm: float = 1.5
+    spacing_mm: float = DEFAULT_SPACING_MM
     patch: int = 128
     slices: int = 1
     slice_gap_mm: float = 5.0

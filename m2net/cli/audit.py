@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m2net.cli.options import DEFAULT_SPACING_MM, add_store, parser, progress
+from m2net.cli.options import add_store, parser, progress
 from m2net.errors import ConfigError
-from m2net.vocabulary import Column
+from m2net.vocabulary import DEFAULT_SPACING_MM, Column
 
 if TYPE_CHECKING:
     from m2net.bags.store import Store
@@ -65,8 +65,9 @@ def _only_spacing(folder: Path) -> float:
         return found[0]
     if not found and not (folder / "index.json").exists():
         return DEFAULT_SPACING_MM
+    sizes = f"{', '.join(f'{mm:g}' for mm in found)} mm" if found else "a pixel size that it does not tell"
     raise ConfigError(
-        f"{folder} is prepared at {', '.join(f'{mm:g}' for mm in found) or 'an unknown number of'} mm", expected="one pixel size",
+        f"{folder} is prepared at {sizes}", expected="one pixel size",
         remedy="Say which with --spacing (data.input.spacing_mm of the model's configuration)",
     )  # fmt: skip
 

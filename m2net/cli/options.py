@@ -12,8 +12,6 @@ from m2net.errors import ConfigError
 from m2net.machine import cpu_count
 
 T = TypeVar("T")
-DEFAULT_SPACING_MM = 1.5
-"""In-plane pixel size that studies are prepared at where nothing else is said, as ``data.input.spacing_mm``."""
 
 
 class Parser(argparse.ArgumentParser):

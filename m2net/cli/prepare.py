@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from m2net.cli.options import DEFAULT_SPACING_MM, add_store, parser
+from m2net.cli.options import add_store, parser
+from m2net.vocabulary import DEFAULT_SPACING_MM
 
 
 def run(argv: list[str]) -> int:

@@ -107,7 +107,7 @@ def test_the_audit_takes_the_pixel_size_that_the_store_has(cohort: Path, tmp_pat
     assert "is prepared at 3, 4 mm" in capsys.readouterr().err
     (tmp_path / "store" / "spacings.json").unlink()  # as a store of before
     assert main(["audit", *words]) == 2
-    assert "prepared at an unknown number of mm" in capsys.readouterr().err
+    assert "prepared at a pixel size that it does not tell" in capsys.readouterr().err
 
 
 def test_a_pixel_size_at_which_nothing_could_be_prepared_is_not_remembered(tmp_path: Path) -> None:
