@@ -1,7 +1,7 @@
 """The papers' tables on the same work: every row cross-validated on the same SYNTHETIC patients of two sites with the same steps.
 
-python experiments/tables/run.py             # hours of one core; what is done is kept, also in results.csv
-python experiments/tables/run.py --screen    # the same with few patients and steps: does everything run?
+python experiments/tables/run.py --at-once 2   # rows side by side, each on its share of the cores; what is done is kept
+python experiments/tables/run.py --screen      # the same with few patients and steps: does everything run?
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m2net.cli.chain import cohort_once, command
+from m2net.cli.chain import cohort_once, command, side_by_side
 from m2net.machine import cpu_count
 from m2net.objectives import SegmentationObjective, SeverityObjective, intervals
 from m2net.recipes.table import read_table
@@ -66,17 +66,18 @@ def with_fewer_lobes(manifest: Path, percent: int) -> Path:
     return fewer
 
 
-def crossval(row: str, manifest: Path, out: Path, more: list[str]) -> None:
+def crossval(row: str, manifest: Path, out: Path, more: list[str], log: Path | None) -> None:
     """One row's folds; those done with the same words are kept. What the row took is noted where all of it was run at once."""
     configs = ["--config", HERE / "common.yaml", "--config", HERE / "rows" / f"{row}.yaml"]
     placed = [f"--data.manifest={manifest}", f"--trainer.default_root_dir={out}"]
     before = trained(out)
-    ended = command("crossval", *configs, "--folds", str(FOLDS), "--out", out, *placed, *more)
+    ended = command("crossval", *configs, "--folds", str(FOLDS), "--out", out, *placed, *more, log=log)
     if trained(out) != before:
         clock = out / "clock.json"
         clock.unlink(missing_ok=True)
         if not before:
-            clock.write_text(json.dumps({"minutes": ended.seconds / 60, "cores": cpu_count()}), encoding="utf-8")
+            took = {"minutes": ended.seconds / 60, "cores": cpu_count(), "beside": log is not None}
+            clock.write_text(json.dumps(took), encoding="utf-8")
 
 
 def trained(out: Path) -> list[float]:
@@ -97,12 +98,13 @@ def table(runs: Path) -> list[dict[str, object]]:
 
 
 def clocks(runs: Path) -> list[dict[str, object]]:
-    """Minutes that rows took, by the number of cores they could run on."""
+    """Minutes that rows took, by the number of cores they could run on, and whether others ran beside them."""
     rows: list[dict[str, object]] = []
     for path in sorted(runs.glob("*/clock.json")):
         name, labelled = parted(path.parent.name)
         found = json.loads(path.read_text(encoding="utf-8"))
-        rows.append(_line(name, labelled, f"minutes/{found['cores']} cores", {"value": found["minutes"]}, ""))
+        on = f"{found['cores']} core{'s' * (found['cores'] > 1)}" + ", beside others" * found["beside"]
+        rows.append(_line(name, labelled, f"minutes/{on}", {"value": found["minutes"]}, ""))
     return rows
 
 
@@ -146,6 +148,14 @@ def main() -> None:
     options.add_argument("--screen", action="store_true", help="48 patients and 40 steps a fold")
     every = list(dict.fromkeys((*SEVERITY, *LOBES))) + [f"{row}-{percent}" for percent in FEWER for row in FEWER_ROWS]
     options.add_argument("--rows", nargs="+", default=every, choices=every, metavar="ROW", help="some of: " + ", ".join(every))
+    options.add_argument(
+        "--at-once",
+        type=int,
+        default=1,
+        choices=range(1, 65),
+        metavar="N",
+        help="rows side by side, each on its share of the cores; output in log.txt",
+    )
     given = options.parse_args()
     runs, patients = (RUNS / "screen", 48) if given.screen else (RUNS, 240)
     more = ["--trainer.max_steps=40", "--trainer.val_check_interval=40"] if given.screen else []
@@ -154,9 +164,12 @@ def main() -> None:
     out = runs / "results.csv" if given.screen else HERE / "results.csv"
     manifests = {100: manifest, **{percent: with_fewer_lobes(manifest, percent) for percent in FEWER}}
     command("prepare", manifest, "--store", runs / "store", "--spacing", "4")  # so that the first row's minutes do not hold it
-    for row in given.rows:
+
+    def one(row: str) -> None:
         name, labelled = parted(row)
-        crossval(name, manifests[labelled], runs / row, more)
+        crossval(name, manifests[labelled], runs / row, more, runs / row / "log.txt" if given.at_once > 1 else None)
+
+    for _ in side_by_side(one, given.rows, given.at_once):
         write_figures(out, [*table(runs), *differences(runs), *clocks(runs), *audits(runs)], by=("row", "lobes labelled", "figure"))
     for one in read_table(out):
         print(*one.values(), sep="  ")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TypeVar
 
 from m2net.bags.prepared import STORE_VERSION, Prepared, load, load_verdict, prepare_study, save
 from m2net.errors import BROKE, ConfigError, M2NetError, StoreError, StudyError
+from m2net.files import written_whole
 from m2net.machine import be_one_of_many
 from m2net.studies import Study
 from m2net.studies.fingerprint import content_hash, fingerprint
@@ -56,9 +56,8 @@ class Store:
 
     def _remember(self, name: str, value: object) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        temporary = self.root / f".{name}-{os.getpid()}.partial"
-        temporary.write_text(json.dumps(value), encoding="utf-8")
-        temporary.replace(self.root / f"{name}.json")
+        with written_whole(self.root / f"{name}.json") as file:
+            json.dump(value, file)
 
     def _signature(self, study: Study) -> str:
         """Signature of the study's files, looked up once in the life of this store."""

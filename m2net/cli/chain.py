@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
+
+from rich.progress import track
 
 
 class Ended(NamedTuple):
@@ -18,23 +24,30 @@ class Ended(NamedTuple):
     seconds: float
 
 
-def command(*words: str | Path, ends: Collection[int] = (0,), folder: Path | None = None) -> Ended:
+def command(*words: str | Path, ends: Collection[int] = (0,), folder: Path | None = None, log: Path | None = None) -> Ended:
     """Print one m2net command and run it, with this Python.
 
     Args:
         words: subcommand and arguments.
         ends: exit codes that are no failure: ``verify`` ends with 1 where it rejects a study, ``finetune`` with 3 where the model is worse.
         folder: to run it in.
+        log: file that its output goes to, in place of the screen, where commands run side by side.
 
     Raises:
         SystemExit: it ended with another code.
     """
     arguments = [str(word) for word in words]
-    print(f"\n$ m2net {shlex.join(arguments)}", flush=True)
     start = time.monotonic()
-    code = subprocess.run([sys.executable, "-m", "m2net.cli.main", *arguments], check=False, cwd=folder).returncode
+    if log:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    else:
+        print(f"\n$ m2net {shlex.join(arguments)}", flush=True)
+    with log.open("wb") if log else nullcontext() as output:
+        code = subprocess.run(
+            [sys.executable, "-m", "m2net.cli.main", *arguments], check=False, cwd=folder, stdout=output, stderr=output
+        ).returncode
     if code not in ends:
-        sys.exit(f"m2net {arguments[0]} failed with exit code {code}")
+        sys.exit(f"m2net {arguments[0]} failed with exit code {code}" + (f", see {log}" if log else ""))
     return Ended(code, time.monotonic() - start)
 
 
@@ -86,3 +99,48 @@ def fit_once(folder: Path, *words: str | Path) -> None:
     if not ended.exists():
         command("fit", *words)
         ended.touch()
+
+
+def side_by_side(work: Callable[[str], None], names: Sequence[str], at_once: int) -> Iterator[str]:
+    """Do pieces of work, so many at once, each with commands on its own share of the cores: a small network gains little from a second.
+
+    Args:
+        work: what is done of a name; its commands need a ``log``, or their output is mixed.
+        names: of the pieces, begun in this order.
+        at_once: how many; 1 is one after the other, here.
+
+    Yields:
+        Names as they are done.
+
+    Raises:
+        SystemExit: a command failed. What runs beside it ends by itself, what waits is not begun.
+    """
+    if at_once == 1:
+        for name in names:
+            work(name)
+            yield name
+        return
+    with ThreadPoolExecutor(at_once, initializer=_take_cores, initargs=(_shares(at_once),)) as pool:
+        running = {pool.submit(work, name): name for name in names}
+        try:
+            for done in track(as_completed(running), f"{at_once} at once", total=len(names)):
+                done.result()
+                yield running[done]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _shares(at_once: int) -> SimpleQueue[list[int]]:
+    """The cores of this process in so many parts; all of them in each where they are fewer, none where the system does not tell."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    shares: SimpleQueue[list[int]] = SimpleQueue()
+    for k in range(at_once):
+        shares.put(cores[k::at_once] or cores)
+    return shares
+
+
+def _take_cores(shares: SimpleQueue[list[int]]) -> None:
+    """On Linux a thread has cores of its own, and the commands that it starts have them, too."""
+    if share := shares.get():
+        os.sched_setaffinity(0, share)

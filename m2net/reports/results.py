@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from m2net import __version__
 from m2net.errors import ConfigError
+from m2net.files import written_whole
 from m2net.objectives import Interval, Objective, intervals
 from m2net.reports.watching import CaseNames
 from m2net.training import M2NetModule
@@ -21,9 +22,8 @@ from m2net.training import M2NetModule
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write atomically; NaN becomes null, for JSON knows none."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps(_without_nan(values), indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with written_whole(path) as file:
+        file.write(json.dumps(_without_nan(values), indent=2) + "\n")
 
 
 def _without_nan(value: Any) -> Any:
@@ -37,13 +37,11 @@ def _without_nan(value: Any) -> Any:
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write rows as CSV, atomically; NaN becomes an empty cell."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         for row in rows:
             writer.writerow({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
-    temporary.replace(path)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from m2net.errors import ManifestError, MissingFileError
+from m2net.files import written_whole
 from m2net.studies.labels import schemes_of
 from m2net.studies.scores import SCORE_LIMITS
 from m2net.vocabulary import (
@@ -325,12 +326,10 @@ def _check_together(path: Path, studies: tuple[Study, ...]) -> Iterator[tuple[in
 
 def write_manifest(path: Path, columns: list[str], rows: list[dict[str, str]]) -> None:
     """Write rows as a manifest, atomically."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as file:
         writer = csv.DictWriter(file, columns, extrasaction="raise")
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)
 
 
 def write_clean(manifest: Path, out: Path, bad: set[int]) -> None:

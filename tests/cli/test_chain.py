@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,3 +37,43 @@ def test_a_cohort_is_made_verified_and_split_once(tmp_path: Path, monkeypatch: p
     assert {row["split"] for row in read_table(manifest)} == {"test"}
     monkeypatch.setattr(chain.subprocess, "run", lambda *_, **__: pytest.fail("run again"))
     assert make() == manifest
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores of a thread are a thing of Linux")
+def test_work_side_by_side_has_cores_of_its_own() -> None:
+    every, together, seen = os.sched_getaffinity(0), threading.Barrier(2, timeout=60), {}
+
+    def work(name: str) -> None:
+        together.wait()  # both are under way
+        seen[name] = os.sched_getaffinity(0)
+
+    assert sorted(chain.side_by_side(work, ["a", "b"], 2)) == ["a", "b"]
+    assert seen["a"] | seen["b"] == every
+    assert not seen["a"] & seen["b"] or len(every) == 1
+    assert os.sched_getaffinity(0) == every
+
+
+def test_a_failure_beside_others_begins_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, cancelled, shutdown = [], threading.Event(), ThreadPoolExecutor.shutdown
+
+    def watched(pool: ThreadPoolExecutor, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        shutdown(pool, wait=False, cancel_futures=cancel_futures)
+        cancelled.set()
+        shutdown(pool, wait=wait)
+
+    def work(name: str) -> None:
+        begun.append(name)
+        if name == "bad":
+            chain.command("no-such-command", log=tmp_path / "bad" / "log.txt")
+        assert cancelled.wait(60)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", watched)
+    with pytest.raises(SystemExit, match=r"exit code 2, see .*log\.txt"):
+        list(chain.side_by_side(work, ["bad", "other", "third", "fourth"], 2))
+    assert "fourth" not in begun
+    assert "no-such-command" in (tmp_path / "bad" / "log.txt").read_text(encoding="utf-8")
+
+
+def test_one_at_a_time_is_in_order() -> None:
+    begun: list[str] = []
+    assert list(chain.side_by_side(begun.append, ["b", "a"], 1)) == begun == ["b", "a"]

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from m2net.files import written_whole
+
+
+def test_what_stood_there_stays_where_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("before", encoding="utf-8")
+
+    def write() -> None:
+        with written_whole(path) as file:
+            file.write("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write()
+    assert path.read_text(encoding="utf-8") == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def write_often(path: Path, letter: str) -> None:
+    for _ in range(300):
+        with written_whole(path) as file:
+            file.write(letter * 9)
+
+
+def test_processes_that_write_the_same_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """As two cross-validations of one manifest do, whose folds are written beside it."""
+    path = tmp_path / "folds.csv"
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        list(pool.map(write_often, [path] * 2, "ab"))
+    assert path.read_text(encoding="utf-8") in ("a" * 9, "b" * 9)
+    assert list(tmp_path.iterdir()) == [path]
