@@ -14,6 +14,14 @@ from m2net.machine import cpu_count
 T = TypeVar("T")
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help with the defaults that say something: not "None", nor that a switch is off."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default is None or action.default is False or action.default in ("", [])
+        return action.help if silent else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are one line, as all others."""
 
@@ -24,7 +32,7 @@ class Parser(argparse.ArgumentParser):
 
 def parser(command: str, text: str) -> Parser:
     """A parser for one command."""
-    return Parser(prog=f"m2net {command}", description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    return Parser(prog=f"m2net {command}", description=text, formatter_class=_Formatter)
 
 
 def add_store(options: Parser) -> None:
