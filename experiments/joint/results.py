@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 
 from m2net.assessment.outcome import recalibrate
 from m2net.objectives import SeverityObjective, intervals
-from m2net.objectives.reliability import calibration_band, selective_risk
+from m2net.objectives.reliability import calibration_band, conformal_set, conformal_threshold, selective_risk
 from m2net.recipes.table import read_table
 from m2net.reports.figures import FigureRow, audit_rows, figure_row, interval_row, metrics_rows, named_rows, write_figures
 
@@ -78,6 +78,19 @@ def recalibrated(what: str, path: Path) -> Iterator[FigureRow]:
         yield figure_row(f"{what}, {when}", "severity/ece_band", calibration_band(judged[0]), n=len(table))
 
 
+def own_sets(what: str, path: Path) -> Iterator[FigureRow]:
+    """Coverage of conformal sets whose threshold the first OWN patients set, on the others."""
+    judged = SeverityObjective("binary").judged(graded(path)) if path.exists() else None
+    if judged is not None and len(judged[1]) > OWN:
+        probability, grade = judged
+        inside = conformal_set(probability[OWN:], conformal_threshold(probability[:OWN], grade[:OWN], COVERAGE))
+        hits = inside[np.arange(len(inside)), grade[OWN:]]
+        low, high = binomtest(int(hits.sum()), len(hits)).proportion_ci()
+        name = f"severity/coverage, binomial (stated {COVERAGE})"
+        yield figure_row(f"{what}, threshold of {OWN} of its patients", name, float(hits.mean()), float(low), float(high), len(hits))
+        yield figure_row(f"{what}, threshold of {OWN} of its patients", "severity/set_size", float(inside.sum(1).mean()), n=len(hits))
+
+
 def draw(out: Path) -> None:
     """Reliability (ten groups of equal size, binomial 95 % bars) and the error rate among the most confident studies."""
     picture = Figure(figsize=(8.6, 4.0), layout="constrained")
@@ -118,6 +131,7 @@ if __name__ == "__main__":
                 *(row for label in ("severity", "diagnosis") for row in audit_rows(f"{what}, {label}", folder / f"audit_{label}.json")),
             ]
     table += recalibrated("synthetic, site north", RUNS / "test_north" / "predictions.csv")
+    table += own_sets("synthetic, site north", RUNS / "test_north" / "predictions.csv")
     table += named_rows("real series {}, from synthetic patients only", RUNS / "series" / "series.json")
     kept = write_figures(out, table)
     draw(HERE / "trust.png")
