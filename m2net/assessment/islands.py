@@ -15,7 +15,7 @@ _TOUCHING = np.ones((3, 3, 3), bool)
 Maps = dict[str, NDArray[np.uint8]]
 
 
-def without_islands(maps: Maps) -> tuple[Maps, int]:
+def without_islands(maps: Maps) -> tuple[Maps, dict[str, int]]:
     """Leave out what is drawn apart from the lungs.
 
     A piece of lung (lobes, or lungs where the model draws no lobes) is kept if it has at least 3 % of the largest piece's voxels:
@@ -26,21 +26,23 @@ def without_islands(maps: Maps) -> tuple[Maps, int]:
         maps: (Z, Y, X) codes on one grid by mask. Of fewer than eight slices, and without lobes or lungs, nothing is left out.
 
     Returns:
-        The maps, and how many voxels of lung were left out.
+        The maps, and how many voxels of ``lung`` and of ``infection`` were left out.
     """
     source = next((str(name) for name in (Column.LOBES, Column.LUNGS) if name in maps), None)
     if source is None or len(maps[source]) < _FEW_SLICES:
-        return maps, 0
+        return maps, {}
     pieces, count = ndimage.label(maps[source] > 0, _TOUCHING)
     if count == 0:
-        return maps, 0
+        return maps, {}
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     kept = (sizes >= _LEAST * sizes.max())[pieces] & (pieces > 0)
     cleaned = {name: np.where(kept, codes, 0).astype(np.uint8) for name, codes in maps.items() if name in (Column.LOBES, Column.LUNGS)}
+    apart = {"lung": int(sizes.sum() - kept.sum())}
     if Column.INFECTION in maps:
         infection = maps[Column.INFECTION]
         parts, _ = ndimage.label(infection > 0, _TOUCHING)
         near = np.unique(parts[ndimage.binary_dilation(kept, _TOUCHING)])
         cleaned[str(Column.INFECTION)] = np.where(np.isin(parts, near[near > 0]), infection, 0).astype(np.uint8)
-    return {**maps, **cleaned}, int(sizes.sum() - kept.sum())
+        apart[str(Column.INFECTION)] = int((infection > 0).sum() - (cleaned[str(Column.INFECTION)] > 0).sum())
+    return {**maps, **cleaned}, apart

@@ -104,7 +104,7 @@ class Assessor:
         batch, given = self.model.bag(prepared)
         outputs = self._run(given)
         maps = self._maps(outputs, batch, prepared)
-        maps, apart = (maps, 0) if self.islands or volume.modality is not Modality.CT else without_islands(maps)
+        maps, apart = (maps, dict[str, int]()) if self.islands or volume.modality is not Modality.CT else without_islands(maps)
         measures = measure_lobes(maps[Column.LOBES], volume) if Column.LOBES in maps else []
         return Assessment(
             volume=volume,
@@ -150,10 +150,14 @@ def _doubts(volume: Volume, measures: list[LobeMeasures], maps: dict[str, NDArra
     return doubts
 
 
-def _left_out(voxels: int, volume: Volume) -> list[str]:
-    """What was drawn as lung apart from the lungs, where it is more than a speck."""
-    millilitres = 0.0 if volume.geometry is None else voxels * volume.geometry.voxel_ml
-    return [f"{millilitres:.0f} ml drawn as lung apart from the lungs were left out of the maps."] if millilitres >= 1 else []
+def _left_out(apart: dict[str, int], volume: Volume) -> list[str]:
+    """What was drawn as lung or infection apart from the lungs, where it is more than a speck."""
+    voxel = 0.0 if volume.geometry is None else volume.geometry.voxel_ml
+    return [
+        f"{voxels * voxel:.0f} ml drawn as {what} apart from the lungs were left out of the maps."
+        for what, voxels in apart.items()
+        if voxels * voxel >= 1
+    ]
 
 
 def _lung_doubts(lungs: NDArray[np.uint8] | None) -> list[str]:

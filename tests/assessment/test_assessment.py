@@ -66,11 +66,11 @@ def test_what_is_drawn_apart_from_the_lungs_is_left_out(phantom: Phantom) -> Non
     drawn["lobes"][:3, :6, :6] = Lobe.LEFT_LOWER
     drawn["infection"][:2, -6:, -6:] = InfectionCode.CONSOLIDATION
     cleaned, apart = without_islands(drawn)
-    assert apart == 3 * 6 * 6
+    assert apart == {"lung": 3 * 6 * 6, "infection": 2 * 6 * 6}
     for name, codes in truth.items():
         np.testing.assert_array_equal(cleaned[name], codes)
     picture = {name: codes[:1] for name, codes in drawn.items()}
-    assert without_islands(picture) == (picture, 0)
+    assert without_islands(picture) == (picture, {})
 
 
 def test_nifti_in_any_orientation_and_dicom(trained: Path, tmp_path: Path, phantom: Phantom) -> None:
