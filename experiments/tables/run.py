@@ -103,7 +103,7 @@ def clocks(runs: Path) -> list[dict[str, object]]:
     for path in sorted(runs.glob("*/clock.json")):
         name, labelled = parted(path.parent.name)
         found = json.loads(path.read_text(encoding="utf-8"))
-        on = f"{found['cores']} core{'s' * (found['cores'] > 1)}" + ", beside others" * found["beside"]
+        on = f"{found['cores']} core{'s' * (found['cores'] > 1)}" + (", beside others" if found.get("beside") else "")
         rows.append(_line(name, labelled, f"minutes/{on}", {"value": found["minutes"]}, ""))
     return rows
 
@@ -148,14 +148,8 @@ def main() -> None:
     options.add_argument("--screen", action="store_true", help="48 patients and 40 steps a fold")
     every = list(dict.fromkeys((*SEVERITY, *LOBES))) + [f"{row}-{percent}" for percent in FEWER for row in FEWER_ROWS]
     options.add_argument("--rows", nargs="+", default=every, choices=every, metavar="ROW", help="some of: " + ", ".join(every))
-    options.add_argument(
-        "--at-once",
-        type=int,
-        default=1,
-        choices=range(1, 65),
-        metavar="N",
-        help="rows side by side, each on its share of the cores; output in log.txt",
-    )
+    beside = "rows side by side, each on its share of the cores; output in log.txt"
+    options.add_argument("--at-once", type=int, default=1, choices=range(1, 65), metavar="N", help=beside)
     given = options.parse_args()
     runs, patients = (RUNS / "screen", 48) if given.screen else (RUNS, 240)
     more = ["--trainer.max_steps=40", "--trainer.val_check_interval=40"] if given.screen else []
@@ -165,11 +159,11 @@ def main() -> None:
     manifests = {100: manifest, **{percent: with_fewer_lobes(manifest, percent) for percent in FEWER}}
     command("prepare", manifest, "--store", runs / "store", "--spacing", "4")  # so that the first row's minutes do not hold it
 
-    def one(row: str) -> None:
+    def run(row: str) -> None:
         name, labelled = parted(row)
         crossval(name, manifests[labelled], runs / row, more, runs / row / "log.txt" if given.at_once > 1 else None)
 
-    for _ in side_by_side(one, given.rows, given.at_once):
+    for _ in side_by_side(run, given.rows, given.at_once):
         write_figures(out, [*table(runs), *differences(runs), *clocks(runs), *audits(runs)], by=("row", "lobes labelled", "figure"))
     for one in read_table(out):
         print(*one.values(), sep="  ")

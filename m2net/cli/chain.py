@@ -25,13 +25,13 @@ class Ended(NamedTuple):
 
 
 def command(*words: str | Path, ends: Collection[int] = (0,), folder: Path | None = None, log: Path | None = None) -> Ended:
-    """Print one m2net command and run it, with this Python.
+    """Run one m2net command, with this Python, and print it before.
 
     Args:
         words: subcommand and arguments.
         ends: exit codes that are no failure: ``verify`` ends with 1 where it rejects a study, ``finetune`` with 3 where the model is worse.
         folder: to run it in.
-        log: file that its output goes to, in place of the screen, where commands run side by side.
+        log: file that its output goes to where commands run side by side; nothing is printed then.
 
     Raises:
         SystemExit: it ended with another code.
