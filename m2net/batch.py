@@ -81,7 +81,7 @@ class Output:
     """What a head says about a batch.
 
     Attributes:
-        logits: (ΣN, K, H, W) for a dense head, (B, K) for a bag head, float32.
+        logits: (B, K) float32 for a bag head; (ΣN, K, H, W) for a dense head, in the precision it was computed in.
         instance_weight: (ΣN,) in [0, 1] or None; the share each instance had in its bag's answer, summing to 1 a bag.
         deep: (D, B, K) logits at each depth of a head that is supervised at several, or None.
         instance_logits: (ΣN, K), each instance judged by itself, or None.

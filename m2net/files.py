@@ -1,4 +1,4 @@
-"""Text files that appear whole or not at all."""
+"""Text files that appear whole or not at all, and names that every reader can open."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+
+from m2net.errors import StudyError
 
 
 @contextmanager
@@ -27,3 +29,15 @@ def written_whole(path: Path) -> Iterator[TextIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_name(path: Path) -> None:
+    """Refuse a path that ITK cannot be handed: it ends the whole process over bytes that are no UTF-8.
+
+    Raises:
+        StudyError: some part of the path is no UTF-8, as on media written under another system.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise StudyError(f"the name {str(path)!a} is no UTF-8", expected="a name in UTF-8", remedy="Rename the file or folder") from None

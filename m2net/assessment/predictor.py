@@ -29,10 +29,10 @@ _LEAST_LUNG = 0.02  # of the picture, each lung of a radiograph
 
 @dataclass(frozen=True)
 class Patch:
-    """An instance that weighed in the severity.
+    """An instance that weighed in the answer of the first task that tells its instances apart.
 
     Attributes:
-        weight: its share in the pull towards a higher grade, 0 to 1.
+        weight: its share, 0 to 1: of the attention, or (``hierarchical``) of the pull towards a higher grade.
         slice_index: slice of the LPS volume, from the lowest.
         box: (row0, row1, column0, column1) in pixels of the prepared study.
         pixels: (H, W) int16 as stored.

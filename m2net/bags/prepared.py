@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
+import uuid
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -180,10 +180,25 @@ def prepare_study(study: Study, spacing_mm: float, *, repair: bool = False) -> P
 def save(prepared: Prepared, folder: Path) -> None:
     """Write atomically: the folder appears whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-    np.save(temporary / "image.npy", prepared.image)
+    temporary = folder.parent / f".partial-{uuid.uuid4().hex}"
+    temporary.mkdir()
+    try:
+        _write(prepared, temporary)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    try:
+        temporary.rename(folder)
+    except OSError:
+        shutil.rmtree(temporary)  # another process finished the same study first
+        if not folder.exists():
+            raise
+
+
+def _write(prepared: Prepared, folder: Path) -> None:
+    np.save(folder / "image.npy", prepared.image)
     for name, mask in prepared.masks.items():
-        np.save(temporary / f"{name}.npy", mask)
+        np.save(folder / f"{name}.npy", mask)
     facts: dict[str, Any] = {
         "store_version": STORE_VERSION,
         "masks": sorted(prepared.masks),
@@ -197,13 +212,7 @@ def save(prepared: Prepared, folder: Path) -> None:
         "notes": list(prepared.notes),
         "verdict": prepared.verdict.plain(),
     }
-    (temporary / "study.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    try:
-        temporary.rename(folder)
-    except OSError:
-        shutil.rmtree(temporary)  # another process finished the same study first
-        if not folder.exists():
-            raise
+    (folder / "study.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
 def load_verdict(folder: Path) -> Verdict:

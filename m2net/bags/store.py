@@ -105,7 +105,7 @@ class Store:
                             f"a process that prepared studies died before {study.study_id} was done",
                             expected="enough memory for every process", remedy=f"Run again with fewer --workers than {workers}",
                         ) from error  # fmt: skip
-                    except BROKE as error:
+                    except (OSError, *BROKE) as error:
                         yield Progress(study.study_id, f"{study.image} broke the reader ({type(error).__name__}: {error})")
         finally:
             self._remember("index", self._index)

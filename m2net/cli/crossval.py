@@ -23,7 +23,9 @@ def run(argv: list[str]) -> int:
     )
     options.add_argument("--folds", type=int, required=True, help="number of folds, at least 3 (test, validation, training)")
     options.add_argument("--out", type=Path, help="folder for the results; default crossval in the configured run folder")
-    options.add_argument("--seed", type=int, default=0, help="seed of the folds")
+    options.add_argument(
+        "--seed", type=int, help="seed of new folds; without it the manifest's own are taken, or those of seed 0 where it has none"
+    )
     options.add_argument(
         "--judge-sites", nargs="+", metavar="SITE", help="sites whose studies are judged; others train, and choose with data.validate"
     )
@@ -48,7 +50,9 @@ def _run(given: argparse.Namespace, overrides: list[str]) -> None:
     words = [word for config in given.config for word in ("--config", str(config))] + overrides
     cli = make_cli(words, run_now=False)
     out = given.out or Path(cli.trainer.default_root_dir) / "crossval"
-    manifest = with_folds(cli.datamodule.manifest_path, given.folds, given.seed)
+    manifest = own_folds(cli.datamodule.manifest_path, given.folds) if given.seed is None else None
+    if manifest is None:
+        manifest = with_folds(cli.datamodule.manifest_path, given.folds, given.seed or 0)
     sites = {str(study.site) for study in cli.datamodule.manifest if study.site}
     if unknown := sorted(set(given.judge_sites or ()) - sites):
         raise ConfigError(f"no study is of the site {unknown[0]!r}", expected=f"one of {', '.join(sorted(sites)) or 'no sites'}")
@@ -86,13 +90,33 @@ def judged(rows: list[dict[str, Any]], sites: list[str] | None) -> list[dict[str
     return rows if sites is None else [row for row in rows if row["site"] in sites]
 
 
+def own_folds(source: Path, folds: int) -> Path | None:
+    """The manifest itself where it has folds, as of ``m2net split --leave-one-site-out``; None where it has none.
+
+    Raises:
+        ConfigError: folds in some rows only, or another number of them.
+    """
+    from m2net.studies import read_manifest
+
+    found = {study.fold for study in read_manifest(source)}
+    if found == {None}:
+        return None
+    if found != set(range(folds)):
+        said = ", ".join("none" if fold is None else str(fold) for fold in sorted(found, key=lambda f: (f is None, f)))
+        raise ConfigError(
+            f"{source} has the folds {said}", expected=f"0 to {folds - 1} with --folds {folds}, in every row",
+            remedy="Give another --folds, or --seed to draw new ones",
+        )  # fmt: skip
+    return source
+
+
 def with_folds(source: Path, folds: int, seed: int) -> Path:
     """The manifest with a fold column, written beside the one that the configuration names."""
     from m2net.studies import assign_folds, read_manifest, write_assignment
     from m2net.vocabulary import Column
 
     out = source.with_name(f"{source.stem}.{folds}folds-{seed}.csv")
-    manifest = read_manifest(source)
+    manifest = read_manifest(source, replacing=Column.FOLD)
     chosen = {patient: str(fold) for patient, fold in assign_folds(manifest.studies, folds, seed).items()}
     write_assignment(manifest, Column.FOLD, chosen, out)
     return out

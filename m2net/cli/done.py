@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
+
+from m2net.files import written_whole
 
 
 class Done:
@@ -26,8 +29,7 @@ class Done:
         from m2net.training import file_hash
 
         if self.path.exists() and self.result.exists():
-            mark = json.loads(self.path.read_text(encoding="utf-8"))
-            if mark == {"key": self.key, "result": file_hash(self.result)}:
+            if self._mark() == {"key": self.key, "result": file_hash(self.result)}:
                 print(f"{self.result}: done before, kept")
                 return True
         self.path.unlink(missing_ok=True)
@@ -37,4 +39,11 @@ class Done:
         """Say that it is done."""
         from m2net.training import file_hash
 
-        self.path.write_text(json.dumps({"key": self.key, "result": file_hash(self.result)}), encoding="utf-8")
+        with written_whole(self.path) as file:
+            json.dump({"key": self.key, "result": file_hash(self.result)}, file)
+
+    def _mark(self) -> Any:
+        try:
+            return json.loads(self.path.read_text(encoding="utf-8"))
+        except ValueError:  # cut off, as on a full disk
+            return None

@@ -64,7 +64,8 @@ def each_study(given: argparse.Namespace, doing: str, model: AppliedModel, one: 
             print(one(read_image(study, reading, modality), given.out / name, name))
         except (M2NetError, OSError) as error:
             failed += 1
-            print(f"m2net: {error}", file=sys.stderr)
+            named = "" if str(study) in str(error) else f"{study}: "
+            print(f"m2net: {named}{error}", file=sys.stderr)
         except BROKE as error:  # a bug, or a lack of memory, must not cost the other studies
             failed += 1
             print(f"m2net: {study} broke the model or the reader ({type(error).__name__}: {error})", file=sys.stderr)

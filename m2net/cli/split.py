@@ -23,17 +23,16 @@ def run(argv: list[str]) -> int:
     from m2net.studies import assign_folds, assign_parts, assign_sites, read_manifest, write_assignment
     from m2net.vocabulary import Column
 
-    manifest = read_manifest(given.manifest)
+    column = Column.SPLIT if given.parts is not None else Column.FOLD
+    manifest = read_manifest(given.manifest, replacing=column)
     out = given.out or given.manifest.with_suffix(".split.csv")
     if given.folds is not None:
         chosen = {p: str(f) for p, f in assign_folds(manifest.studies, given.folds, given.seed).items()}
-        write_assignment(manifest, Column.FOLD, chosen, out)
     elif given.leave_one_site_out:
         chosen = {p: str(f) for p, f in assign_sites(manifest.studies).items()}
-        write_assignment(manifest, Column.FOLD, chosen, out)
     else:
         chosen = {p: str(s) for p, s in assign_parts(manifest.studies, tuple(given.parts), given.seed).items()}
-        write_assignment(manifest, Column.SPLIT, chosen, out)
+    write_assignment(manifest, column, chosen, out)
     counts = {name: sum(chosen[s.patient_id] == name for s in manifest) for name in sorted(set(chosen.values()))}
     print(f"{out}: " + ", ".join(f"{name} {n} studies" for name, n in counts.items()))
     return 0

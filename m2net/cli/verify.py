@@ -36,7 +36,7 @@ def run(argv: list[str]) -> int:
     from m2net.studies.quality import Status, Verdict, find_duplicates
     from m2net.studies.verifying import Journal, verify
 
-    if given.clean and given.clean.resolve().parent != given.manifest.resolve().parent:
+    if given.clean and given.clean.parent.resolve() != given.manifest.parent.resolve():
         raise ConfigError(f"--clean {given.clean} lies in another folder", expected="the manifest's folder, for its paths are relative")
     manifest, faults = survey_manifest(given.manifest)
     reading = ReadOptions(repair=given.repair)

@@ -48,7 +48,7 @@ class Head(nn.Module):
         raise TypeError(f"{type(self).__name__} does not define instance()")
 
     def bag(self, answers: Tensor, batch: BagBatch) -> Output:
-        """Answer for the batch from the answers of all ΣN instances."""
+        """Answer for the batch from the answers of all ΣN instances; float32, without autocast, but for dense answers."""
         raise TypeError(f"{type(self).__name__} does not define bag()")
 
 
@@ -158,9 +158,9 @@ class PooledHead(Head):
 
     def bag(self, answers: Tensor, batch: BagBatch) -> Output:
         """Logits (B, classes), and each instance's share."""
-        vectors = answers.float() if self.level == "embedding" else self.answer(self.dropout(answers)).float()
+        vectors = answers if self.level == "embedding" else self.answer(self.dropout(answers))
         pooled, weight = self.pool(vectors, batch.bag_index, batch.num_bags)
-        logits = self.answer(self.dropout(pooled)).float() if self.level == "embedding" else pooled
+        logits = self.answer(self.dropout(pooled)) if self.level == "embedding" else pooled
         each = None if self.level == "embedding" else vectors.detach()
         return Output(logits, weight.mean(1).detach(), instance_logits=each)
 
@@ -195,7 +195,7 @@ class HierarchicalHead(Head):
     def bag(self, answers: Tensor, batch: BagBatch) -> Output:
         """Grade logits (B, classes) and, in evaluation, each patch's share in the expected grade."""
         contrast = self.image_concepts.of_instances(answers)
-        logits = self._grade(self.image_concepts.over_bags(contrast, batch.bag_index, batch.num_bags)).float()
+        logits = self._grade(self.image_concepts.over_bags(contrast, batch.bag_index, batch.num_bags))
         return Output(logits) if self.training else Output(logits, self._shares(contrast, logits, batch))
 
     def _grade(self, pooled: Tensor) -> Tensor:
@@ -212,7 +212,7 @@ class HierarchicalHead(Head):
             equal = torch.full((count,), 1.0 / max(1, count), device=contrast.device)
             fall = equal
             if count > 1:
-                fall = (whole[bag] - _expected_grade(self._grade(self.image_concepts.without_each(contrast[members])).float())).clamp(min=0)
+                fall = (whole[bag] - _expected_grade(self._grade(self.image_concepts.without_each(contrast[members])))).clamp(min=0)
             total = fall.sum()
             shares[members] = fall / total if total > 0 else equal
         return shares

@@ -85,13 +85,14 @@ class LobeAwareHead(Head):
         membership = F.adaptive_avg_pool2d(membership, (height, width))
         maps = [m if m.shape[2:] == maps[-1].shape[2:] else F.interpolate(m, size=(height, width)) for m in maps]
         embedded = self.embed(torch.cat(maps, dim=1)).float()
-        sums = torch.einsum("nlhw,nchw->nlc", membership, embedded) / (height * width)
+        with torch.autocast(embedded.device.type, enabled=False):  # it would round the product, and overflow in float16
+            sums = torch.einsum("nlhw,nchw->nlc", membership, embedded) / (height * width)
         return torch.cat([sums, membership.mean((2, 3))[:, :, None]], dim=2).flatten(1)
 
     def bag(self, answers: Tensor, batch: BagBatch) -> Output:
         """Answer (B, classes), each lobe's own score (B, 5, classes) or NaN where it is absent, and what was attended to."""
         index, count = batch.bag_index, batch.num_bags
-        parts = answers.float().reshape(len(answers), LOBES, -1)
+        parts = answers.reshape(len(answers), LOBES, -1)
         sums, mass = parts[..., :-1], parts[..., -1]  # (ΣN, 5, W), (ΣN, 5)
         weight = self._weights(sums, mass, index, count)  # (ΣN, 5), summing to 1 a bag and lobe
         each = sums / mass[..., None].clamp(min=1e-6)

@@ -109,7 +109,8 @@ class M2Net(nn.Module):
         else:
             parts = [self._answers(piece) for piece in torch.split(images, self.chunk)]
             answers = {task: torch.cat([p[task] for p in parts]) for task in parts[0]}
-        return {task: head.bag(answers[task], batch) for task, head in self._heads()}
+        with torch.autocast(images.device.type, enabled=False):  # what one of many instances adds is below the rounding of bfloat16
+            return {task: head.bag(_precise(head, answers[task]), batch) for task, head in self._heads()}
 
     def _heads(self) -> list[tuple[str, Head]]:
         return list(self.heads.items())  # type: ignore[arg-type]
@@ -151,6 +152,10 @@ class M2Net(nn.Module):
         features = self.features(images)
         features.dense = {task: head.instance(features) for task, head in self._heads() if isinstance(head, DenseHead)}
         return {task: features.dense[task] if task in features.dense else head.instance(features) for task, head in self._heads()}
+
+
+def _precise(head: Head, answers: Tensor) -> Tensor:
+    return answers if isinstance(head, DenseHead) else answers.float()
 
 
 def _axes_that_differ(one: nn.Module, other: nn.Module, prefix: str) -> dict[str, tuple[int, ...]]:

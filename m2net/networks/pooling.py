@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from m2net.errors import ConfigError
 
@@ -51,6 +52,25 @@ def segment_top(values: Tensor, index: Tensor, count: int, top: float) -> Tensor
 _POOLS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {"mean": segment_mean, "max": segment_max}
 
 
+class Standardise(nn.BatchNorm1d):
+    """Batch norm without parameters on rows (N, K).
+
+    A row alone has no spread: in training, too, it is standardised by what is remembered.
+    """
+
+    def __init__(self, width: int) -> None:
+        """Build for rows of ``width`` numbers."""
+        super().__init__(width, affine=False)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Standardised rows (N, K)."""
+        return self.remembered(rows) if self.training and len(rows) < 2 else super().forward(rows)
+
+    def remembered(self, rows: Tensor) -> Tensor:
+        """Rows standardised by the running mean and variance."""
+        return F.batch_norm(rows, self.running_mean, self.running_var, eps=self.eps)
+
+
 class ConceptPooling(nn.Module):
     """Global contrast pooling with learned concepts, a reconstruction.
 
@@ -73,7 +93,7 @@ class ConceptPooling(nn.Module):
         nn.init.xavier_uniform_(self.similarity.weight)
         nn.init.zeros_(self.similarity.bias)
         self.pool = pool
-        self.standardise = nn.BatchNorm1d(concepts, affine=False)
+        self.standardise = Standardise(concepts)
 
     def contrast(self, vectors: Tensor) -> Tensor:
         """sigmoid(<x, c_k> + b_k) of vectors (..., C) -> (..., K)."""
@@ -82,16 +102,12 @@ class ConceptPooling(nn.Module):
     def over_places(self, maps: Tensor) -> Tensor:
         """Pool one map a row: (N, C, h, w) -> (N, K)."""
         contrast = self.contrast(maps.flatten(2).transpose(1, 2))  # (N, h*w, K)
-        return self._even(contrast.mean(1) if self.pool == "mean" else contrast.amax(1))
+        even: Tensor = self.standardise(contrast.mean(1) if self.pool == "mean" else contrast.amax(1))
+        return even
 
     def of_instances(self, vectors: Tensor) -> Tensor:
         """Standardised contrast of instances (ΣN, C) -> (ΣN, K), ready to be pooled over bags."""
-        return self._even(self.contrast(vectors))
-
-    def _even(self, contrast: Tensor) -> Tensor:
-        if self.training and len(contrast) < 2:
-            return contrast - 0.5  # one value has no spread
-        even: Tensor = self.standardise(contrast)
+        even: Tensor = self.standardise(self.contrast(vectors))
         return even
 
     def over_bags(self, contrast: Tensor, index: Tensor, count: int) -> Tensor:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from m2net.batch import BagBatch, Output
 from m2net.networks.heads import Features, Head
 from m2net.networks.lobes import LOBES, lobes_there
-from m2net.networks.pooling import segment_mean
+from m2net.networks.pooling import Standardise, segment_mean
 
 _LEAST = 1e-3  # share below which a logarithm tells noise from noise
 
@@ -62,7 +61,7 @@ class ShareHead(Head):
             raise ValueError(f"answers is {answers}, expected at least 1")
         self.reads, self.gradient, self.answers = (reads, lobes) if lobes else (reads,), gradient, answers
         self.membership, self.least = lobes, least
-        self.standardise = nn.BatchNorm1d(2 * answers, affine=False)
+        self.standardise = Standardise(2 * answers)
         self.classify = nn.Linear(2 * answers, classes)
         self.of_lobe = nn.Parameter(torch.zeros(LOBES)) if lobes else None
 
@@ -84,26 +83,18 @@ class ShareHead(Head):
 
     def bag(self, answers: Tensor, batch: BagBatch) -> Output:
         """Logits (B, classes), and with lobes each lobe's own (B, 5, classes), NaN where it is absent."""
-        share = segment_mean(answers.float(), batch.bag_index, batch.num_bags)
+        share = segment_mean(answers, batch.bag_index, batch.num_bags)
         if self.of_lobe is None:
-            return Output(self.classify(self._standard(_told(share))).float())
+            return Output(self.classify(self.standardise(_told(share))))
         parts = share.reshape(len(share), LOBES, -1)
         mass = parts[..., -1]
         there = lobes_there(mass, self.least)
         each = parts[..., :-1] / mass[..., None].clamp(min=1e-6)  # (B, 5, answers)
         weight = self.of_lobe.softmax(0) * there
         whole = (each * (weight / weight.sum(1, keepdim=True).clamp(min=1e-6))[..., None]).sum(1)
-        standard = self._standard(_told(whole))
-        alone = self.classify(self._remembered(_told(each.detach()).flatten(0, 1)))
-        alone = alone.float().reshape(*there.shape, -1)
-        return Output(self.classify(standard).float(), lobe_logits=alone.masked_fill(~there[..., None], float("nan")).detach())
-
-    def _standard(self, told: Tensor) -> Tensor:
-        """Standardised over the batch in training, where it has more than one bag."""
-        return self._remembered(told) if self.training and len(told) < 2 else self.standardise(told)
-
-    def _remembered(self, told: Tensor) -> Tensor:
-        return F.batch_norm(told, self.standardise.running_mean, self.standardise.running_var, eps=self.standardise.eps)
+        logits = self.classify(self.standardise(_told(whole)))
+        alone = self.classify(self.standardise.remembered(_told(each.detach()).flatten(0, 1))).reshape(*there.shape, -1)
+        return Output(logits, lobe_logits=alone.masked_fill(~there[..., None], float("nan")).detach())
 
 
 def _told(share: Tensor) -> Tensor:

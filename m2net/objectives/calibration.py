@@ -26,12 +26,18 @@ def fit_temperature(log_p: Values, grade: Grades) -> dict[str, Any]:
 
 
 def fit_isotonic(log_p: Values, grade: Grades) -> dict[str, Any]:
-    """Per cut k the isotonic regression of [grade >= k] on P(grade >= k), as knots (Zadrozny and Elkan 2002)."""
+    """Per cut k the isotonic regression of [grade >= k] on P(grade >= k), as knots (Zadrozny and Elkan 2002).
+
+    A cut that all studies lie on one side of keeps its probabilities.
+    """
     from sklearn.isotonic import IsotonicRegression
 
     above = at_or_above(softmax(log_p, axis=1))
     knots = []
     for k in range(above.shape[1]):
+        if len(np.unique(grade > k)) < 2:
+            knots.append([[0.0, 1.0], [0.0, 1.0]])
+            continue
         fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(above[:, k], grade > k)
         knots.append([fitted.X_thresholds_.tolist(), fitted.y_thresholds_.tolist()])
     return {"isotonic": knots}

@@ -71,8 +71,9 @@ class DetectionReading(Reading):
     def read(self, outputs: Mapping[str, Output], batch: BagBatch) -> Output:
         """Infected share of the lungs at each probability threshold, NaN without lungs, and the number of pixels called, (B, P + 1)."""
         probability = foreground_probability(outputs[self.reads[0]].logits)
-        called, *lungs = (self.called[name](outputs[name].logits) > 0 for name in self.reads)
-        lung = lungs[0] if lungs else torch.ones_like(called)
+        called = self.called[self.reads[0]](outputs[self.reads[0]].logits) > 0
+        likeliest = [outputs[name].logits.argmax(1) > 0 for name in self.reads[1:]]  # the same lungs before and after they are calibrated
+        lung = likeliest[0] if likeliest else torch.ones_like(called)
         found = []
         for bag in range(batch.num_bags):
             members = batch.bag_index == bag

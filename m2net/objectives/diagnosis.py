@@ -102,7 +102,7 @@ class DiagnosisObjective(Objective):
         inside = log_p.masked_fill(~truth, -torch.inf).logsumexp(2)
         outside = log_p.masked_fill(truth, -torch.inf).logsumexp(2)
         entropy = -(1 - self.smoothing) * inside - self.smoothing * outside
-        focus = (1 - inside.exp()).clamp(0, 1) ** self.gamma if self.gamma else torch.ones_like(inside)
+        focus = (1 - inside.exp()).clamp(min=1e-6) ** self.gamma if self.gamma else torch.ones_like(inside)
         return (self.set_weight[code] * focus * entropy).mean()
 
     def probabilities(self, output: Output) -> Tensor:

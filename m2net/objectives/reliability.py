@@ -17,6 +17,8 @@ _BAND_DRAWS = 500
 def calibration_error(probability: Values, happened: NDArray[np.bool_], bins: int = _BINS) -> float:
     """Expected calibration error over bins of equal size: mean over studies of |mean probability - frequency| of their bin.
 
+    Studies of one probability have no order: a bin that ends among them takes their frequency.
+
     Args:
         probability: (n,) of the event.
         happened: (n,) whether it happened.
@@ -29,7 +31,14 @@ def calibration_error(probability: Values, happened: NDArray[np.bool_], bins: in
         return float("nan")
     order = np.argsort(probability, kind="stable")
     groups = np.array_split(order, min(bins, len(order)))
-    return float(sum(abs(float(probability[g].sum()) - float(happened[g].sum())) for g in groups) / len(order))
+    frequency = _alike(probability, happened)
+    return float(sum(abs(float(probability[g].sum()) - float(frequency[g].sum())) for g in groups) / len(order))
+
+
+def _alike(values: Values, happened: NDArray[np.bool_]) -> Values:
+    """How often it happened among all of the same value, (n,)."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.bincount(place, happened, len(count)) / count)[place])
 
 
 def cut_error(probability: Values, grade: NDArray[np.int64]) -> float:
@@ -83,6 +92,6 @@ def conformal_set(probability: Values, threshold: float) -> NDArray[np.bool_]:
 
 
 def selective_risk(confidence: Values, wrong: NDArray[np.bool_]) -> Values:
-    """Error rate among the k most confident studies, k = 1..n, (n,)."""
+    """Error rate among the k most confident studies, k = 1..n, (n,); where k ends among equally confident ones, theirs is expected."""
     order = np.argsort(-confidence, kind="stable")
-    return np.asarray(np.cumsum(wrong[order]) / np.arange(1, len(order) + 1), dtype=np.float64)
+    return np.asarray(np.cumsum(_alike(confidence, wrong)[order]) / np.arange(1, len(order) + 1), dtype=np.float64)

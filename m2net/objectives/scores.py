@@ -91,11 +91,15 @@ class ScoreObjective(Objective):
 
 
 def score_figures(said: NDArray[np.float64], truth: NDArray[np.float64]) -> dict[str, float]:
-    """Spearman's rho (NaN where nothing varies), mean absolute error and n over pairs that are both known."""
+    """Spearman's rho, mean absolute error and n over pairs that are both known.
+
+    A rho of truth that does not vary is NaN; one answer to all, where it does, is 0, as its AUC is one half.
+    """
     known = ~(np.isnan(said) | np.isnan(truth))
     said, truth = said[known], truth[known]
-    varied = len(said) > 1 and np.ptp(said) > 0 and np.ptp(truth) > 0
-    rho = float(spearmanr(said, truth).statistic) if varied else float("nan")
+    rho = float("nan")
+    if len(truth) > 1 and np.ptp(truth) > 0:
+        rho = float(spearmanr(said, truth).statistic) if np.ptp(said) > 0 else 0.0
     return {"spearman": rho, "mae": float(np.abs(said - truth).mean()) if len(said) else float("nan"), "n": float(len(said))}
 
 

@@ -75,8 +75,7 @@ class SegmentationObjective(Objective):
         codes[0] = 0
         if not merged:
             codes[1 : self.classes] = torch.arange(1, self.classes)
-        self.register_buffer("class_of_code", codes, persistent=False)
-        self.class_of_code: Tensor
+        self.class_of_code = codes  # no buffer: averaging of weights would average codes, too
         self.counts = Kept(seen=(torch.float64, 3 * len(self.names)), whole=(torch.float64, len(_WHOLE)))
         self.cuts = Kept(hit=(torch.float64, len(CUTS)), claimed=(torch.float64, len(CUTS)), present=(torch.float64, 1))
 
@@ -90,7 +89,7 @@ class SegmentationObjective(Objective):
         target = batch.dense.get(self.target)
         if target is None:
             return None
-        return torch.where(target == UNLABELLED, target, self.class_of_code[target.clamp(min=0)])
+        return torch.where(target == UNLABELLED, target, self.class_of_code.to(target.device)[target.clamp(min=0)])
 
     def called(self, logits: Tensor) -> Tensor:
         """Classes (N, H, W) of logits (N, K, H, W): the likeliest, or from the probability chosen on validation."""
@@ -197,7 +196,7 @@ class SegmentationObjective(Objective):
     def _uncovered(self, batch: BagBatch, bag: int) -> Tensor:
         """Labelled voxels a class (classes - 1,) that no instance covers; those of an open class count for the first."""
         missed = batch.uncovered[self.target][bag].cpu()
-        classes = self.class_of_code.cpu().clone()
+        classes = self.class_of_code.clone()
         classes[classes == _SOME_CLASS] = 1
         return torch.zeros(self.classes, dtype=torch.int64).index_add(0, classes, missed)[1:]
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.utilities import rank_zero_warn
 from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional as F
@@ -99,16 +100,22 @@ class SeverityObjective(Objective):
         self.graded.update(log_p=log_p, grade=truth[known], patient=patient[known], true=true[known])
 
     def calibrate(self) -> None:
-        """Fit the calibration, and the threshold of conformal sets, on the graded bags kept: on those of every second patient each."""
+        """Fit the calibration, and the threshold of conformal sets, on the graded bags kept: on those of every second patient each.
+
+        Where they have one grade, or none, the probabilities stay as they are, which is said.
+        """
         kept = self.graded.rows()
         log_p, grade = kept["log_p"].numpy(), kept["grade"][:, 0].numpy()
         self.calibration = {}
         if not len(grade):
             return
         both = self.how != "none" and self.coverage is not None
-        patient = _in_order(kept["patient"][:, 0].numpy())
+        patient = np.unique(kept["patient"][:, 0].numpy(), return_inverse=True)[1]  # by hash: a manifest may list them case, control, case
         fitting, sets = (patient % 2 == 0, patient % 2 == 1) if both else (patient >= 0, patient >= 0)
-        self.calibration = FITS[self.how](log_p[fitting], grade[fitting])
+        if len(np.unique(grade[fitting])) > 1:
+            self.calibration = FITS[self.how](log_p[fitting], grade[fitting])
+        elif self.how != "none":
+            rank_zero_warn(f"{self.task} is not calibrated: the validation studies that would do it have one grade, or none.")
         if self.coverage is not None:
             self.calibration["least"] = conformal_threshold(calibrated(log_p[sets], self.calibration), grade[sets], self.coverage)
 
@@ -198,7 +205,8 @@ class SeverityObjective(Objective):
             return of
 
         names = ["auc", "accuracy", "sensitivity", "specificity", "f1"]
-        known = len(rows) > 0 and not bool(true.isnan().any())
+        graded = ~grade.isnan()
+        known = bool(graded.any()) and not bool(true[graded].isnan().any())
         figures = together(of_known, names + (["auc_best", "auc_share"] if known else []))
         figures |= {"ece": trusted(cut_error), "brier": trusted(brier)}
         return figures | self._set_statistics(rows, grade.numpy())
@@ -300,9 +308,3 @@ def grade_metrics(above: Tensor, grade: Tensor) -> dict[str, float]:
     metrics["n"] = float(len(grade))
     metrics |= {f"n_ge{k}": float((grade >= k).sum()) for k in range(1, above.shape[1] + 1)}
     return metrics
-
-
-def _in_order(patients: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Patients numbered from 0 as they first appear."""
-    _, first, member = np.unique(patients, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[member]

@@ -85,7 +85,7 @@ def row(manifest: Path, study: str, patient: str, modality: Modality, image: Pat
 
 def relative(path: Path, manifest: Path) -> str:
     """A path as the manifest holds it."""
-    return os.path.relpath(path, manifest.parent)
+    return os.path.relpath(path.parent.resolve() / path.name, manifest.parent.resolve())  # through links, .. leads elsewhere
 
 
 def write(manifest: Path, rows: Iterable[Row], raw: Path, shown: str) -> int:

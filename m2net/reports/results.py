@@ -99,7 +99,8 @@ class ResultsWriter(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and rows:
                 names = CaseNames(folder)
-                shown = [c for c in rows[0] if c not in ("study_id", "patient_id", "site")]  # no identifier leaves
+                columns = dict.fromkeys(column for row in rows for column in row)
+                shown = [c for c in columns if c not in ("study_id", "patient_id", "site")]  # no identifier leaves
                 data = [[names.of(row["study_id"]), *(row.get(c) for c in shown)] for row in rows]
                 logger.log_table("test/predictions", columns=["case", *shown], data=data)
 

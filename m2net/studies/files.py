@@ -17,6 +17,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from m2net.errors import GeometryError, StudyError
+from m2net.files import check_name
 from m2net.studies.geometry import Geometry
 from m2net.studies.remarks import Remark
 
@@ -190,6 +191,7 @@ def _label_names(header: Any) -> dict[int, str]:
 
 
 def _read_itk(path: Path) -> Stored:
+    check_name(path)
     try:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))

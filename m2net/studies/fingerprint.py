@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from m2net.studies.files import VOLUME_ENDINGS
@@ -44,7 +45,7 @@ def fingerprint(study: Study) -> str:
     digest = hashlib.sha256()
     for kind, path in files_of(study):
         stat = path.stat()
-        digest.update(f"{kind}:{path}:{stat.st_size}:{stat.st_mtime_ns};".encode())
+        digest.update(kind.encode() + b":" + os.fsencode(path) + f":{stat.st_size}:{stat.st_mtime_ns};".encode())
     digest.update(reading(study).encode())
     return digest.hexdigest()
 

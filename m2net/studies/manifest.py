@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from m2net.errors import ManifestError, MissingFileError
 from m2net.files import written_whole
@@ -114,16 +115,19 @@ class Fault:
     row: int
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path, replacing: Column | None = None) -> Manifest:
     """Read and check a manifest.
 
     Args:
         path: UTF-8 CSV with a header; paths in it are relative to its folder.
+        replacing: a column that is about to be given anew, and is read as if it were empty.
 
     Raises:
         ManifestError: missing file or column, duplicate id, missing image or mask, bad label, patient in two splits or folds.
     """
     rows, columns = _read_rows(path)
+    if replacing is not None:
+        rows = [replace(row, cells=row.cells | {str(replacing): ""}) for row in rows]
     studies = tuple(row.study() for row in rows)
     for _, error in _check_together(path, studies):
         raise error
@@ -156,7 +160,8 @@ def _read_rows(path: Path) -> tuple[list[_Row], tuple[str, ...]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = tuple(reader.fieldnames or ())
-            rows = [_Row(path, reader.line_num, row) for row in reader]
+            _check_columns(path, columns)
+            rows = [_Row(path, reader.line_num, _whole(path, reader.line_num, row)) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"the manifest {path} is no UTF-8 CSV ({error})", expected="a CSV file with a header") from error
     missing = [c for c in REQUIRED_COLUMNS if c not in columns]
@@ -169,6 +174,28 @@ def _read_rows(path: Path) -> tuple[list[_Row], tuple[str, ...]]:
     if not rows:
         raise ManifestError(f"the manifest {path} has no rows", expected="one row a study")
     return rows, columns
+
+
+def _check_columns(path: Path, columns: tuple[str, ...]) -> None:
+    """A column that is almost one of m2net's would be passed over, and of two with one name only the last be read."""
+    known = {str(c) for c in Column}
+    for column in columns:
+        meant = column.strip().lower()
+        if column not in known and meant in known:
+            raise ManifestError(f"the manifest {path} has a column {column!r}", expected=f"{meant!r}", remedy="Rename it")
+        if column and columns.count(column) > 1:
+            raise ManifestError(f"the manifest {path} has {columns.count(column)} columns {column!r}", expected="one", remedy="Remove one")
+
+
+def _whole(path: Path, number: int, cells: dict[str | None, Any]) -> dict[str, str | None]:
+    """The cells of a row that has no more of them than the table has columns."""
+    surplus = [cell for cell in cells.pop(None, []) if cell.strip()]
+    if surplus:
+        raise ManifestError(
+            f"{path}, row {number}: {surplus[0]!r} stands beyond the last column", expected="a cell a column",
+            remedy="Put text that holds a comma in quotation marks",
+        )  # fmt: skip
+    return {str(name): cell for name, cell in cells.items()}
 
 
 @dataclass(frozen=True)
@@ -208,7 +235,7 @@ class _Row:
             site=self.text(Column.SITE),
             split=Split(self.choice(Column.SPLIT, [str(s) for s in Split])) if self.text(Column.SPLIT) else None,
             fold=self.fold(),
-            extra={k: v or "" for k, v in self.cells.items() if k is not None and k not in known},
+            extra={k: v or "" for k, v in self.cells.items() if k not in known},
             row=self.number,
         )
 
@@ -263,7 +290,7 @@ class _Row:
     def scores(self, scheme: str | None) -> dict[str, float]:
         found = {}
         for column in self.cells:
-            value = self.text(column) if column and column.startswith(SCORE_PREFIX) else ""
+            value = self.text(column) if column.startswith(SCORE_PREFIX) else ""
             if value:
                 try:
                     found[column.removeprefix(SCORE_PREFIX)] = float(value)
@@ -319,7 +346,7 @@ def _check_together(path: Path, studies: tuple[Study, ...]) -> Iterator[tuple[in
                     f"{path}, row {study.row}: patient {study.patient_id} is in split {study.split} (fold {study.fold}), "
                     f"but in split {split} (fold {fold}) in row {row}",
                     expected="all studies of a patient in one split",
-                    remedy="Run m2net split, which keeps patients together",
+                    remedy="Give all rows of the patient one value, or none: m2net split sets either column anew",
                 ),
             )
 

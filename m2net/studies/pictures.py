@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from m2net.errors import StudyError
 from m2net.studies.remarks import Remark
@@ -16,6 +16,7 @@ from m2net.vocabulary import Intensity, Modality
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 RELATIVE_MAX = 32767
+_PHOTOMETRIC = 262  # TIFF's tag; 0: white is low
 _GREY_ENOUGH = 8  # largest difference of colour channels of a grey picture stored in colour (JPEG rounds)
 
 
@@ -58,6 +59,8 @@ def grey_pixels(path: Path) -> NDArray[Any]:
                 count = int(getattr(picture, "n_frames", 1))
                 raise StudyError(f"{path} holds {count} pictures", expected="one", remedy="Split it")
             mode = {"P": "RGB", "1": "L"}.get(picture.mode, picture.mode)
+            low_is_white = mode.startswith("I;16") and getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0  # Pillow turns 8 bit only
+            picture = ImageOps.exif_transpose(picture)  # as every viewer shows it
             pixels = np.asarray(picture.convert(mode) if mode != picture.mode else picture)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise StudyError(
@@ -69,6 +72,9 @@ def grey_pixels(path: Path) -> NDArray[Any]:
         if np.ptp(colours.astype(np.int32), axis=-1).max() > _GREY_ENOUGH:
             raise StudyError(f"{path} is a colour picture", expected="a grey picture", remedy="Export it in grey")
         pixels = colours[..., 0]
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    if low_is_white:
+        pixels = 65535 - pixels
     if pixels.dtype == np.int32 and pixels.min() >= 0 and pixels.max() <= 65535:
         pixels = pixels.astype(np.uint16)  # Pillow opens some 16-bit files as 32-bit
     if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16):

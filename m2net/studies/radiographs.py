@@ -15,6 +15,7 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from m2net.errors import StudyError
 from m2net.studies.dicom.headers import DAMAGED, read_header
+from m2net.studies.dicom.pixels import decoded
 from m2net.studies.dicom.sources import dicom_files
 from m2net.studies.pictures import RELATIVE_MAX
 from m2net.studies.remarks import Remark
@@ -75,7 +76,8 @@ def _shown(file: Path, header: Dataset) -> NDArray[np.float64]:
         try:
             stored: NDArray[Any] = apply_modality_lut(header.pixel_array, header)
         except RuntimeError:  # a compression that pydicom has no decoder for here; GDCM has
-            stored = sitk.GetArrayFromImage(sitk.ReadImage(str(file), imageIO="GDCMImageIO")).reshape(int(header.Rows), int(header.Columns))
+            image = decoded(file, str(header.get("PhotometricInterpretation", "")))
+            stored = sitk.GetArrayFromImage(image).reshape(int(header.Rows), int(header.Columns))
         return np.asarray(apply_voi_lut(stored, header), dtype=np.float64)
     except DAMAGED as error:
         raise StudyError(f"the pixels of {file} cannot be decoded", expected="a readable DICOM image", remedy="Export it again") from error

@@ -117,7 +117,7 @@ def write_assignment(manifest: Manifest, column: Column, chosen: dict[str, str],
     Raises:
         ManifestError: if ``out`` lies in another folder.
     """
-    if out.absolute().parent != manifest.path.absolute().parent:
+    if out.parent.resolve() != manifest.path.parent.resolve():
         raise ManifestError(
             f"{out} lies in another folder than {manifest.path}",
             expected="the same folder",

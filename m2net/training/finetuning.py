@@ -113,8 +113,8 @@ def plan_finetuning(
     own.get("model", {}).pop("tasks", None)
     objectives = {task: _objective(task, parts) for task, parts in tasks.items()}
     heads = {task: o for task, o in objectives.items() if not isinstance(o, Reading)}
-    least = max(2, folds)
-    enough = {o.target for o in heads.values() if len({s.patient_id for s in studies if o.target in _targets([s])}) >= least}
+    least, teaching = max(2, folds), [s for s in studies if not validate or str(s.split) == "train"]
+    enough = {o.target for o in heads.values() if len({s.patient_id for s in teaching if o.target in _targets([s])}) >= least}
     trained = [task for task, o in heads.items() if o.target in enough]
     if not trained:
         known, have = ", ".join(o.target for o in heads.values()), ", ".join(sorted(_targets(studies))) or "none"

@@ -11,7 +11,7 @@ _MEMORY = 0.95
 
 
 class Weighting(nn.Module):
-    """A sum of the tasks' losses; a task without a label in the batch adds its zero and moves nothing."""
+    """A sum of the tasks' losses; a task without a label in the batch adds its zero."""
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         """Begin from the YAML's weight of each task."""
@@ -42,7 +42,7 @@ class Uncertainty(Weighting):
         self.log_variance = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in weights})
 
     def forward(self, losses: Mapping[str, Tensor], labelled: set[str], shared: Sequence[Tensor]) -> Tensor:
-        """As Weighting; variances of tasks without a label stay as they are."""
+        """As Weighting; variances of tasks without a label get no gradient."""
         terms = []
         for task, loss in losses.items():
             s = self.log_variance[task]

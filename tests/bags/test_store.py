@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from m2net.bags import Store, prepare_volume, to_source_grid
+from m2net.bags.prepared import save
 from m2net.cli.main import main
 from m2net.errors import StoreError
 from m2net.phantoms import Phantom
@@ -51,6 +53,24 @@ def test_a_broken_study_costs_nothing_else(tmp_path: Path, cohort: Path, capsys:
     assert "the other 9 studies are prepared" in message
     assert [s.study_id for s in Store(tmp_path / "store", 6.0).missing(studies)] == [studies[3].study_id]
     assert not list((tmp_path / "store").glob(".partial*"))
+
+
+def test_what_cannot_be_written_leaves_nothing(phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = prepare_volume(Volume.from_own(phantom.image, phantom.geometry), {"lobes": phantom.lobes}, 6.0)
+    before = os.umask(0o027)
+    try:
+        save(prepared, tmp_path / "a")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o750  # others of the group read the store, too
+
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        save(prepared, tmp_path / "b")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
 def test_resampling_keeps_places_and_values(phantom: Phantom) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from m2net.cli import chain
+from m2net.cli.done import Done
 from m2net.recipes.table import read_table
 
 
@@ -72,6 +73,16 @@ def test_a_failure_beside_others_begins_no_more(tmp_path: Path, monkeypatch: pyt
         list(chain.side_by_side(work, ["bad", "other", "third", "fourth"], 2))
     assert "fourth" not in begun
     assert "no-such-command" in (tmp_path / "bad" / "log.txt").read_text(encoding="utf-8")
+
+
+def test_a_mark_that_was_cut_off_is_none(tmp_path: Path) -> None:
+    (tmp_path / "result.csv").write_text("x")
+    done = Done(tmp_path, b"known", "result.csv")
+    done.write()
+    assert done.holds()
+    done.path.write_text(done.path.read_text()[:9])
+    assert not done.holds()
+    assert not done.path.exists()
 
 
 def test_one_at_a_time_is_in_order() -> None:

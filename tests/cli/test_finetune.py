@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ import torch
 import yaml
 
 from m2net.cli.main import main
+from m2net.errors import ConfigError
 from m2net.studies import read_manifest
 from m2net.training import load_model, read_checkpoint
 from m2net.training.finetuning import labelled_patients, plan_finetuning
 from m2net.training.loading import CHECKPOINT_MARK
+from m2net.vocabulary import Split
 
 SHORT = ["--trainer.max_steps", "3", "--trainer.log_every_n_steps", "1"]
 
@@ -198,6 +201,9 @@ def test_what_a_plan_leaves_out(trained: Path, elsewhere: Path, tmp_path: Path) 
     assert plan.config["data"]["augmentation"]["pockets"] == 0
     assert plan.config["data"]["augmentation"]["noise"] == 0.1
     assert any("no pockets" in line for line in plan.changed)
+    parts = [replace(s, split=Split.VAL if s.severity is not None else Split.TRAIN, masks={}) for s in studies]
+    with pytest.raises(ConfigError, match="has a label of 2 patients"):  # what lies in the validation part teaches nothing
+        plan_finetuning(checkpoint, trained / "best.ckpt", parts, tmp_path / "m.csv", tmp_path, tmp_path, validate=True)
     assert labelled_patients(checkpoint, studies, {}) == 5  # every patient has a diagnosis, which the model does not learn
     more = {"model": {"tasks": {"diagnosis": {"head": {"name": "pooled"}, "objective": {"name": "diagnosis"}}}}}
     assert labelled_patients(checkpoint, studies, more) == 12

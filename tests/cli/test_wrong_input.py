@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from m2net.cli.main import COMMANDS, main
 
@@ -16,6 +18,7 @@ from m2net.cli.main import COMMANDS, main
 def files(tmp_path: Path) -> Path:
     (tmp_path / "text.nii.gz").write_text("not an image")
     (tmp_path / "empty").mkdir()
+    Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64) * 15).save(tmp_path / "picture.png")
     (tmp_path / "nopatient.csv").write_text("study_id,modality,image\ns1,ct,text.nii.gz\n")
     torch.save({"state_dict": {"w": torch.zeros(2)}, "epoch": 3}, tmp_path / "other.ckpt")
     return tmp_path
@@ -31,7 +34,12 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize(
     ("study", "message"),
-    [("missing.nii.gz", "does not exist"), ("text.nii.gz", "cannot be read as an image"), ("empty", "holds no DICOM image")],
+    [
+        ("missing.nii.gz", "does not exist"),
+        ("text.nii.gz", "cannot be read as an image"),
+        ("empty", "holds no DICOM image"),
+        ("picture.png", "picture.png: "),
+    ],
 )
 def test_bad_studies(files: Path, trained: Path, capsys: pytest.CaptureFixture[str], study: str, message: str) -> None:
     assert main(["assess", str(files / study), "--model", str(trained / "best.ckpt"), "--out", str(files / "out")]) == 2

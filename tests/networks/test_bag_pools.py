@@ -85,6 +85,28 @@ def test_every_head_in_chunks_in_any_order_and_alone() -> None:
                 torch.testing.assert_close(sums, torch.ones(3), rtol=1e-4, atol=1e-4)
 
 
+def test_bags_are_judged_in_full_precision() -> None:
+    """What one of many instances adds is lost in bfloat16, and with it what weighed most."""
+    net, batch = network().eval(), bag(SIZES, size=64)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        outputs = net(batch)
+    for task in set(HEADS) - {"lobes"}:
+        logits = outputs[task].logits
+        assert logits.dtype == torch.float32
+        assert bool((logits.bfloat16().float() != logits).any()), task
+
+
+def test_sums_over_lobes_are_in_full_precision() -> None:
+    head, given = LobeAwareHead((4,), 3, 2, source="decoder", width=5).eval(), features(torch.randint(0, 6, (4, 8, 8)), 4)
+    seen: list[torch.Tensor] = []
+    head.embed.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        sums = head.instance(given).reshape(4, 5, 6)[..., :5]
+    membership = given.dense["lobes"].double().softmax(1)[:, 1:]
+    expected = torch.einsum("nlhw,nchw->nlc", membership, seen[0].double()) / 64
+    torch.testing.assert_close(sums.double(), expected, rtol=1e-5, atol=1e-7)
+
+
 def features(lobes: torch.Tensor, count: int) -> Features:
     """Instances (N, 8, 8) that belong to these lobes (codes) for certain."""
     torch.manual_seed(2)

@@ -14,6 +14,7 @@ from m2net.batch import BagBatch
 from m2net.errors import ConfigError
 from m2net.networks import ConceptPooling, Features, HierarchicalHead, M2Net, M2UNetDecoder, M2UNetEncoder, PooledHead, SmpEncoder
 from m2net.networks.memory import run
+from m2net.networks.shares import ShareHead
 from m2net.networks.smp import SmpUnetDecoder
 
 
@@ -105,6 +106,7 @@ def test_recomputation_without_the_guard_would_count_batches_twice() -> None:
 
 def test_a_checkpointed_part_can_be_computed_again_for_every_task() -> None:
     """As balancing by gradient norm does: a backward pass a task, then one of the sum."""
+    torch.manual_seed(0)
     norm = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2)).train()
     plain = copy.deepcopy(norm)
     x = torch.randn(4, 1, 3, 3)
@@ -170,6 +172,17 @@ def test_weights_of_instances_sum_to_one_and_find_the_odd_one() -> None:
 def test_a_bag_of_one_trains() -> None:
     outputs = network().train()(bag([1]))
     assert torch.isfinite(outputs["severity"].logits).all()
+
+
+@pytest.mark.parametrize("layer", [ConceptPooling(6, 4), ShareHead([4], 4, 2)])
+def test_a_row_alone_is_trained_as_it_is_judged(layer: torch.nn.Module) -> None:
+    standardise = layer.standardise
+    standardise.running_mean.uniform_()
+    standardise.running_var.uniform_(0.5, 1)
+    rows = torch.rand(1, standardise.num_features)
+    torch.testing.assert_close(standardise.train()(rows), standardise.eval()(rows))
+    two = torch.rand(2, standardise.num_features)
+    torch.testing.assert_close(standardise.train()(two), (two - two.mean(0)) / (two.var(0, correction=0) + 1e-5).sqrt())
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm-mobilenetv3_small_minimal_100", "efficientnet-b0"])

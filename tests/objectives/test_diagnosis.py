@@ -36,6 +36,12 @@ def test_the_loss_is_the_published_formula_over_sets() -> None:
     assert float(loss) == pytest.approx(np.mean(terms), rel=1e-5)
 
 
+def test_certain_bags_leave_the_loss_finite() -> None:
+    logits = torch.tensor([[0.0, 60.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
+    DiagnosisObjective(gamma=0.5).loss(Output(logits), labelled([[0, 1, 0], [0, 1, 0]])).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
 def test_without_a_label_a_connected_zero() -> None:
     logits = torch.randn(2, 3, requires_grad=True)
     loss = DiagnosisObjective().loss(Output(logits), labelled([[0, 0, 0], [1, 1, 1]]))

@@ -9,12 +9,14 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import f1_score, jaccard_score, recall_score
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from m2net.assessment.findings import findings_of
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives import BurdenReading, DetectionReading, ScoreObjective, SegmentationObjective
 from m2net.objectives.burden import SIDES, ZONES
+from m2net.objectives.scores import score_figures
 from m2net.objectives.segmentation import CUTS
 from m2net.vocabulary import Lobe
 from tests.objectives.test_objectives import batch
@@ -209,6 +211,27 @@ def test_without_lungs_there_is_no_area_and_no_answer() -> None:
         DetectionReading("lungs").accept({"lungs": SegmentationObjective("lungs")})
 
 
+def test_lungs_are_the_same_before_and_after_they_are_calibrated() -> None:
+    """The area's threshold is chosen while fitting, when nothing is calibrated yet."""
+    lungs = SegmentationObjective("lungs", merged=True, calibrate="f1")
+    objective = DetectionReading(lungs="lungs")
+    objective.accept({"infection": SegmentationObjective("infection"), "lungs": lungs})
+    outputs = {"infection": Output(torch.randn(2, 3, 8, 8)), "lungs": Output(torch.randn(2, 2, 8, 8))}
+    before = objective.read(outputs, batch(2, per_bag=1, size=8)).logits
+    lungs.calibration = {"cut": 0.2}
+    torch.testing.assert_close(objective.read(outputs, batch(2, per_bag=1, size=8)).logits, before)
+
+
+def test_averaging_weights_leaves_the_codes() -> None:
+    """Lightning's average takes buffers in, and whole numbers that are averaged are cut: 3 * 0.9 + 3 * 0.1 became 2."""
+    objective = SegmentationObjective("lobes")
+    average = AveragedModel(objective, avg_fn=get_ema_avg_fn(0.9), use_buffers=True)
+    for _ in range(9):
+        average.update_parameters(objective)
+    codes = torch.arange(6).repeat(1, 6, 1)
+    assert average.module.truth(masked(codes, "lobes")).tolist() == codes.tolist()
+
+
 def test_shares_by_lung_and_zone_of_a_drawn_chest() -> None:
     lungs, infection = torch.zeros(1, 90, 60, dtype=torch.int64), torch.zeros(1, 90, 60, dtype=torch.int64)
     lungs[0, 15:75, 5:25], lungs[0, 15:75, 35:55] = 1, 2
@@ -277,5 +300,7 @@ def test_scores_against_scipy(rng: np.random.Generator) -> None:
     off = np.abs(said - truth)[known] / 6
     expected = np.where(off < 0.1, 0.5 * off**2 / 0.1, off - 0.05).mean()
     assert float(objective.loss(output, b)) == pytest.approx(expected, rel=1e-5)
+    assert score_figures(np.ones(5), np.arange(5.0))["spearman"] == 0  # one answer to all is no better than chance
+    assert math.isnan(score_figures(np.arange(5.0), np.ones(5))["spearman"])
     with pytest.raises(ConfigError, match="highest"):
         ScoreObjective("brixia")

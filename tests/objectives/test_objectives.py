@@ -116,6 +116,10 @@ def test_share_of_the_best_auc(rng: np.random.Generator) -> None:
     metrics = objective.compute()
     assert metrics["auc_best"] == pytest.approx(roc_auc_score(truth, true))
     assert metrics["auc_share"] == pytest.approx((metrics["auc"] - 0.5) / (metrics["auc_best"] - 0.5))
+    rows = objective.rows(Output(logits), b)
+    ungraded = {"severity": "", "severity_ge1": 0.5}  # as a phantom whose scheme is blank, too
+    assert "auc_share" in objective.statistics([*rows, ungraded])
+    assert "auc_share" not in objective.statistics([*rows, ungraded | {"severity": 1}])
 
 
 def test_one_class_only_is_undefined_not_zero() -> None:

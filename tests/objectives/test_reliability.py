@@ -90,10 +90,38 @@ def test_calibration_and_sets_never_share_a_patient(rng: np.random.Generator) ->
     objective.update(Output(torch.from_numpy(logits)), batch)
     objective.calibrate()
     log_p = torch.from_numpy(logits).log_softmax(1).numpy()
-    one, other = np.arange(400) // 2 % 2 == 0, np.arange(400) // 2 % 2 == 1
+    half = np.argsort(np.argsort(batch.bag_targets["patient_id"][::2].numpy())).repeat(2) % 2
+    one, other = half == 0, half == 1
     expected = FITS["temperature"](log_p[one], grade[one])
     assert objective.calibration["temperature"] == pytest.approx(expected["temperature"])
     assert objective.calibration["least"] == pytest.approx(conformal_threshold(calibrated(log_p[other], expected), grade[other], 0.8))
+
+
+def test_halves_do_not_follow_the_manifest(rng: np.random.Generator) -> None:
+    """Cases and controls listed in turn: every second row is all of one kind."""
+    objective = SeverityObjective(calibrate="temperature", coverage=0.8)
+    grade = np.arange(200) % 2
+    batch = graded(grade.astype(float).tolist())
+    batch.bag_targets["patient_id"] = torch.from_numpy(rng.permutation(10**6)[:200])
+    objective.update(Output(torch.from_numpy(rng.normal(size=(200, 2)) + np.eye(2)[grade])), batch)
+    objective.calibrate()
+    assert 0.1 < objective.calibration["temperature"] < 10  # of one kind it would be at its lower bound
+
+
+@pytest.mark.parametrize("how", ["temperature", "shift", "isotonic"])
+def test_one_grade_calibrates_nothing_and_it_is_said(rng: np.random.Generator, how: str) -> None:
+    objective = SeverityObjective(calibrate=how)
+    objective.update(Output(torch.from_numpy(rng.normal(size=(20, 2)))), graded([1.0] * 20))
+    with pytest.warns(UserWarning, match="severity is not calibrated"):
+        objective.calibrate()
+    assert objective.calibration == {}
+
+
+def test_a_cut_with_one_side_keeps_its_probabilities(rng: np.random.Generator) -> None:
+    logits = rng.normal(size=(30, 3))
+    knots = fit_isotonic(logits, rng.integers(0, 2, 30))["isotonic"]  # nobody has the highest grade
+    before = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(np.interp(before[:, 2], *knots[1]), before[:, 2])
 
 
 def test_conformal_sets_cover_as_promised(rng: np.random.Generator) -> None:
@@ -122,6 +150,16 @@ def test_selective_risk_against_a_loop(rng: np.random.Generator) -> None:
     order = sorted(range(20), key=lambda k: -confidence[k])
     expected = [np.mean([wrong[k] for k in order[: n + 1]]) for n in range(20)]
     np.testing.assert_allclose(selective_risk(confidence, wrong), expected)
+
+
+def test_equal_probabilities_have_no_order(rng: np.random.Generator) -> None:
+    """Isotonic steps tie most studies; a manifest sorted by label must not look less calibrated than a shuffled one."""
+    p = rng.choice([0.1, 0.3, 0.5, 0.7, 0.9], 200)
+    y = rng.random(200) < p
+    by_label = np.argsort(y, kind="stable")
+    assert calibration_error(p[by_label], y[by_label]) == pytest.approx(calibration_error(p, y))
+    np.testing.assert_allclose(selective_risk(p[by_label], y[by_label]), selective_risk(p, y))
+    assert calibration_error(np.full(200, 0.5), y, 10) == pytest.approx(abs(0.5 - y.mean()))
 
 
 @pytest.mark.parametrize("how", ["none", "temperature", "shift", "isotonic"])

@@ -13,7 +13,7 @@ from PIL import Image
 from m2net.cli.main import main
 from m2net.errors import StudyError
 from m2net.recipes import RECIPES
-from m2net.recipes.table import recoded
+from m2net.recipes.table import recoded, relative
 from m2net.studies import Manifest, Study, read_image, read_manifest, read_mask
 from m2net.vocabulary import Column, Diagnosis, Modality, Split
 from tests.studies.made import volume, write_series
@@ -319,3 +319,13 @@ def test_monai(tmp_path: Path) -> None:
     }
     text(tmp_path / "datalist.json", json.dumps({"training": [{"image": ["a", "b"]}]}))
     assert main(["recipe", "monai", str(tmp_path)]) == 2
+
+
+def test_paths_lead_out_of_a_linked_folder(tmp_path: Path) -> None:
+    """``..`` of a folder reached through a link is the parent of where it really lies."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.nii").write_text("x")
+    (tmp_path / "disk" / "deep").mkdir(parents=True)
+    (tmp_path / "data").symlink_to(tmp_path / "disk" / "deep")
+    manifest = tmp_path / "data" / "m.csv"
+    assert (manifest.parent / relative(tmp_path / "raw" / "a.nii", manifest)).read_text() == "x"

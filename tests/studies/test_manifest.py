@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from m2net.cli.crossval import own_folds
 from m2net.cli.main import main
-from m2net.errors import ManifestError
+from m2net.errors import ConfigError, ManifestError
 from m2net.studies import Study, assign_folds, assign_parts, part_of, read_manifest
 from m2net.studies.fingerprint import files_of
 from m2net.vocabulary import Diagnosis, Modality, Split
@@ -54,6 +55,44 @@ def test_rows_that_contradict_each_other(tmp_path: Path) -> None:
         read_manifest(write(tmp_path, "s1,p1,ct,a.mha,,,,,", "s1,p2,ct,a.mha,,,,,"))
     with pytest.raises(ManifestError, match="patient p1 is in split test.*train.*row 2"):
         read_manifest(write(tmp_path, "s1,p1,ct,a.mha,,,,train,", "s2,p1,ct,a.mha,,,,test,"))
+
+
+@pytest.mark.parametrize(
+    ("head", "line", "message"),
+    [
+        ("study_id,patient_id,modality,image, series", "s1,p1,ct,a.mha,2", "a column ' series'; expected 'series'"),
+        ("study_id,patient_id,modality,image,Split", "s1,p1,ct,a.mha,train", "a column 'Split'; expected 'split'"),
+        ("study_id,patient_id,modality,image,site,site", "s1,p1,ct,a.mha,a,b", "2 columns 'site'"),
+        ("study_id,patient_id,modality,image,site", "s1,p1,ct,a.mha,Bern, Insel", "row 2: ' Insel' stands beyond the last column"),
+    ],
+)
+def test_columns_that_would_be_passed_over_are_named(tmp_path: Path, head: str, line: str, message: str) -> None:
+    with pytest.raises(ManifestError, match=message):
+        read_manifest(write(tmp_path, line, head=head))
+
+
+def test_empty_columns_of_a_spreadsheet_are_none(tmp_path: Path) -> None:
+    assert len(read_manifest(write(tmp_path, "s1,p1,ct,a.mha,,,", head="study_id,patient_id,modality,image,,"))) == 1
+
+
+def test_split_mends_what_it_sets_anew(tmp_path: Path) -> None:
+    """A follow-up without a part beside the patient's first study: the remedy that is named must lead out."""
+    manifest = write(tmp_path, "s1,p1,ct,a.mha,,,,train,", "s2,p1,ct,a.mha,,,,,", "s3,p2,ct,a.mha,,,,odd,")
+    assert main(["split", str(manifest), "--parts", "0.5", "0.5", "0"]) == 0
+    parts = {s.study_id: s.split for s in read_manifest(manifest.with_suffix(".split.csv"))}
+    assert parts["s1"] == parts["s2"] is not None
+    assert main(["split", str(manifest), "--folds", "2"]) == 2  # the other column stays as wrong as it was
+
+
+def test_folds_that_a_manifest_has_are_its_own(tmp_path: Path) -> None:
+    head = "study_id,patient_id,modality,image,fold"
+    lines = [f"s{k},p{k},ct,a.mha,{k % 3}" for k in range(6)]
+    assert own_folds(write(tmp_path, *lines, head=head), 3) == tmp_path / "m.csv"
+    with pytest.raises(ConfigError, match="has the folds 0, 1, 2; expected 0 to 3 with --folds 4, in every row"):
+        own_folds(tmp_path / "m.csv", 4)
+    with pytest.raises(ConfigError, match="0, 1, 2, none"):
+        own_folds(write(tmp_path, *lines, "s9,p9,ct,a.mha,", head=head), 3)
+    assert own_folds(write(tmp_path, *[line[:-1] for line in lines], head=head), 3) is None
 
 
 def test_missing_column_and_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -301,6 +302,13 @@ def compressed(tmp: Path) -> None:
 
 
 @case
+def inverted_compressed(tmp: Path) -> None:
+    for file in write_series(tmp / "s", A, PhotometricInterpretation="MONOCHROME1"):
+        compress(file, "jpeg")
+    same(tmp / "s")
+
+
+@case
 def padding(tmp: Path) -> None:
     padded = A.copy()
     padded[:, :3, :3] = -2000
@@ -308,6 +316,21 @@ def padding(tmp: Path) -> None:
     for z, file in enumerate(sorted((tmp / "s").iterdir(), key=lambda f: pydicom.dcmread(f).ImagePositionPatient[2])):
         change(file, PixelData=(padded[z].astype(np.int32) + 2048).astype(np.uint16).tobytes())
     same(tmp / "s", np.where(padded == -2000, -1024, padded), remark="padding outside the scan")
+
+
+@case
+def padding_beside_an_offset(tmp: Path) -> None:
+    shape = (12, 60, 60)
+    tissue = np.full(shape, -1000, np.int16)
+    tissue[:, 10:50, 10:50] = np.random.default_rng(0).integers(0, 200, (12, 40, 40))
+    files = write_series(tmp / "s", tissue, RescaleIntercept=0, PixelPaddingValue=65535)
+    for z, file in enumerate(files):
+        stored = (tissue[z].astype(np.int32) + 1024).astype(np.uint16)
+        stored[:3, :3] = 65535
+        change(file, PixelData=stored.tobytes())
+    tissue[:, :3, :3] = -1024
+    same(tmp / "s", tissue, remark="padding outside the scan")
+    same(tmp / "s", tissue, remark="read as HU + 1024")
 
 
 @case
@@ -336,6 +359,22 @@ def truncated_slice(tmp: Path) -> None:
     file = write_series(tmp / "s", A)[2]
     file.write_bytes(file.read_bytes()[:-300])
     refused(tmp / "s", "cannot be decoded")
+
+
+@case
+def truncated_header(tmp: Path) -> None:
+    for length in (0, 140, 400):
+        write_series(tmp / str(length), A)
+        top = max((tmp / str(length)).iterdir(), key=lambda f: pydicom.dcmread(f).ImagePositionPatient[2])
+        top.write_bytes(top.read_bytes()[:length])
+        refused(tmp / str(length), "is empty" if not length else "ends within its header|damaged header")
+
+
+@case
+def name_of_another_system(tmp: Path) -> None:
+    file = write_series(tmp / "s", A)[0]
+    file.rename(os.fsdecode(os.fsencode(tmp / "s") + b"/caf\xe9"))
+    refused(tmp / "s", "is no UTF-8")
 
 
 @case

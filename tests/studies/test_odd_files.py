@@ -19,6 +19,7 @@ from m2net.vocabulary import Intensity, Modality
 from tests.studies.made import (
     ORIGIN,
     affine,
+    compress,
     write_nifti,
     write_series,
     write_slice,
@@ -207,6 +208,15 @@ def monochrome1(tmp: Path) -> None:
 
 
 @case
+def monochrome1_compressed(tmp: Path) -> None:
+    pixels = np.arange(480).reshape(20, 24)
+    radiograph(tmp / "a.dcm", pixels, PhotometricInterpretation="MONOCHROME1", WindowCenter=240, WindowWidth=200)
+    plain = read_image(tmp / "a.dcm", modality=Modality.CXR)
+    compress(tmp / "a.dcm", "jpeg")
+    np.testing.assert_array_equal(read_image(tmp / "a.dcm", modality=Modality.CXR).array, plain.array)
+
+
+@case
 def two_views(tmp: Path) -> None:
     for view in ("PA", "LL"):
         radiograph(tmp / "s" / view, np.arange(480).reshape(20, 24), ViewPosition=view)
@@ -228,6 +238,38 @@ def sixteen_bit_picture(tmp: Path) -> None:
     found = read_image(tmp / "a.png")
     assert found.intensity is Intensity.RELATIVE
     np.testing.assert_allclose(found.array[0], pixels / 65535 * 32767, atol=0.51)
+    for order, photometric in (("<", 1), (">", 1), ("<", 0)):
+        write_tiff(tmp / "a.tif", (pixels if photometric else 65535 - pixels).astype(f"{order}u2"), photometric)
+        np.testing.assert_array_equal(read_image(tmp / "a.tif").array, found.array)
+
+
+def write_tiff(path: Path, pixels: np.ndarray, photometric: int) -> None:
+    """A TIFF of one strip, by hand: Pillow writes neither the other byte order nor white as the lowest."""
+    order = pixels.dtype.str[0]
+    rows, columns = pixels.shape
+    tags = [(256, 3, columns), (257, 3, rows), (258, 3, 16), (259, 3, 1), (262, 3, photometric), (273, 4, 200), (277, 3, 1), (278, 3, rows)]
+    tags.append((279, 4, pixels.nbytes))
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    short = [
+        struct.pack(f"{order}HHIHH" if kind == 3 else f"{order}HHII", tag, kind, 1, value, *[0] * (kind == 3)) for tag, kind, value in tags
+    ]
+    path.write_bytes((head + b"".join(short) + bytes(4)).ljust(200, b"\0") + pixels.tobytes())
+
+
+@case
+def turned_picture(tmp: Path) -> None:
+    pixels = (np.arange(480).reshape(20, 24) % 256).astype(np.uint8)
+    upright = read_picture_of(pixels, tmp)
+    for orientation, turn in ((2, np.fliplr), (3, lambda p: p[::-1, ::-1]), (6, lambda p: np.rot90(p, -1)), (8, np.rot90)):
+        exif = Image.Exif()
+        exif[274] = orientation
+        Image.fromarray(pixels).save(tmp / "a.png", exif=exif)
+        np.testing.assert_array_equal(read_image(tmp / "a.png").array[0], turn(upright))
+
+
+def read_picture_of(pixels: np.ndarray, tmp: Path) -> np.ndarray:
+    Image.fromarray(pixels).save(tmp / "upright.png")
+    return read_image(tmp / "upright.png").array[0]
 
 
 @case

@@ -167,13 +167,18 @@ def test_crossval_judges_the_sites_that_it_is_asked_to(
     own = {row["study_id"] for row in rows[:5]}
     manifest = tmp_path / "two.csv"
     placed = [row | {c: str(cohort.parent / row[c]) for c in ("image", "lobes", "lungs", "infection")} for row in rows]
-    write_manifest(manifest, list(rows[0]), [row | {"site": "ours" if row["study_id"] in own else "theirs"} for row in placed])
+    write_manifest(
+        manifest,
+        [*rows[0], "fold"],
+        [row | {"site": "ours" if row["study_id"] in own else "theirs", "fold": str(k % 3)} for k, row in enumerate(placed)],
+    )
     config, out = configure(tmp_path), tmp_path / "cv"
     words = ["crossval", "--config", str(config), "--folds", "3", "--out", str(out), "--data.manifest", str(manifest)]
     assert main([*words, "--judge-sites", "ours"]) == 0
     assert json.loads((out / "crossval.json").read_text())["studies"] == 5
     with (out / "predictions.csv").open() as file:
-        assert {row["study_id"] for row in csv.DictReader(file)} == own
+        told = {row["study_id"]: row["fold"] for row in csv.DictReader(file)}
+    assert told == {row["study_id"]: str(k % 3) for k, row in enumerate(rows) if row["study_id"] in own}  # the manifest's own
     capsys.readouterr()
     assert main([*words, "--judge-sites", "nowhere"]) == 2
     assert "no study is of the site 'nowhere'; expected one of ours, theirs" in capsys.readouterr().err

@@ -14,6 +14,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.uid import UID
 
 from m2net.errors import StudyError
 
@@ -21,7 +22,7 @@ _TAGS = [
     "PatientID", "Modality", "SeriesInstanceUID", "SeriesNumber", "AcquisitionNumber", "ImageType", "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames", "SliceThickness", "Manufacturer",
     "ConvolutionKernel", "KVP", "SamplesPerPixel", "PixelPaddingValue", "RescaleSlope", "RescaleIntercept", "ContrastBolusAgent",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "PhotometricInterpretation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 
 
@@ -51,6 +52,7 @@ class Frame:
         padding: PixelPaddingValue, None if missing.
         rescale: slope, intercept.
         samples: SamplesPerPixel.
+        photometric: PhotometricInterpretation.
         tags: plain facts that identify nobody.
     """
 
@@ -71,6 +73,7 @@ class Frame:
     padding: float | None
     rescale: tuple[float, float]
     samples: int
+    photometric: str
     tags: dict[str, Any]
 
     @property
@@ -116,19 +119,36 @@ def read_frames(files: Iterable[Path]) -> list[Frame]:
     """All image planes in ``files``; what is no DICOM image is passed over.
 
     Raises:
-        StudyError: an image's header is damaged.
+        StudyError: an image's header is damaged or cut off, or a file of the images' kind is empty.
     """
     frames: list[Frame] = []
+    empty: list[Path] = []
     for file in files:
         header = read_header(file)
+        if not file.stat().st_size:
+            empty.append(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as in read_header: pydicom checks values when they are looked at
             try:
                 if header is not None and _whole(header, "Rows") and _whole(header, "Columns"):
                     frames += frames_of(file, header)
+                elif _cut_off(file, header):
+                    raise StudyError(f"{file} ends within its header", expected="a whole DICOM file", remedy="Copy it again")
             except DAMAGED as error:
                 raise StudyError(f"{file} has a damaged header ({error})", expected="a whole DICOM file", remedy="Copy it again") from error
+    endings = {frame.path.suffix.lower() for frame in frames}
+    if lost := [file for file in empty if file.suffix.lower() in endings and not file.name.startswith(".")]:
+        raise StudyError(f"{lost[0]} is empty", expected="a whole DICOM file", remedy="Copy it again, or remove it")
     return frames
+
+
+def _cut_off(file: Path, header: Dataset | None) -> bool:
+    """Whether a file without an image's size began as one: it has DICOM's mark, and its kind is an image or was not reached."""
+    with file.open("rb") as opened:
+        if opened.read(132)[128:] != b"DICM":
+            return False
+    kind = "" if header is None else getattr(getattr(header, "file_meta", None), "MediaStorageSOPClassUID", "")
+    return not kind or "Image Storage" in UID(kind).name
 
 
 def frames_of(file: Path, header: Dataset) -> list[Frame]:
@@ -171,7 +191,8 @@ def _frame(file: Path, index: int | None, header: Dataset, where: list[Dataset])
         spacing_mm=None if spacing is None or spacing.min() <= 0 else (float(spacing[0]), float(spacing[1])), kernel=kernel,
         thickness_mm=one("SliceThickness"), padding=one("PixelPaddingValue"),
         rescale=(1.0 if slope is None else slope, 0.0 if intercept is None else intercept),
-        samples=_whole(header, "SamplesPerPixel") or 1, tags=_harmless_tags(header, kernel, one("SliceThickness")),
+        samples=_whole(header, "SamplesPerPixel") or 1, photometric=_text(header, "PhotometricInterpretation"),
+        tags=_harmless_tags(header, kernel, one("SliceThickness")),
     )  # fmt: skip
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from m2net.errors import StudyError
+from m2net.files import check_name
 from m2net.studies.dicom.headers import DAMAGED, Frame
 from m2net.studies.remarks import Remark
 
@@ -36,24 +39,29 @@ def read_planes(frames: tuple[Frame, ...]) -> tuple[NDArray[np.int16], list[Rema
     for place, frame in enumerate(frames):
         by_file.setdefault(frame.path, []).append(place)
 
-    def read(item: tuple[Path, list[int]]) -> int:
+    padding: dict[int, NDArray[np.bool_]] = {}
+    lowest: dict[int, float] = {}
+
+    def read(item: tuple[Path, list[int]]) -> None:
         places = item[1]
         planes = read_file([frames[p] for p in places])
-        padded = 0
         for place, plane in zip(places, planes, strict=True):
+            array[place] = as_int16(plane)
             outside = _outside(plane, frames[place])
             if outside is not None:
-                padded += int(outside.sum())
-                plane = np.where(outside, np.array(_AIR_HU, plane.dtype), plane)
-            array[place] = as_int16(plane)
-        return padded
+                padding[place] = outside
+            if outside is None or not outside.all():
+                lowest[place] = float(array[place].min() if outside is None else array[place][~outside].min())
 
     with ThreadPoolExecutor(max_workers=_THREADS) as pool:
-        padded = sum(pool.map(read, by_file.items()))
-    if not padded:
+        list(pool.map(read, by_file.items()))
+    if not padding:
         return array, []
-    share = 100 * padded / array.size
-    return array, [Remark("padding", f"{share:.1f} % of the pixels were padding outside the scan; set to {_AIR_HU} HU.", harmless=True)]
+    air = 0 if min(lowest.values(), default=-1) >= 0 else _AIR_HU  # stored with an offset, 0 is air, too
+    for place, outside in padding.items():
+        array[place][outside] = air
+    share = 100 * sum(int(outside.sum()) for outside in padding.values()) / array.size
+    return array, [Remark("padding", f"{share:.1f} % of the pixels were padding outside the scan; set to air.", harmless=True)]
 
 
 def _outside(plane: NDArray[Any], frame: Frame) -> NDArray[np.bool_] | None:
@@ -85,7 +93,7 @@ def read_file(frames: list[Frame]) -> list[NDArray[Any]]:
     try:
         if len({f.rescale for f in frames}) > 1:
             return _by_pydicom(path, frames)
-        image = sitk.ReadImage(str(path), imageIO="GDCMImageIO")  # slope and intercept applied
+        image = decoded(path, frames[0].photometric)
         pixels = sitk.GetArrayViewFromImage(image)  # lives no longer than the image
     except DAMAGED as error:
         raise StudyError(
@@ -102,10 +110,29 @@ def read_file(frames: list[Frame]) -> list[NDArray[Any]]:
     return [np.array(planes[k]) for k in wanted]
 
 
+def decoded(path: Path, photometric: str) -> sitk.Image:
+    """A file as GDCM reads it, slope and intercept applied.
+
+    GDCM turns MONOCHROME1 round, as for a screen. What a number stands for does not hang on that, so that such a file is read from a copy
+    that says MONOCHROME2.
+
+    Raises:
+        StudyError: a name that cannot be handed over.
+        RuntimeError: pixels that cannot be decoded.
+    """
+    check_name(path)
+    if photometric != "MONOCHROME1":
+        return sitk.ReadImage(str(path), imageIO="GDCMImageIO")
+    with tempfile.TemporaryDirectory(prefix="m2net-") as folder:
+        data = pydicom.dcmread(path, force=True)
+        data.PhotometricInterpretation = "MONOCHROME2"
+        copy = Path(folder) / "copy.dcm"
+        data.save_as(copy)
+        return sitk.ReadImage(str(copy), imageIO="GDCMImageIO")
+
+
 def _by_pydicom(path: Path, frames: list[Frame]) -> list[NDArray[Any]]:
     """Frames with a rescale of their own, which GDCM applies file by file only."""
-    import pydicom
-
     stored = pydicom.dcmread(path).pixel_array
     stored = stored.reshape(-1, *stored.shape[-2:])
     return [stored[f.index or 0].astype(np.float32) * f.rescale[0] + f.rescale[1] for f in frames]
