@@ -1,4 +1,4 @@
-# make demo: from nothing to a report page.   make test: the whole suite (also what CI calls).
+# make demo: from nothing to a report page.   make test: all but the slowest tests (also what CI calls).   make test-all: these, too.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -5,6 +5,7 @@ Intervals: 95 %, by resampling test patients and seeds together; every model is 
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -32,9 +33,9 @@ def rows_of(path: Path) -> dict[str, dict[str, str]]:
 
 def read() -> tuple[Table, np.ndarray, np.ndarray]:
     """Predicted P(severe) (seeds, patients) by way and size, of the test patients; their grades and true probabilities."""
-    runs = sorted(p.parent for p in (RUNS / "tuned").glob("n*-s?/outcome.json"))
-    sizes = sorted({int(p.name.partition("-")[0][1:]) for p in runs})
-    seeds = sorted({int(p.name[-1]) for p in runs})
+    found = [(p.parent.name[1:].partition("-s")[0], p.parent.name.partition("-s")[2]) for p in (RUNS / "tuned").glob("n*-s*/outcome.json")]
+    sizes = sorted({int(size) for size, seed in found if seed.isdigit()})
+    seeds = sorted({int(seed) for _, seed in found if seed.isdigit()})
     seeds = [
         s for s in seeds if all((RUNS / way / f"n{n}-s{s}" / "predictions.csv").exists() for way in ("tuned", "scratch") for n in sizes)
     ]
@@ -80,6 +81,9 @@ def figure(
 
 
 def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--out", type=Path, default=HERE, help="folder for both files; beside this script by default")
+    out = options.parse_args().out
     table, grade, true = read()
     seeds, patients = len(table["base", 0]), len(grade)
     sizes = sorted({n for way, n in table if way == "fine-tuned"})
@@ -121,8 +125,8 @@ def main() -> None:
             {"model": what, "patients": top, "figure": "auc_gain", **{k: f"{primary['gain'][k]:.4f}" for k in ("value", "low", "high")}}
         )
     written += [*single_runs(table, grade, sizes), *luck(top)]
-    write_table(HERE / "results.csv", written)
-    draw(curves, seeds, patients)
+    write_table(out / "results.csv", written)
+    draw(out / "learning_curve.png", curves, seeds, patients)
     for row in written:
         print(f"{row['model']:>40} {row['patients']:>4} {row['figure']:<18} {row['value']} ({row['low']} to {row['high']})")
 
@@ -133,7 +137,7 @@ def single_runs(table: Table, grade: np.ndarray, sizes: list[int]) -> Iterator[d
         each = [auc_of(grade, scores) for scores in table["fine-tuned", n]]
         extremes = {"low": f"{min(each):.4f}", "high": f"{max(each):.4f}"}
         yield {"model": "fine-tuned", "patients": n, "figure": "auc of single seeds", "value": f"{np.median(each):.4f}", **extremes}
-        said = Counter(json.loads(path.read_text())["verdict"] for path in (RUNS / "tuned").glob(f"n{n}-s?/outcome.json"))
+        said = Counter(json.loads(path.read_text())["verdict"] for path in (RUNS / "tuned").glob(f"n{n}-s*[0-9]/outcome.json"))
         for verdict, count in sorted(said.items()):
             yield {"model": "fine-tuned", "patients": n, "figure": f"runs said to be {verdict}", "value": count, "low": "", "high": ""}
 
@@ -153,7 +157,7 @@ def luck(top: int) -> Iterator[dict[str, object]]:
     }
 
 
-def draw(curves: dict[str, list[tuple[int, float, float, float]]], seeds: int, patients: int) -> None:
+def draw(path: Path, curves: dict[str, list[tuple[int, float, float, float]]], seeds: int, patients: int) -> None:
     picture = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = picture.subplots()
     ((_, base, low, high),) = curves["base"]
@@ -168,7 +172,7 @@ def draw(curves: dict[str, list[tuple[int, float, float, float]]], seeds: int, p
     axes.set_xticks(ticks, [str(n) for n in ticks])
     axes.minorticks_off()
     axes.legend(frameon=False, title=f"{patients} test patients, {seeds} seeds", loc="lower right")
-    picture.savefig(HERE / "learning_curve.png", dpi=130)
+    picture.savefig(path, dpi=130)
 
 
 if __name__ == "__main__":

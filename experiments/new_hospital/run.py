@@ -1,7 +1,7 @@
 """The learning curve of fine-tuning: from hospital A's model to hospital B's patients, by the commands that a user would type.
 
 python experiments/new_hospital/run.py            # everything; what is done is kept
-python experiments/new_hospital/run.py --seeds 1 --sizes 5 20   # a look
+python experiments/new_hospital/run.py --seeds 1 --sizes 5 20   # a look; its figures go to runs/new_hospital
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ RUNS = Path("runs/new_hospital")
 SIZE = ["--matrix", "96", "--slice-mm", "4"]
 SITE_B = ["--site", "north", "--graders", "consolidation", "--mix", "0.05", "0.6", "0.35"]
 TEST, POOL = 320, 240
+SIZES, REPEATS = [5, 10, 20, 50, 120], 5
 SEEDS = {"A": 71, "B": 74, "pilot": 75, "planted": 76}
 """Of the cohorts; settings were chosen on the pilot (settings.py), a hospital like B, never on B. The failure is planted in one like A."""
 
@@ -87,18 +88,20 @@ def scratch(size: int, seed: int) -> dict[str, float]:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--sizes", type=int, nargs="+", default=[5, 10, 20, 50, 120])
-    options.add_argument("--seeds", type=int, default=5)
+    options.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    options.add_argument("--seeds", type=int, default=REPEATS)
     given = options.parse_args()
     prepare("B")
     for seed in range(given.seeds):
         for size in given.sizes:
             tune(size, seed)
             scratch(size, seed)
-    tune(120, 0, shuffled=True)
+    most = max(given.sizes)
+    tune(most, 0, shuffled=True)
     prepare("planted")
-    tune(120, 0, shuffled=True, hospital="planted")
-    subprocess.run([sys.executable, str(HERE / "results.py")], check=True)
+    tune(most, 0, shuffled=True, hospital="planted")
+    whole = (given.sizes, given.seeds) == (SIZES, REPEATS)
+    subprocess.run([sys.executable, str(HERE / "results.py"), "--out", str(HERE if whole else RUNS)], check=True)
 
 
 if __name__ == "__main__":

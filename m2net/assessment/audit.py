@@ -83,7 +83,8 @@ def audit(
     if strata and strata not in _single_facts(facts):
         raise ConfigError(f"the fact {strata!r} is unknown", expected=f"one of {', '.join(_single_facts(facts))}")
     done = []
-    for name in classes[:1] if len(classes) == 2 else classes:
+    judged = next((name for name in classes if scores and name in scores), classes[0])  # of two classes the one that the model speaks of
+    for name in [judged] if len(classes) == 2 else classes:
         clear = [k for k in known if labels[k] == name or not set(labels[k].split("|")) & set(name.split("|"))]
         score = None if scores is None or name not in scores else scores[name][clear]
         one = [facts[k] for k in clear], [patients[k] for k in clear], np.array([labels[k] == name for k in clear])
@@ -172,13 +173,17 @@ def _strongest(singles: dict[str, list[float | str]], positive: NDArray[np.bool_
 
 
 def _strata(column: list[float | str]) -> NDArray[np.int64]:
-    """Tertiles of a number, or its values where these are few; categories as they are."""
+    """Tertiles of a number, or its values where these are few; categories as they are.
+
+    Studies that share a value at the edge of a tertile, as a third of them without any white, are a stratum of their own.
+    """
     if any(isinstance(v, str) and v for v in column):
         return np.unique([str(v) for v in column], return_inverse=True)[1]
     values = _numbers(column)[:, 0]
     if len(np.unique(values)) <= _STRATA:
         return np.unique(values, return_inverse=True)[1]
-    return np.digitize(values, np.quantile(values, [k / _STRATA for k in range(1, _STRATA)]))
+    edges = np.quantile(values, [k / _STRATA for k in range(1, _STRATA)])
+    return np.digitize(values, edges) + np.digitize(values, edges, right=True)
 
 
 def _forest(table: NDArray[np.float64], positive: NDArray[np.bool_], patients: list[str], seed: int) -> Interval:

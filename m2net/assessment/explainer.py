@@ -166,7 +166,7 @@ class Explainer:
 
         Raises:
             ConfigError: the model reads another intensity.
-        StudyError: the model keeps the manifest's lungs only, and the study has no such mask.
+            StudyError: the model keeps the manifest's lungs only, and the study has no such mask.
         """
         batch, given = self.model.bag(prepared)
         with torch.no_grad():

@@ -58,8 +58,9 @@ def cut_bag(study: Prepared, cut: Cut, spec: InputSpec, study_id: str, draw: int
     )
     if cut.owned is not None:
         batch.owned = torch.from_numpy(_owned(cut.owned, patch) & _inside(study, cut, patch))
+    missed = None if cut.owned is None else _outside(study, cut, cut.owned, patch)
     for name in masks:
-        _add_dense(batch, study, cut, name, patch)
+        _add_dense(batch, study, cut, name, patch, missed)
     return batch
 
 
@@ -141,8 +142,18 @@ def _inside(study: Prepared, cut: Cut, patch: int) -> NDArray[np.bool_]:
     return np.asarray(rows[:, :, None] & columns[:, None, :])
 
 
-def _add_dense(batch: BagBatch, study: Prepared, cut: Cut, name: str, patch: int) -> None:
-    """Targets (N, H, W); in full coverage only owned pixels keep theirs, and what no instance covers is counted."""
+def _outside(study: Prepared, cut: Cut, owned: NDArray[np.int64], patch: int) -> NDArray[np.bool_]:
+    """Voxels of the store (Z, Y, X) that no instance stands for."""
+    outside = np.ones(study.image.shape, bool)
+    edges = np.rint(owned * ((cut.side or patch) / patch)).astype(np.int64)
+    for (z, row, column), (row0, row1, column0, column1) in zip(cut.corner, edges, strict=True):
+        rows, columns = slice(max(0, row + row0), max(0, row + row1)), slice(max(0, column + column0), max(0, column + column1))
+        outside[z, rows, columns] = False
+    return outside
+
+
+def _add_dense(batch: BagBatch, study: Prepared, cut: Cut, name: str, patch: int, missed: NDArray[np.bool_] | None) -> None:
+    """Targets (N, H, W); in full coverage only owned pixels keep theirs, and what no instance covers (``missed``) is counted."""
     codes = 256
     if name not in study.masks:
         batch.dense[name] = torch.full((len(cut.corner), patch, patch), UNLABELLED, dtype=torch.int64)
@@ -155,11 +166,10 @@ def _add_dense(batch: BagBatch, study: Prepared, cut: Cut, name: str, patch: int
     target = windows.astype(np.int64)
     target[windows == MASK_UNLABELLED] = UNLABELLED
     uncovered = np.zeros(codes, np.int64)
-    if batch.owned is not None:
+    if batch.owned is not None and missed is not None:
         target[~batch.owned.numpy()] = UNLABELLED
-        covered = np.bincount(target[target >= 0].ravel(), minlength=codes)
-        whole = np.bincount(np.asarray(mask).ravel(), minlength=codes) * (patch / side) ** 2  # in pixels of instances
-        uncovered = np.rint(whole - covered).astype(np.int64).clip(min=0)
+        in_pixels = (patch / side) ** 2  # of instances
+        uncovered = np.rint(np.bincount(np.asarray(mask)[missed], minlength=codes) * in_pixels).astype(np.int64)
         uncovered[[0, MASK_UNLABELLED]] = 0
     batch.dense[name] = torch.from_numpy(target)
     batch.uncovered[name] = torch.from_numpy(uncovered)[None]

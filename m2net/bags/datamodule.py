@@ -123,7 +123,10 @@ class BagDataModule(pl.LightningDataModule):
         if self.fold is not None and (folded or split is not Split.TEST):
             folds = 1 + max((s.fold for s in self.manifest if s.fold is not None), default=-1)
             if not 0 <= self.fold < folds:
-                raise ConfigError(f"fold {self.fold} of {folds} in {self.manifest_path}", remedy="Run m2net split first")
+                raise ConfigError(
+                    f"fold {self.fold} of {folds} in {self.manifest_path}",
+                    remedy="Run m2net split --folds, or leave data.fold out (null) where the manifest has a split",
+                )
             parts = [(s, part_of(s, self.fold, folds)) for s in self.manifest]
         else:
             parts = [(s, s.split) for s in self.manifest]

@@ -57,6 +57,9 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+_PROBABILITY = "diagnosis_p_"
+
+
 def _only_spacing(folder: Path) -> float:
     from m2net.bags.store import spacings
 
@@ -114,24 +117,25 @@ def _scores(rows: list[dict[str, Any]], label: str, classes: list[str]) -> dict[
     """
     import numpy as np
 
-    have = set(rows[0])
+    have = {"+".join(sorted(column.removeprefix(_PROBABILITY).split("+"))): column for column in rows[0] if column.startswith(_PROBABILITY)}
 
     def column(name: str) -> Any:
         return np.array([float(row.get(name) or "nan") for row in rows])
 
     found: dict[str, Any] = {}
     for name in classes:
-        if label == "diagnosis" and f"diagnosis_p_{name.replace('|', '+')}" in have:
-            found[name] = column(f"diagnosis_p_{name.replace('|', '+')}")
-        elif label == "infected" and "diagnosis_p_non_pneumonia" in have:
-            healthy = column("diagnosis_p_non_pneumonia")
+        group = "+".join(sorted(name.split("|")))
+        if label == "diagnosis" and group in have:
+            found[name] = column(have[group])
+        elif label == "infected" and "non_pneumonia" in have:
+            healthy = column(have["non_pneumonia"])
             found[name] = healthy if name == "0" else 1 - healthy
-        elif label == "infected" and "detection_area" in have:
+        elif label == "infected" and "detection_area" in rows[0]:
             found[name] = column("detection_area") * (-1 if name == "0" else 1)
-        elif label == "severity" and name.isdigit() and "severity_ge1" in have:
+        elif label == "severity" and name.isdigit() and "severity_ge1" in rows[0]:
             above = column(f"severity_ge{name}") if name != "0" else np.ones(len(rows))
             after = f"severity_ge{int(name) + 1}"
-            found[name] = above - (column(after) if after in have else 0.0)
+            found[name] = above - (column(after) if after in rows[0] else 0.0)
     if not found:
         raise ConfigError(f"the predictions say nothing of {', '.join(classes)}", expected=f"predictions of the label {label}")
     return found

@@ -49,7 +49,6 @@ class CohortPlan:
         slice_mm: slice thickness in mm; drawn from the site's if None.
         grades: number of severity grades.
         pictures: slices of each patient (png only).
-        modality: ct or cxr.
         graders: what the site's graders weigh, see GRADERS (ct only).
         mix: chances of the diagnoses, in their order; equal if None.
         lobes: lobe masks of real patients whose lungs the patients get, each as many as the next (ct only); none: lungs of drawn shape.

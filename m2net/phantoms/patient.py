@@ -99,6 +99,9 @@ def make_phantom(
 ) -> Phantom:
     """Make one patient; the same arguments give the same voxels.
 
+    A slice is the mean of thinner ones and its masks are the middle one of them. From 4.5 to 7.5 mm there are two: the masks are the
+    upper one, a quarter of a slice above the slice's centre.
+
     Args:
         seed: whole numbers that identify the patient.
         scanner: the site's profile.

@@ -122,8 +122,8 @@ def _view(anatomy: Anatomy, bedside: bool, rng: np.random.Generator) -> View:
     centre = (0.45 * anatomy.lung_height + float(rng.normal(0, 15)), float(rng.normal(0, 8)))
     gap = anatomy.half_depth + 20
     if bedside:
-        return View("AP", float(rng.uniform(950, 1200)), False, gap, centre)
-    return View("PA", float(rng.uniform(1750, 2000)), True, -gap, centre)
+        return View("AP", float(rng.uniform(950, 1200)), gap, centre)
+    return View("PA", float(rng.uniform(1750, 2000)), -gap, centre)
 
 
 def _film(anatomy: Anatomy, size: int, rng: np.random.Generator) -> Film:

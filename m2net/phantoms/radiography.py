@@ -54,14 +54,12 @@ class View:
     Attributes:
         name: PA or AP.
         distance_mm: source to detector.
-        front: whether the detector is in front of the chest (PA) or behind it (AP).
-        detector_y: its place along y, mm.
+        detector_y: the detector's place along y, mm: in front of the chest (PA) or behind it (AP).
         centre_mm: (z, x) where the central ray meets the body.
     """
 
     name: str
     distance_mm: float
-    front: bool
     detector_y: float
     centre_mm: tuple[float, float]
 

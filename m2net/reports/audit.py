@@ -20,8 +20,8 @@ def write_audit(path: Path, label: str, audits: list[ClassAudit]) -> None:
 def show_audit(label: str, audits: list[ClassAudit]) -> None:
     """Print what shortcuts tell, and what is left of the model within their strata."""
     table = Table("what alone tells", *(a.name for a in audits), title=f"Shortcut audit of {label}: AUC, out of fold by patient")
-    for family in audits[0].families:
-        table.add_row(family, *(str(a.families[family]) for a in audits))
+    for family in dict.fromkeys(family for a in audits for family in a.families):
+        table.add_row(family, *(str(a.families.get(family, "")) for a in audits))
     table.add_row("strongest single fact", *(f"{a.strongest.name}: {a.strongest.auc:.3f}" for a in audits))
     if any(a.model is not None for a in audits):
         table.add_section()

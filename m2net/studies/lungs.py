@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from m2net.errors import StudyError
-from m2net.studies.picture_lungs import find_picture_lungs, inside_frame
+from m2net.studies.picture_lungs import find_picture_lungs, inside_frame, middles
 from m2net.studies.volume import Volume
 from m2net.vocabulary import Intensity, LungCode, Modality
 
@@ -78,7 +78,7 @@ def find_thorax(volume: Volume, spacing_mm: tuple[float, float, float] | None) -
     if volume.intensity is Intensity.RELATIVE or spacing_mm is None:
         return _find_in_picture(volume)
     strides = [max(1, round(_COARSE_MM / mm)) for mm in spacing_mm]
-    coarse = volume.array[:: strides[0], :: strides[1], :: strides[2]].astype(np.float32)
+    coarse = volume.array[np.ix_(*map(middles, volume.array.shape, strides))].astype(np.float32)
     coarse_mm = [mm * s for mm, s in zip(spacing_mm, strides, strict=True)]
     body = _find_body(coarse)
     lungs = _find_lungs(coarse, body, coarse_mm)

@@ -33,7 +33,7 @@ def find_picture_lungs(plane: NDArray[np.float32]) -> tuple[Mask, Mask, bool]:
         Lungs, body, and whether lungs were found; where they were not, both are the picture within its frame.
     """
     stride = max(1, round(max(plane.shape) / _COARSE))
-    coarse = ndimage.uniform_filter(plane, stride)[::stride, ::stride] if stride > 1 else plane
+    coarse = ndimage.uniform_filter(plane, stride)[np.ix_(*(middles(size, stride) for size in plane.shape))] if stride > 1 else plane
     frame = inside_frame(coarse)
     pieces, outside, level = _dark_pieces(coarse, frame)
     if not pieces.any():
@@ -43,6 +43,11 @@ def find_picture_lungs(plane: NDArray[np.float32]) -> tuple[Mask, Mask, bool]:
     hazy = coarse < (level + tissue) / 2
     lungs = _fill_sides(pieces, hazy, round(ndimage.center_of_mass(body)[1])) & frame
     return _fine(lungs, plane.shape, stride), _fine(body | lungs, plane.shape, stride), True
+
+
+def middles(size: int, stride: int) -> NDArray[np.int64]:
+    """Places along an axis in the middle of cells of ``stride``, so that a mask found there and repeated lies where it was found."""
+    return np.minimum(np.arange(0, size, stride) + stride // 2, size - 1)
 
 
 def _dark_pieces(plane: NDArray[np.float32], frame: Mask) -> tuple[Mask, Mask, float]:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from m2net.assessment.audit import ALL, audit, pooled_auc
+from m2net.assessment.audit import ALL, ClassAudit, Strongest, audit, pooled_auc
 from m2net.bags.store import spacings
 from m2net.cli.main import main
 from m2net.errors import ConfigError
+from m2net.objectives import Interval
+from m2net.reports.audit import show_audit
 
 
 def test_pooled_auc_is_the_share_of_pairs_won_within_strata(rng: np.random.Generator) -> None:
@@ -43,6 +45,37 @@ def test_a_model_of_the_shortcut_loses_and_a_model_of_the_disease_does_not(rng: 
         assert found.model.value > 0.8
         assert (found.lost.value < 0.06) if kept else (found.lost.value > 0.12)
         assert found.lost.low <= found.lost.value <= found.lost.high
+
+
+def test_values_that_many_share_are_a_stratum(rng: np.random.Generator) -> None:
+    """Most pictures have no white at all: a model that reads the rest off their white must still lose by the strata."""
+    label = rng.random(400) < 0.5
+    white = np.where(rng.random(400) < np.where(label, 0.3, 0.85), 0.0, rng.random(400))
+    facts = [{"saturation": {"white_share": float(w)}} for w in white]
+    (found,) = audit(["sick" if v else "well" for v in label], [str(k) for k in range(400)], facts, {"sick": white})
+    assert found.model.value > 0.7
+    assert abs(found.within.value - 0.5) < 0.1
+
+
+def test_of_two_classes_the_one_that_the_model_speaks_of_is_audited(rng: np.random.Generator) -> None:
+    label = rng.random(60) < 0.5
+    facts = [{"border": {"mean": float(v)}} for v in rng.random(60)]
+    names, patients = ["sick" if v else "well" for v in label], [str(k) for k in range(60)]
+    (found,) = audit(names, patients, facts, {"well": -label.astype(float)})
+    assert (found.name, found.positives, found.model.value) == ("well", int((~label).sum()), 1.0)
+
+
+def test_a_family_that_one_class_lacks_is_shown_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    figure = Interval(0.5, 0.4, 0.6)
+    one = ClassAudit("cap", 3, {"site": figure, "border": figure}, Strongest("site/site", 0.5))
+    other = ClassAudit("covid19", 3, {"border": figure, "date": figure}, Strongest("border/mean", 0.5))
+    show_audit("diagnosis", [one, other])
+    lines = capsys.readouterr().out.splitlines()
+    assert {word for line in lines for word in ("site", "border", "date") if line.strip("│ ").startswith(word)} == {
+        "site",
+        "border",
+        "date",
+    }
 
 
 def test_folds_of_the_forest_keep_patients_together(rng: np.random.Generator) -> None:

@@ -140,7 +140,7 @@ def test_without_tissue_around_the_scale_is_that_of_the_picture(rng: np.random.G
     assert there == pytest.approx([0.0, 0.5, 1.0, 1.0], abs=0.01)
 
 
-def test_labels_decide_nothing_about_the_input(cohort: Path, store: Path, tmp_path: Path) -> None:
+def test_labels_decide_nothing_about_the_input(cohort: Path, tmp_path: Path) -> None:
     """The same images under other labels give the same instances, in training (augmented) and in evaluation."""
     with cohort.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -156,6 +156,7 @@ def test_labels_decide_nothing_about_the_input(cohort: Path, store: Path, tmp_pa
             writer.writerows(table)
         manifest = tmp_path / f"{name}.csv"
         spec = replace(SPEC, spacing_mm=6.0)
+        store = tmp_path / f"store_{name}"  # of its own: what was prepared under other labels would be taken over
         assert main(["prepare", str(manifest), "--store", str(store), "--spacing", "6"]) == 0
         studies = list(read_manifest(manifest))
         for cap in (3, None):
@@ -181,10 +182,9 @@ def test_labels_decide_nothing_about_pictures(normalise: str, tmp_path: Path) ->
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(row | {"diagnosis": label, "infected": ""} for row in rows)
-        assert main(["prepare", str(tmp_path / f"{name}.csv"), "--store", str(tmp_path / "store"), "--spacing", "1"]) == 0
-        data = BagDataset(
-            list(read_manifest(tmp_path / f"{name}.csv")), Store(tmp_path / "store", 1.0), spec, (), schemes=(), cap=1, seed=1
-        )
+        store = tmp_path / f"store_{name}"
+        assert main(["prepare", str(tmp_path / f"{name}.csv"), "--store", str(store), "--spacing", "1"]) == 0
+        data = BagDataset(list(read_manifest(tmp_path / f"{name}.csv")), Store(store, 1.0), spec, (), schemes=(), cap=1, seed=1)
         augment = Augmentation(
             rotation_deg=15, scale=0.2, shift=0.05, flip=True, brightness=0.16, contrast=0.2, gamma=0.35, noise=0.16, erase=0.5
         )

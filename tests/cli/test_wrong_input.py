@@ -76,22 +76,24 @@ def test_fit_on_a_bad_manifest(files: Path, trained: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "message"),
     [
-        ["frobnicate"],
-        ["phantom", "--out", "x"],
-        ["phantom", "--out", "x", "--patients", "0", "--seed", "1"],
-        ["phantom", "--out", "x", "--patients", "1", "--seed", "1", "--site", "mars"],
-        ["split", "none.csv", "--folds", "2"],
-        ["crossval", "--config", "none.yaml", "--folds", "2", "--out", "x"],
-        ["crossval", "--config", "none.yaml", "--folds", "3", "--out", "x"],
-        ["prepare", "none.csv", "--store", "x", "--spacing", "-1"],
+        (["frobnicate"], "frobnicate"),
+        (["phantom", "--out", "x"], "required: --patients, --seed"),
+        (["phantom", "--out", "x", "--patients", "0", "--seed", "1"], "0 patients"),
+        (["phantom", "--out", "x", "--patients", "1", "--seed", "1", "--site", "mars"], "mars"),
+        (["split", "none.csv", "--folds", "2"], "none.csv does not exist"),
+        (["crossval", "--config", "some.yaml", "--folds", "2", "--out", "x"], "2 folds; expected at least 3"),
+        (["crossval", "--config", "none.yaml", "--folds", "3", "--out", "x"], "none.yaml does not exist"),
     ],
 )
-def test_wrong_words(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_words(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "some.yaml").touch()
     assert main(words) == 2
-    said(capsys)
+    assert message in said(capsys)
 
 
 @pytest.mark.parametrize("spacing", ["0", "-1", "nan"])

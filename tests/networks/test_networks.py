@@ -106,10 +106,9 @@ def test_recomputation_without_the_guard_would_count_batches_twice() -> None:
 
 def test_a_checkpointed_part_can_be_computed_again_for_every_task() -> None:
     """As balancing by gradient norm does: a backward pass a task, then one of the sum."""
-    torch.manual_seed(0)
-    norm = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2)).train()
+    norm = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2)).double().train()
     plain = copy.deepcopy(norm)
-    x = torch.randn(4, 1, 3, 3)
+    x = torch.randn(4, 1, 3, 3, dtype=torch.float64)
     for net, saving in ((norm, True), (plain, False)):
         y = run(net, x.clone().requires_grad_(), saving=saving)
         weight = net[0].weight
@@ -167,6 +166,18 @@ def test_weights_of_instances_sum_to_one_and_find_the_odd_one() -> None:
     for members in (slice(0, 5), slice(5, 6), slice(6, 10)):
         assert float(weights[members].sum()) == pytest.approx(1, abs=1e-5)
     assert (weights >= 0).all()
+    head = HierarchicalHead([4], 0, 2, concepts=(6, 4)).eval()
+    torch.nn.init.zeros_(head.classify.weight)
+    torch.nn.init.constant_(head.classify.weight[1], 1.0)
+    torch.nn.init.constant_(head.image.weight, 1.0)
+    torch.nn.init.constant_(head.image_concepts.similarity.weight, 1.0)  # every number of an embedding pulls towards the higher grade
+    embedded = torch.full((5, 6), 0.1)
+    embedded[3] = 3.0
+    with torch.no_grad():
+        odd = head.bag(embedded, bag([5])).instance_weight
+    assert odd is not None
+    assert odd.argmax() == 3
+    assert float(odd[3]) == pytest.approx(1)  # left out, one of the others raises the grade
 
 
 def test_a_bag_of_one_trains() -> None:

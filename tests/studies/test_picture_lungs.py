@@ -31,6 +31,16 @@ def test_lungs_in_any_window(phantom: Phantom, middle: int, window: tuple[int, i
     assert body[lungs].all()
 
 
+def test_lungs_of_a_mirrored_large_picture_are_mirrored(phantom: Phantom, middle: int) -> None:
+    """Large pictures are looked at in cells; a mask that lay to one side of its cells would not mirror."""
+    plane = printed(phantom, middle, -1250, 150)
+    times = -(-400 // max(plane.shape))
+    plane = plane.repeat(times, 0).repeat(times, 1)[:, : plane.shape[1] * times // 4 * 4]
+    one, other = (find_picture_lungs(np.ascontiguousarray(picture))[0] for picture in (plane, plane[:, ::-1]))
+    assert one.any()
+    assert float((one ^ other[:, ::-1]).sum() / one.sum()) < 0.01
+
+
 def test_a_printed_frame_is_not_in_the_way(phantom: Phantom, middle: int) -> None:
     framed = np.pad(np.pad(printed(phantom, middle, -1250, 150), 4, constant_values=1.0), 6, constant_values=0.0)
     lungs, _, found = find_picture_lungs(framed)

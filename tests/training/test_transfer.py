@@ -226,6 +226,11 @@ def test_averaged_weights_are_the_checkpoint(configure: Callable[..., Path], tmp
     assert main(["fit", "--config", str(config), "--trainer.callbacks+", json.dumps(average)]) == 0
     assert main(["test", "--config", str(config), "--ckpt_path", str(tmp_path / "best.ckpt")]) == 0
     assert "diagnosis/auc" in json.loads((tmp_path / "metrics.json").read_text())
+    kept = read_checkpoint(tmp_path / "best.ckpt")
+    averaged, current = kept["state_dict"], kept["current_model_state"]
+    weight = "network.heads.diagnosis.answer.weight"
+    assert not torch.equal(averaged[weight], current[weight])
+    torch.testing.assert_close(load_model(tmp_path / "best.ckpt").state_dict()[weight], averaged[weight])
 
 
 def test_no_fold_shares_a_patient(cohort: Path, tmp_path: Path, store: Path) -> None:

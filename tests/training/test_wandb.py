@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -94,11 +95,14 @@ def test_the_test_table_names_cases_by_salted_hashes(watched: Path, tmp_path: Pa
     assert (watched / ".case_salt").stat().st_mode & 0o077 == 0
 
 
-def test_a_resumed_fit_is_the_same_run(watched: Path) -> None:
-    words = ["--ckpt_path", str(watched / "best.ckpt"), "--trainer.max_steps", "6"]
+def test_a_resumed_fit_is_the_same_run(watched: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(watched, folder, symlinks=True)
+    place = ["--trainer.default_root_dir", str(folder), "--trainer.logger", json.dumps(offline(folder))]
+    words = ["--ckpt_path", str(folder / "best.ckpt"), "--trainer.max_steps", "6", *place]
     assert main(["fit", "--config", str(watched / "config.in.yaml"), *words]) == 0
-    names = {path.name for path in runs(watched)}
-    assert len(runs(watched)) == 2
+    names = {path.name for path in runs(folder)}
+    assert len(runs(folder)) == 2
     assert len(names) == 1
 
 
