@@ -60,8 +60,8 @@ def grey_pixels(path: Path) -> NDArray[Any]:
                 raise StudyError(f"{path} holds {count} pictures", expected="one", remedy="Split it")
             mode = {"P": "RGB", "1": "L"}.get(picture.mode, picture.mode)
             low_is_white = mode.startswith("I;16") and getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0  # Pillow turns 8 bit only
-            picture = ImageOps.exif_transpose(picture)  # as every viewer shows it
-            pixels = np.asarray(picture.convert(mode) if mode != picture.mode else picture)
+            upright = ImageOps.exif_transpose(picture)  # as every viewer shows it
+            pixels = np.asarray(upright.convert(mode) if mode != upright.mode else upright)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise StudyError(
             f"{path} cannot be read as an image ({path.stat().st_size} bytes)", expected="a picture with one grey channel",

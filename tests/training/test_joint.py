@@ -35,6 +35,8 @@ def sparse(cohort: Path, rows: list[dict[str, str]], tmp_path_factory: pytest.Te
             own |= {"lobes": own["lobes"] if k % 3 == 0 else "", "severity": "" if k % 4 == 1 else row["severity"]}
             own |= {"diagnosis": "" if k % 2 else row["diagnosis"], "infected": "" if k % 2 else row["infected"]}
         made.append(own)
+        if row["split"] == "val":  # as many that both halves of them, which calibrate and set the threshold, have both grades
+            made += [own | {"study_id": f"{k}-{n}", "patient_id": f"{k}-{n}", "severity": str(n % 2)} for n in range(4)]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(made[0]))
         writer.writeheader()
@@ -46,7 +48,9 @@ def sparse(cohort: Path, rows: list[dict[str, str]], tmp_path_factory: pytest.Te
 def joint(sparse: Path, configure: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("joint")
     network = {"encoder": {"name": "residual", "width": 4}, "decoder": {"name": "smp_unet", "channels": [16, 8, 8, 8]}, "chunk": 16}
-    data = {"manifest": str(sparse), "balance": ["lobes", "diagnosis", "severity:binary"]}
+    with sparse.open(newline="") as file:
+        twins = [row["study_id"] for row in csv.DictReader(file) if not row["study_id"].startswith("home")]
+    data = {"manifest": str(sparse), "balance": ["lobes", "diagnosis", "severity:binary"], "allow": twins}
     config = configure(folder, model={"tasks": TASKS, "network": network}, data=data)
     assert main(["fit", "--config", str(config)]) == 0
     return folder
