@@ -76,7 +76,7 @@ def mean_score(rows: list[dict[str, str]], task: str) -> Interval:
 
 
 def at_sensitivity(wanted: float) -> Iterator[FigureRow]:
-    """Specificity of the infected area at a sensitivity on the very patients judged: what no threshold chosen elsewhere can exceed by much."""
+    """Specificity of the infected area at a sensitivity on these very patients: what no threshold chosen elsewhere can exceed by much."""
     path = RUN / "predictions.csv"
     rows = [r for r in read_table(path) if r["detection"]] if path.exists() else []
     if not rows:

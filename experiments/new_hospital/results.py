@@ -31,14 +31,9 @@ def rows_of(path: Path) -> dict[str, dict[str, str]]:
     return {row["study_id"]: row for row in read_table(path)}
 
 
-def read() -> tuple[Table, np.ndarray, np.ndarray]:
+def read(sizes: list[int], repeats: int) -> tuple[Table, np.ndarray, np.ndarray]:
     """Predicted P(severe) (seeds, patients) by way and size, of the test patients; their grades and true probabilities."""
-    found = [(p.parent.name[1:].partition("-s")[0], p.parent.name.partition("-s")[2]) for p in (RUNS / "tuned").glob("n*-s*/outcome.json")]
-    sizes = sorted({int(size) for size, seed in found if seed.isdigit()})
-    seeds = sorted({int(seed) for _, seed in found if seed.isdigit()})
-    seeds = [
-        s for s in seeds if all((RUNS / way / f"n{n}-s{s}" / "predictions.csv").exists() for way in ("tuned", "scratch") for n in sizes)
-    ]
+    seeds = range(repeats)
     test = list(rows_of(RUNS / "tuned" / f"n{sizes[0]}-s{seeds[0]}" / "predictions.csv"))
     table: Table = {}
 
@@ -83,8 +78,11 @@ def figure(
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--out", type=Path, default=HERE, help="folder for both files; beside this script by default")
-    out = options.parse_args().out
-    table, grade, true = read()
+    options.add_argument("--sizes", type=int, nargs="+", default=[5, 10, 20, 50, 120])
+    options.add_argument("--seeds", type=int, default=5)
+    given = options.parse_args()
+    out = given.out
+    table, grade, true = read(sorted(given.sizes), given.seeds)
     seeds, patients = len(table["base", 0]), len(grade)
     sizes = sorted({n for way, n in table if way == "fine-tuned"})
     rng = np.random.default_rng(0)
@@ -137,7 +135,7 @@ def single_runs(table: Table, grade: np.ndarray, sizes: list[int]) -> Iterator[d
         each = [auc_of(grade, scores) for scores in table["fine-tuned", n]]
         extremes = {"low": f"{min(each):.4f}", "high": f"{max(each):.4f}"}
         yield {"model": "fine-tuned", "patients": n, "figure": "auc of single seeds", "value": f"{np.median(each):.4f}", **extremes}
-        said = Counter(json.loads(path.read_text())["verdict"] for path in (RUNS / "tuned").glob(f"n{n}-s*[0-9]/outcome.json"))
+        said = Counter(json.loads((RUNS / "tuned" / f"n{n}-s{s}" / "outcome.json").read_text())["verdict"] for s in range(len(each)))
         for verdict, count in sorted(said.items()):
             yield {"model": "fine-tuned", "patients": n, "figure": f"runs said to be {verdict}", "value": count, "low": "", "high": ""}
 

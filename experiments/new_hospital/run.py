@@ -100,8 +100,9 @@ def main() -> None:
     tune(most, 0, shuffled=True)
     prepare("planted")
     tune(most, 0, shuffled=True, hospital="planted")
+    those = ["--seeds", str(given.seeds), "--sizes", *map(str, given.sizes)]
     whole = (given.sizes, given.seeds) == (SIZES, REPEATS)
-    subprocess.run([sys.executable, str(HERE / "results.py"), "--out", str(HERE if whole else RUNS)], check=True)
+    subprocess.run([sys.executable, str(HERE / "results.py"), "--out", str(HERE if whole else RUNS), *those], check=True)
 
 
 if __name__ == "__main__":

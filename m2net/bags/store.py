@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -105,7 +106,11 @@ class Store:
                             f"a process that prepared studies died before {study.study_id} was done",
                             expected="enough memory for every process", remedy=f"Run again with fewer --workers than {workers}",
                         ) from error  # fmt: skip
-                    except (OSError, *BROKE) as error:
+                    except OSError as error:
+                        if error.errno == errno.ENOSPC:
+                            raise StoreError(f"no space is left for {self.root}", remedy="Make room; what is prepared stays") from error
+                        yield Progress(study.study_id, f"{study.image} could not be prepared ({error})")
+                    except BROKE as error:
                         yield Progress(study.study_id, f"{study.image} broke the reader ({type(error).__name__}: {error})")
         finally:
             self._remember("index", self._index)

@@ -116,7 +116,7 @@ def with_folds(source: Path, folds: int, seed: int) -> Path:
     from m2net.vocabulary import Column
 
     out = source.with_name(f"{source.stem}.{folds}folds-{seed}.csv")
-    manifest = read_manifest(source, replacing=Column.FOLD)
+    manifest = read_manifest(source)
     chosen = {patient: str(fold) for patient, fold in assign_folds(manifest.studies, folds, seed).items()}
     write_assignment(manifest, Column.FOLD, chosen, out)
     return out

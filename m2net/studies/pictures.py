@@ -74,7 +74,7 @@ def grey_pixels(path: Path) -> NDArray[Any]:
         pixels = colours[..., 0]
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if low_is_white:
-        pixels = 65535 - pixels
+        pixels = (4095 if pixels.max() < 4096 else 65535) - pixels
     if pixels.dtype == np.int32 and pixels.min() >= 0 and pixels.max() <= 65535:
         pixels = pixels.astype(np.uint16)  # Pillow opens some 16-bit files as 32-bit
     if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16):

@@ -117,9 +117,10 @@ def plan_finetuning(
     enough = {o.target for o in heads.values() if len({s.patient_id for s in teaching if o.target in _targets([s])}) >= least}
     trained = [task for task, o in heads.items() if o.target in enough]
     if not trained:
-        known, have = ", ".join(o.target for o in heads.values()), ", ".join(sorted(_targets(studies))) or "none"
+        known, have = ", ".join(o.target for o in heads.values()), ", ".join(sorted(_targets(teaching))) or "none"
+        where = "the training part of the new data" if validate else "the new data"
         raise ConfigError(
-            f"no task of {path} ({known}) has a label of {least} patients in the new data ({have})",
+            f"no task of {path} ({known}) has a label of {least} patients in {where} ({have})",
             expected="at least one", remedy="Mend the manifest, or give the tasks with --config",
         )  # fmt: skip
     for task in heads:

@@ -202,7 +202,9 @@ def test_what_a_plan_leaves_out(trained: Path, elsewhere: Path, tmp_path: Path) 
     assert plan.config["data"]["augmentation"]["noise"] == 0.1
     assert any("no pockets" in line for line in plan.changed)
     parts = [replace(s, split=Split.VAL if s.severity is not None else Split.TRAIN, masks={}) for s in studies]
-    with pytest.raises(ConfigError, match="has a label of 2 patients"):  # what lies in the validation part teaches nothing
+    with pytest.raises(
+        ConfigError, match=r"has a label of 2 patients in the training part of the new data \(diagnosis\)"
+    ):  # what lies in the validation part teaches nothing
         plan_finetuning(checkpoint, trained / "best.ckpt", parts, tmp_path / "m.csv", tmp_path, tmp_path, validate=True)
     assert labelled_patients(checkpoint, studies, {}) == 5  # every patient has a diagnosis, which the model does not learn
     more = {"model": {"tasks": {"diagnosis": {"head": {"name": "pooled"}, "objective": {"name": "diagnosis"}}}}}

@@ -62,6 +62,7 @@ def test_rows_that_contradict_each_other(tmp_path: Path) -> None:
     [
         ("study_id,patient_id,modality,image, series", "s1,p1,ct,a.mha,2", "a column ' series'; expected 'series'"),
         ("study_id,patient_id,modality,image,Split", "s1,p1,ct,a.mha,train", "a column 'Split'; expected 'split'"),
+        ("study_id,patient_id,modality,image,Score_brixia", "s1,p1,cxr,a.mha,4", "a column 'Score_brixia'; expected 'score_brixia'"),
         ("study_id,patient_id,modality,image,site,site", "s1,p1,ct,a.mha,a,b", "2 columns 'site'"),
         ("study_id,patient_id,modality,image,site", "s1,p1,ct,a.mha,Bern, Insel", "row 2: ' Insel' stands beyond the last column"),
     ],

@@ -363,11 +363,19 @@ def truncated_slice(tmp: Path) -> None:
 
 @case
 def truncated_header(tmp: Path) -> None:
-    for length in (0, 140, 400):
-        write_series(tmp / str(length), A)
-        top = max((tmp / str(length)).iterdir(), key=lambda f: pydicom.dcmread(f).ImagePositionPatient[2])
-        top.write_bytes(top.read_bytes()[:length])
-        refused(tmp / str(length), "is empty" if not length else "ends within its header|damaged header")
+    for length in (0, 100, 140, 400):
+        for start in ("", "1.2.840."):
+            folder = tmp / f"{start}{length}"
+            top = write_series(folder, A, start)[-1]
+            top.write_bytes(top.read_bytes()[:length])
+            refused(folder, f"has {length} bytes" if length < 132 else "ends within its header|damaged header")
+    files = write_series(tmp / "zip", A)
+    with zipfile.ZipFile(tmp / "a.zip", "w") as archive:
+        for file in files:
+            archive.write(file, f"s/{file.name}.dcm")
+        archive.writestr("s/lock.txt", "")
+        archive.writestr("s/.DS_Store", "")
+    same(tmp / "a.zip")  # what is empty and no image is passed over
 
 
 @case

@@ -26,6 +26,8 @@ _TAGS = [
 ]  # fmt: skip
 
 
+_LEAST_BYTES = 132  # zeros, then DICOM's mark
+
 DAMAGED = (RuntimeError, ValueError, EOFError, KeyError, AttributeError, OSError, struct.error, BytesLengthException)
 """What pydicom and SimpleITK raise on files that are cut off or overwritten, some of it only when a value is looked at."""
 
@@ -125,7 +127,7 @@ def read_frames(files: Iterable[Path]) -> list[Frame]:
     empty: list[Path] = []
     for file in files:
         header = read_header(file)
-        if not file.stat().st_size:
+        if header is None and file.stat().st_size < _LEAST_BYTES and not file.read_bytes().strip(b"\0"):
             empty.append(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as in read_header: pydicom checks values when they are looked at
@@ -136,10 +138,17 @@ def read_frames(files: Iterable[Path]) -> list[Frame]:
                     raise StudyError(f"{file} ends within its header", expected="a whole DICOM file", remedy="Copy it again")
             except DAMAGED as error:
                 raise StudyError(f"{file} has a damaged header ({error})", expected="a whole DICOM file", remedy="Copy it again") from error
-    endings = {frame.path.suffix.lower() for frame in frames}
-    if lost := [file for file in empty if file.suffix.lower() in endings and not file.name.startswith(".")]:
-        raise StudyError(f"{lost[0]} is empty", expected="a whole DICOM file", remedy="Copy it again, or remove it")
+    endings = {_ending(frame.path) for frame in frames}
+    if lost := [file for file in empty if _ending(file) in endings and not file.name.startswith(".")]:
+        raise StudyError(
+            f"{lost[0]} has {lost[0].stat().st_size} bytes", expected="a whole DICOM file", remedy="Copy it again, or remove it"
+        )
     return frames
+
+
+def _ending(file: Path) -> str:
+    """A file's ending, none where it is the last number of a UID or of a slice."""
+    return "" if file.suffix[1:].isdigit() else file.suffix.lower()
 
 
 def _cut_off(file: Path, header: Dataset | None) -> bool:

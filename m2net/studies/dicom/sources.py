@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydicom.dataset import Dataset
 
@@ -70,21 +70,22 @@ def _find(folder: Path, parts: list[str]) -> Path | None:
 
 
 def _unpack(path: Path, folder: Path) -> list[Path]:
-    """Members under numbered names: nothing in the archive decides where a file goes."""
+    """Members under numbered names, of which they keep a plain ending: nothing in the archive decides where a file goes."""
     files = []
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.upper().endswith("DICOMDIR")]
-            size, packed = sum(m.file_size for m in members), sum(m.compress_size for m in members)
+            named = ((m, PurePosixPath(m.filename)) for m in archive.infolist() if not m.is_dir())
+            members = [(m, inside) for m, inside in named if inside.name.upper() != "DICOMDIR" and not inside.name.startswith(".")]
+            size, packed = sum(m.file_size for m, _ in members), sum(m.compress_size for m, _ in members)
             if size > _MOST_BYTES or (size > _SMALL and size > _MOST_RATIO * max(1, packed)):
                 raise StudyError(
                     f"{path} would unpack to {size / 2**30:.1f} GiB from {packed / 2**20:.1f} MiB", expected="a zip of one study",
                     remedy="Unpack it yourself if you trust it",
                 )  # fmt: skip
-            if any(m.flag_bits & 1 for m in members):
+            if any(m.flag_bits & 1 for m, _ in members):
                 raise StudyError(f"{path} is encrypted", expected="a zip without a password", remedy="Unpack it first")
-            for number, member in enumerate(members):
-                target = folder / f"{number:06d}"
+            for number, (member, inside) in enumerate(members):
+                target = folder / f"{number:06d}{inside.suffix if inside.suffix[1:].isalnum() else ''}"
                 target.write_bytes(archive.read(member))
                 files.append(target)
     except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error) as error:
