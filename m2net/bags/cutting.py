@@ -58,7 +58,7 @@ def cut_bag(study: Prepared, cut: Cut, spec: InputSpec, study_id: str, draw: int
     )
     if cut.owned is not None:
         batch.owned = torch.from_numpy(_owned(cut.owned, patch) & _inside(study, cut, patch))
-    missed = None if cut.owned is None else _outside(study, cut, cut.owned, patch)
+    missed = _outside(study, cut, cut.owned, patch) if masks and cut.owned is not None else None
     for name in masks:
         _add_dense(batch, study, cut, name, patch, missed)
     return batch

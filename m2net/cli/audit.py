@@ -57,9 +57,6 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-_PROBABILITY = "diagnosis_p_"
-
-
 def _only_spacing(folder: Path) -> float:
     from m2net.bags.store import spacings
 
@@ -117,7 +114,8 @@ def _scores(rows: list[dict[str, Any]], label: str, classes: list[str]) -> dict[
     """
     import numpy as np
 
-    have = {"+".join(sorted(column.removeprefix(_PROBABILITY).split("+"))): column for column in rows[0] if column.startswith(_PROBABILITY)}
+    starts = "diagnosis_p_"
+    groups = {"+".join(sorted(c.removeprefix(starts).split("+"))): c for c in rows[0] if c.startswith(starts)}
 
     def column(name: str) -> Any:
         return np.array([float(row.get(name) or "nan") for row in rows])
@@ -125,10 +123,10 @@ def _scores(rows: list[dict[str, Any]], label: str, classes: list[str]) -> dict[
     found: dict[str, Any] = {}
     for name in classes:
         group = "+".join(sorted(name.split("|")))
-        if label == "diagnosis" and group in have:
-            found[name] = column(have[group])
-        elif label == "infected" and "non_pneumonia" in have:
-            healthy = column(have["non_pneumonia"])
+        if label == "diagnosis" and group in groups:
+            found[name] = column(groups[group])
+        elif label == "infected" and "non_pneumonia" in groups:
+            healthy = column(groups["non_pneumonia"])
             found[name] = healthy if name == "0" else 1 - healthy
         elif label == "infected" and "detection_area" in rows[0]:
             found[name] = column("detection_area") * (-1 if name == "0" else 1)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from m2net.cli.done import Done
 from m2net.cli.options import parser
 from m2net.errors import ConfigError
+
+if TYPE_CHECKING:
+    from m2net.studies import Manifest
 
 
 def run(argv: list[str]) -> int:
@@ -50,9 +53,9 @@ def _run(given: argparse.Namespace, overrides: list[str]) -> None:
     words = [word for config in given.config for word in ("--config", str(config))] + overrides
     cli = make_cli(words, run_now=False)
     out = given.out or Path(cli.trainer.default_root_dir) / "crossval"
-    manifest = own_folds(cli.datamodule.manifest_path, given.folds) if given.seed is None else None
-    if manifest is None:
-        manifest = with_folds(cli.datamodule.manifest_path, given.folds, given.seed or 0)
+    manifest = cli.datamodule.manifest_path
+    if given.seed is not None or not has_folds(cli.datamodule.manifest, given.folds):
+        manifest = with_folds(manifest, given.folds, given.seed or 0)
     sites = {str(study.site) for study in cli.datamodule.manifest if study.site}
     if unknown := sorted(set(given.judge_sites or ()) - sites):
         raise ConfigError(f"no study is of the site {unknown[0]!r}", expected=f"one of {', '.join(sorted(sites)) or 'no sites'}")
@@ -90,24 +93,22 @@ def judged(rows: list[dict[str, Any]], sites: list[str] | None) -> list[dict[str
     return rows if sites is None else [row for row in rows if row["site"] in sites]
 
 
-def own_folds(source: Path, folds: int) -> Path | None:
-    """The manifest itself where it has folds, as of ``m2net split --leave-one-site-out``; None where it has none.
+def has_folds(manifest: Manifest, folds: int) -> bool:
+    """Whether a manifest has so many folds, as of ``m2net split --leave-one-site-out``; False where it has none.
 
     Raises:
         ConfigError: folds in some rows only, or another number of them.
     """
-    from m2net.studies import read_manifest
-
-    found = {study.fold for study in read_manifest(source)}
+    found = {study.fold for study in manifest}
     if found == {None}:
-        return None
+        return False
     if found != set(range(folds)):
         said = ", ".join("none" if fold is None else str(fold) for fold in sorted(found, key=lambda f: (f is None, f)))
         raise ConfigError(
-            f"{source} has the folds {said}", expected=f"0 to {folds - 1} with --folds {folds}, in every row",
+            f"{manifest.path} has the folds {said}", expected=f"0 to {folds - 1} with --folds {folds}, in every row",
             remedy="Give another --folds, or --seed to draw new ones",
         )  # fmt: skip
-    return source
+    return True
 
 
 def with_folds(source: Path, folds: int, seed: int) -> Path:

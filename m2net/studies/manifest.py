@@ -180,13 +180,14 @@ def _check_columns(path: Path, columns: tuple[str, ...]) -> None:
     """A column that is almost one of m2net's would be passed over, and of two with one name only the last be read."""
     known = {str(c) for c in Column}
     for column in columns:
-        meant = column.strip()
-        meant = (
-            meant.lower()
-            if meant.lower() in known or not meant.lower().startswith(SCORE_PREFIX)
-            else SCORE_PREFIX + meant[len(SCORE_PREFIX) :]
-        )
-        if column not in known and (meant in known or (meant.startswith(SCORE_PREFIX) and not column.startswith(SCORE_PREFIX))):
+        meant, lower = column.strip(), column.strip().lower()
+        if lower in known:
+            meant = lower
+        elif lower.startswith(SCORE_PREFIX):
+            meant = SCORE_PREFIX + meant[len(SCORE_PREFIX) :]
+        else:
+            meant = column
+        if meant != column:
             raise ManifestError(f"the manifest {path} has a column {column!r}", expected=f"{meant!r}", remedy="Rename it")
         if column and columns.count(column) > 1:
             raise ManifestError(f"the manifest {path} has {columns.count(column)} columns {column!r}", expected="one", remedy="Remove one")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from m2net.cli.crossval import own_folds
+from m2net.cli.crossval import has_folds
 from m2net.cli.main import main
 from m2net.errors import ConfigError, ManifestError
 from m2net.studies import Study, assign_folds, assign_parts, part_of, read_manifest
@@ -88,12 +88,13 @@ def test_split_mends_what_it_sets_anew(tmp_path: Path) -> None:
 def test_folds_that_a_manifest_has_are_its_own(tmp_path: Path) -> None:
     head = "study_id,patient_id,modality,image,fold"
     lines = [f"s{k},p{k},ct,a.mha,{k % 3}" for k in range(6)]
-    assert own_folds(write(tmp_path, *lines, head=head), 3) == tmp_path / "m.csv"
+    whole = read_manifest(write(tmp_path, *lines, head=head))
+    assert has_folds(whole, 3)
     with pytest.raises(ConfigError, match="has the folds 0, 1, 2; expected 0 to 3 with --folds 4, in every row"):
-        own_folds(tmp_path / "m.csv", 4)
+        has_folds(whole, 4)
     with pytest.raises(ConfigError, match="0, 1, 2, none"):
-        own_folds(write(tmp_path, *lines, "s9,p9,ct,a.mha,", head=head), 3)
-    assert own_folds(write(tmp_path, *[line[:-1] for line in lines], head=head), 3) is None
+        has_folds(read_manifest(write(tmp_path, *lines, "s9,p9,ct,a.mha,", head=head)), 3)
+    assert not has_folds(read_manifest(write(tmp_path, *[line[:-1] for line in lines], head=head)), 3)
 
 
 def test_missing_column_and_file(tmp_path: Path) -> None:

@@ -242,6 +242,11 @@ def sixteen_bit_picture(tmp: Path) -> None:
         write_tiff(tmp / "a.tif", (pixels if photometric else 65535 - pixels).astype(f"{order}u2"), photometric)
         np.testing.assert_array_equal(read_image(tmp / "a.tif").array, found.array)
 
+    dark = (pixels // 16).astype(np.uint16)  # 12 bit
+    Image.fromarray(dark).save(tmp / "dark.png")
+    write_tiff(tmp / "dark.tif", 4095 - dark, 0)
+    np.testing.assert_array_equal(read_image(tmp / "dark.tif").array, read_image(tmp / "dark.png").array)
+
 
 def write_tiff(path: Path, pixels: np.ndarray, photometric: int) -> None:
     """A TIFF of one strip, by hand: Pillow writes neither the other byte order nor white as the lowest."""

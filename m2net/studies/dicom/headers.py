@@ -154,7 +154,7 @@ def _ending(file: Path) -> str:
 def _cut_off(file: Path, header: Dataset | None) -> bool:
     """Whether a file without an image's size began as one: it has DICOM's mark, and its kind is an image or was not reached."""
     with file.open("rb") as opened:
-        if opened.read(132)[128:] != b"DICM":
+        if opened.read(_LEAST_BYTES)[128:] != b"DICM":
             return False
     kind = "" if header is None else getattr(getattr(header, "file_meta", None), "MediaStorageSOPClassUID", "")
     return not kind or "Image Storage" in UID(kind).name

@@ -40,7 +40,6 @@ def read_planes(frames: tuple[Frame, ...]) -> tuple[NDArray[np.int16], list[Rema
         by_file.setdefault(frame.path, []).append(place)
 
     padding: dict[int, NDArray[np.bool_]] = {}
-    lowest: dict[int, float] = {}
 
     def read(item: tuple[Path, list[int]]) -> None:
         places = item[1]
@@ -50,14 +49,13 @@ def read_planes(frames: tuple[Frame, ...]) -> tuple[NDArray[np.int16], list[Rema
             outside = _outside(plane, frames[place])
             if outside is not None:
                 padding[place] = outside
-            if outside is None or not outside.all():
-                lowest[place] = float(array[place].min() if outside is None else array[place][~outside].min())
 
     with ThreadPoolExecutor(max_workers=_THREADS) as pool:
         list(pool.map(read, by_file.items()))
     if not padding:
         return array, []
-    air = 0 if min(lowest.values(), default=-1) >= 0 else _AIR_HU  # stored with an offset, 0 is air, too
+    scanned = (array[place][~padding[place]] if place in padding else array[place] for place in range(len(array)))
+    air = 0 if all((values >= 0).all() for values in scanned) else _AIR_HU  # stored with an offset, air is 0
     for place, outside in padding.items():
         array[place][outside] = air
     share = 100 * sum(int(outside.sum()) for outside in padding.values()) / array.size
