@@ -32,6 +32,9 @@ def run(argv: list[str]) -> int:
     options.add_argument(
         "--judge-sites", nargs="+", metavar="SITE", help="sites whose studies are judged; others train, and choose with data.validate"
     )
+    options.add_argument(
+        "--audit-columns", nargs="+", default=[], metavar="COLUMN", help="columns of the manifest that its audit counts as facts, as a date"
+    )
     given, overrides = options.parse_known_args(argv[1:])
     if given.folds < 3:
         raise ConfigError(f"{given.folds} folds", expected="at least 3: one judged, one that chooses, one that trains")
@@ -47,6 +50,7 @@ def run(argv: list[str]) -> int:
 
 def _run(given: argparse.Namespace, overrides: list[str]) -> None:
     from m2net import __version__
+    from m2net.cli.audit import check_columns
     from m2net.cli.lightning import make_cli
     from m2net.training import file_hash
 
@@ -54,6 +58,7 @@ def _run(given: argparse.Namespace, overrides: list[str]) -> None:
     cli = make_cli(words, run_now=False)
     out = given.out or Path(cli.trainer.default_root_dir) / "crossval"
     manifest = cli.datamodule.manifest_path
+    check_columns(cli.datamodule.manifest, given.audit_columns)
     if given.seed is not None or not has_folds(cli.datamodule.manifest, given.folds):
         manifest = with_folds(manifest, given.folds, given.seed or 0)
     sites = {str(study.site) for study in cli.datamodule.manifest if study.site}
@@ -69,7 +74,7 @@ def _run(given: argparse.Namespace, overrides: list[str]) -> None:
     for fold in range(given.folds):
         tables.append((fold, judged(fold_rows(words, known, manifest, fold, out / f"fold_{fold}"), given.judge_sites)))
     rows = _pool(out, cli.model, tables)
-    _audit(out, cli, rows)
+    _audit(out, cli, rows, tuple(given.audit_columns))
 
 
 def fold_rows(words: list[str], known: bytes, manifest: Path, fold: int, folder: Path) -> list[dict[str, Any]]:
@@ -123,7 +128,7 @@ def with_folds(source: Path, folds: int, seed: int) -> Path:
     return out
 
 
-def _audit(out: Path, cli: Any, rows: list[dict[str, Any]]) -> None:
+def _audit(out: Path, cli: Any, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
     """Which shortcuts tell each label that the tasks judge, and what is left of the model within their strata."""
     from m2net.cli.audit import judge
     from m2net.errors import M2NetError
@@ -134,7 +139,7 @@ def _audit(out: Path, cli: Any, rows: list[dict[str, Any]]) -> None:
         if label not in ("diagnosis", "severity") or task != label:
             continue
         try:
-            judge(list(data.manifest), data.store, label, rows, out / f"audit_{label}.json")
+            judge(list(data.manifest), data.store, label, rows, out / f"audit_{label}.json", columns=columns)
         except M2NetError as error:
             print(f"no shortcut audit of {label}: {error}")
 

@@ -14,11 +14,13 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from m2net.assessment import InfectionBox, find_boxes, saliency
+from m2net.assessment import InfectionBox, explainer, find_boxes, saliency
 from m2net.assessment.boxes import match
 from m2net.assessment.saliency import SALIENCY, DepthScores, integrated_gradients
+from m2net.bags import Prepared
 from m2net.cli.main import main
 from m2net.networks import ScoreMapHead
+from m2net.objectives import DiagnosisObjective
 from m2net.phantoms import SCANNERS, Phantom, write_dicom_series, write_nifti
 from m2net.studies import read_image
 from tests.networks.test_scoremaps import network
@@ -186,6 +188,46 @@ def test_nifti_and_dicom_say_the_same(weak: Path, phantom: Phantom, tmp_path: Pa
     assert own.GetSize() == found.GetSize()
     np.testing.assert_allclose(own.GetOrigin(), found.GetOrigin(), atol=1e-4)
     np.testing.assert_allclose(own.GetDirection(), found.GetDirection(), atol=1e-6)
+
+
+def test_a_box_lies_where_the_saliency_is(weak: Path, phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A saliency planted deep in a lung of the store's grid comes out as one box, at its millimetres, whatever the file."""
+    planted: list[tuple[np.ndarray, tuple[float, float]]] = []
+
+    def plant(_maps: torch.Tensor, _batch: object, prepared: Prepared) -> np.ndarray:
+        z = (prepared.lung_box.z0 + prepared.lung_box.z1) // 2
+        depth = ndimage.distance_transform_edt(prepared.masks["found_lungs"][z] > 0)
+        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+        values = np.zeros(prepared.image.shape, np.float32)
+        values[z, y - 1 : y + 2, x - 1 : x + 2] = 1
+        planted.append((np.array([z, y, x]), prepared.step))
+        return values
+
+    monkeypatch.setattr(explainer, "_stitched", plant)
+    monkeypatch.setattr(
+        DiagnosisObjective, "probabilities", lambda self, _output: torch.tensor([[float(n == "covid19") for n in self.names]])
+    )
+    write_nifti(tmp_path / "a.nii.gz", phantom.image, phantom.geometry)
+    write_dicom_series(tmp_path / "b", phantom, SCANNERS["home"], "P1")
+    assert (
+        main(
+            ["explain", str(tmp_path / "a.nii.gz"), str(tmp_path / "b"), "--model", str(weak / "best.ckpt"), "--out", str(tmp_path / "out")]
+        )
+        == 0
+    )
+    own = sitk.ReadImage(str(tmp_path / "a.nii.gz"))
+    for name, ((z, y, x), (step_y, step_x)) in zip(("a", "b"), planted, strict=True):
+        (box,) = check(tmp_path / "out" / name, tmp_path / ("a.nii.gz" if name == "a" else "b"))["boxes"]
+        assert box["slice_index"] == z
+        for (low, high), at, step in ((box["rows"], y, step_y), (box["columns"], x, step_x)):
+            assert (low, high) == pytest.approx(((at - 1) * step, (at + 2) * step), abs=step)
+        saliency_there = sitk.ReadImage(str(tmp_path / "out" / name / "saliency.nii.gz"))
+        point = saliency_there.TransformPhysicalPointToIndex(box["centre_mm_lps"])
+        assert saliency_there.GetPixel(point) == pytest.approx(1)
+        outline = sitk.Resample(saliency_there, own, sitk.Transform(), sitk.sitkNearestNeighbor)
+        planes = np.nonzero(sitk.GetArrayFromImage(outline) >= 0.5)
+        found = own.TransformContinuousIndexToPhysicalPoint([float(axis.mean()) for axis in planes[::-1]])
+        np.testing.assert_allclose(box["centre_mm_lps"], found, atol=0.51 * max(own.GetSpacing()))
 
 
 def test_a_png_slice(weak_pictures: Path, tmp_path: Path) -> None:

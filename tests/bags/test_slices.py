@@ -87,9 +87,11 @@ def test_random_slices_spread_over_the_lungs(study: Prepared, rng: np.random.Gen
     assert len(random_slices(study, 48, 500, rng).corner) == study.lung_box.z1 - study.lung_box.z0
 
 
-def test_lungs_only_leaves_nothing_else(study: Prepared) -> None:
-    batch = cut_bag(study, full_slices(study, 48), replace(SPEC, lungs_only=True, lungs_from="manifest"), "s", 0)
-    outside = cut_bag(study, full_slices(study, 48), SPEC, "s", 0, ("lungs",)).dense["lungs"] == 0
+@pytest.mark.parametrize(("lungs_from", "mask"), [("manifest", "lungs"), ("found", "found_lungs")])
+def test_lungs_only_leaves_nothing_else(study: Prepared, lungs_from: str, mask: str) -> None:
+    batch = cut_bag(study, full_slices(study, 48), replace(SPEC, lungs_only=True, lungs_from=lungs_from), "s", 0)
+    marked = replace(study, masks={"lungs": (study.masks[mask] > 0).astype(np.uint8)})
+    outside = cut_bag(marked, full_slices(study, 48), SPEC, "s", 0, ("lungs",)).dense["lungs"] == 0
     inner = torch.nn.functional.max_pool2d((~outside).float()[:, None], 5, 1, 2)[:, 0] == 0  # two pixels off the border: resizing mixes
     assert (batch.instances[:, 0][inner] == study.air).float().mean() > 0.999  # the mask is picked, the picture averaged
 
