@@ -124,7 +124,7 @@ def findings_of(objectives: Mapping[str, Objective], outputs: Mapping[str, Outpu
             diagnosis[task] = DiagnosisFinding(told_apart, max(told_apart, key=lambda name: told_apart[name]))
         elif isinstance(objective, ScoreObjective):
             value = float(objective.predicted(output)[0])
-            scores.append(ScoreFinding(SCORE_TITLES.get(objective.score, objective.score), value, objective.highest, "regressed"))
+            scores.append(ScoreFinding(objective.scale, value, objective.highest, "regressed"))
         elif isinstance(objective, DetectionReading):
             detection = _detected(objective, output)
         elif isinstance(objective, BurdenReading):

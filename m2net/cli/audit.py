@@ -62,7 +62,8 @@ def check_columns(manifest: Manifest, columns: Sequence[str]) -> None:
     further = sorted(set(manifest.columns) - set(Column))
     if strange := sorted(set(columns) - set(further)):
         raise ConfigError(
-            f"{', '.join(strange)} cannot be audited: not in the manifest, or m2net's own", expected=f"some of {', '.join(further) or 'none'}",
+            f"{', '.join(strange)} cannot be audited: not in the manifest, or m2net's own",
+            expected=f"some of {', '.join(further) or 'none'}",
             remedy="The site is looked at in any case",
         )  # fmt: skip
 

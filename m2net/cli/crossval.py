@@ -148,7 +148,7 @@ def _pool(out: Path, module: Any, tables: list[tuple[int, list[dict[str, Any]]]]
     from rich.console import Console
     from rich.table import Table
 
-    from m2net.reports.results import task_intervals, write_json, write_table
+    from m2net.reports.results import print_scales, scales, task_intervals, write_json, write_table
     from m2net.training.crossval import pool_rows
 
     rows = pool_rows(tables)
@@ -156,11 +156,13 @@ def _pool(out: Path, module: Any, tables: list[tuple[int, list[dict[str, Any]]]]
     figures = task_intervals(module, rows)
     plain = {f"{t}/{n}": {"value": i.value, "low": i.low, "high": i.high} for t, f in figures.items() for n, i in f.items()}
     versions = sorted({row["phantom_version"] for row in rows if row.get("phantom_version")})
-    facts = {"phantom_version": ", ".join(versions)} if versions else {}
+    facts: dict[str, Any] = {"phantom_version": ", ".join(versions)} if versions else {}
+    facts |= {"scales": scales(module)}
     write_json(out / "crossval.json", {**facts, "studies": len(rows), "patients": len({r["patient_id"] for r in rows}), "figures": plain})
     table = Table("figure", "value", "95 % interval over patients", title=f"Out of fold, {len(rows)} studies")
     for name, figure in plain.items():
         table.add_row(name, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}")
     Console().print(table)
+    print_scales(module)
     print(out / "crossval.json")
     return rows

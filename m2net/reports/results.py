@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.trainer.states import TrainerFn
 
 from m2net import __version__
 from m2net.errors import ConfigError
@@ -73,6 +74,18 @@ def task_intervals(module: M2NetModule, rows: list[dict[str, Any]]) -> dict[str,
     return {task: intervals(objective.statistics(rows), patients) for task, objective in objectives.items()}
 
 
+def scales(module: M2NetModule) -> dict[str, str]:
+    """The scheme that each task's grades or scores are in, of those that have one."""
+    objectives: dict[str, Objective] = dict(module.objectives.items())  # type: ignore[arg-type]
+    return {task: objective.scale for task, objective in objectives.items() if objective.scale}
+
+
+def print_scales(module: M2NetModule) -> None:
+    """Say below a table of figures what its scores are."""
+    for task, scale in scales(module).items():
+        print(f"{task}: {scale}")
+
+
 class ResultsWriter(Callback):
     """After ``test`` metrics.json and predictions.csv in the run's folder, after ``predict`` the latter; transfer.json of a start."""
 
@@ -81,6 +94,12 @@ class ResultsWriter(Callback):
         assert isinstance(pl_module, M2NetModule)
         if trainer.is_global_zero and pl_module.transfer is not None:
             write_json(self._folder(trainer) / "transfer.json", pl_module.transfer.plain())
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say what the scores are, where validation is all that runs."""
+        assert isinstance(pl_module, M2NetModule)
+        if trainer.is_global_zero and trainer.state.fn == TrainerFn.VALIDATING:
+            print_scales(pl_module)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write both files and log the table."""
@@ -91,11 +110,17 @@ class ResultsWriter(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         rows = self._rows(pl_module, data)
         versions = {row["phantom_version"] for row in rows if row.get("phantom_version")}
-        facts = {"studies": len(rows), "patients": len({r["patient_id"] for r in rows}), "m2net_version": __version__}
+        facts = {
+            "studies": len(rows),
+            "patients": len({r["patient_id"] for r in rows}),
+            "m2net_version": __version__,
+            "scales": scales(pl_module),
+        }
         if versions:
             facts["phantom_version"] = ", ".join(sorted(versions))
         write_json(folder / "metrics.json", {**pl_module.results, **bounds(pl_module, rows), **facts})
         write_table(folder / "predictions.csv", rows)
+        print_scales(pl_module)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and rows:
                 names = CaseNames(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,16 @@ def read_picture(path: Path, modality: Modality) -> Volume:
     ]
     if int(pixels.max()) == int(pixels.min()):
         raise StudyError(f"{path} is a picture of one grey value ({int(pixels.min())})", expected="an image", remedy="Export it again")
-    if top == 65535 and pixels.max() < 4096:
-        remarks.append(
-            Remark("intensity", f"16 bit stored, but no value above {int(pixels.max())}: the picture may be 12 bit and look dark.")
-        )
-    return Volume(scaled[None], None, Intensity.RELATIVE, modality, remarks=tuple(remarks), tags={"picture_max": top})
+    volume = Volume(scaled[None], None, Intensity.RELATIVE, modality, remarks=tuple(remarks), tags={"picture_max": top})
+    if not may_be_12_bit(volume):
+        return volume
+    said = f"16 bit stored, but no value above {int(pixels.max())}: the picture may be 12 bit and look dark."
+    return replace(volume, remarks=(*remarks, Remark("intensity", said)))
+
+
+def may_be_12_bit(volume: Volume) -> bool:
+    """Whether a picture is stored with 16 bit and uses the lowest 12 of them only."""
+    return volume.tags.get("picture_max") == 65535 and int(volume.array.max()) <= RELATIVE_MAX * 4095 / 65535
 
 
 def grey_pixels(path: Path) -> NDArray[Any]:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import jsonschema
 import numpy as np
+import pydicom
 import pytest
 import torch
 import yaml
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from m2net.bags.datamodule import BagDataModule
 from m2net.bags.transforms import to_input
@@ -179,10 +181,33 @@ def test_the_same_picture_in_every_coding_gives_one_answer(trained: Path, tmp_pa
     picture = shown((256, 256))
     Image.fromarray((picture * 65535).astype(np.uint16)).save(tmp_path / "a.png")
     write_dicom_radiograph(tmp_path / "b.dcm", picture, 0.4, "PA", "p", inverted=True)
-    names = [str(tmp_path / n) for n in ("a.png", "b.dcm")]
+    write_16_bit(tmp_path / "c.dcm", picture)
+    Image.fromarray((picture * 4095).astype(np.uint16)).save(tmp_path / "d.png")
+    names = [str(tmp_path / n) for n in ("a.png", "b.dcm", "c.dcm", "d.png")]
     assert main(["assess", *names, "--model", str(trained / "best.ckpt"), "--out", str(tmp_path / "out")]) == 0
-    a, b = (np.asarray(Image.open(tmp_path / "out" / n / "lungs.png")) for n in ("a", "b"))
-    assert (a != b).mean() < 0.01
+    first, *others = (np.asarray(Image.open(tmp_path / "out" / n / "lungs.png")) for n in "abcd")
+    for other in others:
+        assert (first != other).mean() < 0.01
+
+
+def write_16_bit(path: Path, picture: np.ndarray) -> None:
+    """White-low, with all 16 bits in use."""
+    write_dicom_radiograph(path, picture, 0.1, "PA", "p", inverted=True)
+    data = pydicom.dcmread(path)
+    data.BitsStored, data.HighBit = 16, 15
+    data.PixelData = np.rint((1 - picture) * 65535).astype(np.uint16).tobytes()
+    data.save_as(path)
+
+
+@pytest.mark.parametrize(("bits", "contrast", "code"), [(16, 0.7, 0), (12, 0.7, 0), (16, 0.04, 1), (12, 0.04, 1)])
+def test_contrast_is_judged_in_the_bits_that_are_used(tmp_path: Path, bits: int, contrast: float, code: int) -> None:
+    """12 bit stored in 16, the usual export, is no flat picture."""
+    picture = 0.5 + contrast * (shown((300, 300)) - 0.5)
+    Image.fromarray((picture * (2**bits - 1)).astype(np.uint16)).save(tmp_path / "a.png")
+    (tmp_path / "m.csv").write_text("study_id,patient_id,modality,image\na,a,cxr,a.png\n")
+    assert main(["verify", str(tmp_path / "m.csv"), "--json", str(tmp_path / "v.json")]) == code
+    (study,) = json.loads((tmp_path / "v.json").read_text())
+    assert [f["check"] for f in study["findings"] if f["status"] == "reject"] == ["contrast"] * code
 
 
 def test_a_ct_slice_or_photograph_is_warned_of(trained: Path, tmp_path: Path) -> None:
@@ -191,15 +216,18 @@ def test_a_ct_slice_or_photograph_is_warned_of(trained: Path, tmp_path: Path) ->
     rng = np.random.default_rng(0)
     slice_like = np.where(((np.abs(x) - 0.45) / 0.3) ** 2 + (y / 0.5) ** 2 < 1, 0.1 + 0.3 * (rng.random(x.shape) > 0.9), body)
     photo = np.kron(rng.random((20, 20)), np.ones((10, 10)))
+    temple = np.asarray(Image.fromarray(load_sample_image("china.jpg")).convert("L")) / 255
     rows = ["study_id,patient_id,modality,image"]
-    for name, picture in (("slice", slice_like), ("photo", photo), ("chest", shown((200, 200)))):
+    for name, picture in (("slice", slice_like), ("photo", photo), ("temple", temple), ("chest", shown((200, 200)))):
         Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8)).save(tmp_path / f"{name}.png")
         rows.append(f"{name},{name},cxr,{name}.png")
     (tmp_path / "m.csv").write_text("\n".join(rows) + "\n")
     assert main(["verify", str(tmp_path / "m.csv"), "--json", str(tmp_path / "v.json")]) == 0
     studies = json.loads((tmp_path / "v.json").read_text())
     warned = {s["study_id"] for s in studies if any(f["check"] == "modality" for f in s["findings"])}
-    assert warned == {"slice", "photo"}
+    assert warned == {"slice", "photo", "temple"}
+    Image.fromarray(load_sample_image("china.jpg")).save(tmp_path / "colour.png")
+    assert main(["assess", str(tmp_path / "colour.png"), "--model", str(trained / "best.ckpt"), "--out", str(tmp_path / "out")]) == 2
     assert main(["assess", str(tmp_path / "photo.png"), "--model", str(trained / "best.ckpt"), "--out", str(tmp_path / "out")]) == 0
     assert "does not look like a frontal radiograph" in (tmp_path / "out" / "photo" / "report.html").read_text()
 
@@ -210,10 +238,12 @@ def test_six_thousand_pixels_within_four_gigabytes(trained: Path, tmp_path: Path
     if kind == "png":
         Image.fromarray((picture * 65535).astype(np.uint16)).save(path, compress_level=1)
     else:
-        write_dicom_radiograph(path, picture, 0.1, "PA", "p", inverted=True)
+        write_16_bit(path, picture)
+    (tmp_path / "m.csv").write_text(f"study_id,patient_id,modality,image\nhuge,p,cxr,{path.name}\n")
     limit = "import resource; resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30)); "
     words = ["assess", str(path), "--model", str(trained / "best.ckpt"), "--out", str(tmp_path)]
-    call = f"from m2net.cli.main import main; raise SystemExit(main({words}))"
+    before = [["verify", str(tmp_path / "m.csv")], ["prepare", str(tmp_path / "m.csv"), "--store", str(tmp_path / "s"), "--spacing", "1"]]
+    call = f"from m2net.cli.main import main; raise SystemExit(max(main(words) for words in {[*before, words]}))"
     done = subprocess.run([sys.executable, "-c", limit + call], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert Image.open(tmp_path / "huge" / "infection.png").size == (6000, 5000)
@@ -241,8 +271,8 @@ def test_real_radiographs_look_like_radiographs() -> None:
     wrong = [p.name for p in paths if unlike_radiograph(read_image(p, None, Modality.CXR).array[0].astype(np.float32))]
     slices = sorted((REAL / "ct_slices" / "covid").glob("*.png"))[:60]
     flagged = sum(bool(unlike_radiograph(read_image(p, None, Modality.CXR).array[0].astype(np.float32))) for p in slices)
-    assert len(wrong) <= 2, wrong
-    assert flagged >= 50
+    assert not wrong
+    assert flagged >= 57  # of 60; docs/reference/odd_inputs.md
 
 
 def test_a_radiograph_is_explained_by_a_model_of_radiographs(films: Path, configure: Callable[..., Path], tmp_path: Path) -> None:
