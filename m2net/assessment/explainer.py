@@ -98,7 +98,7 @@ class Explainer:
 
         Args:
             checkpoint: file written by m2net fit.
-            method: score_maps, joint (the paper's) or grad_cam.
+            method: score_maps, joint (the paper's), grad_cam or grad_cam_depths.
             threshold: saliency from which a pixel is in a box.
             device: torch device; the accelerator if there is one.
 

@@ -84,15 +84,22 @@ def score_map_saliency(scores: DepthScores, images: Tensor, target: int, slices:
 
 def grad_cam(scores: DepthScores, images: Tensor, target: int, slices: int) -> Tensor:
     """Grad-CAM (Selvaraju et al. 2017) on the deepest map that carries scores, (N, H, W) in [0, 1]."""
-    parts = []
+    return _grad_cam(scores, images, target, len(scores.head.depths) - 1)
+
+
+def grad_cam_of_depths(scores: DepthScores, images: Tensor, target: int, slices: int) -> Tensor:
+    """Mean over the depths of Grad-CAM on each depth's map, (N, H, W) in [0, 1]: as fine as the score maps are."""
+    return torch.stack([_grad_cam(scores, images, target, depth) for depth in range(len(scores.head.depths))]).mean(0)
+
+
+def _grad_cam(scores: DepthScores, images: Tensor, target: int, depth: int) -> Tensor:
+    parts, at = [], scores.head.depths[depth] - 1
     for piece in torch.split(images, 64):
         features = scores.network.features(piece)
-        deepest = max(scores.head.depths) - 1
-        features.maps[deepest] = features.maps[deepest].detach().requires_grad_()
-        at = len(scores.head.depths) - 1
-        score = scores.head.by_depth(scores.head.instance(features))[:, at, target].sum()
-        (gradient,) = torch.autograd.grad(score, features.maps[deepest])
-        cam = F.relu((gradient.mean((2, 3), keepdim=True) * features.maps[deepest]).sum(1, keepdim=True)).detach()
+        features.maps[at] = features.maps[at].detach().requires_grad_()
+        score = scores.head.by_depth(scores.head.instance(features))[:, depth, target].sum()
+        (gradient,) = torch.autograd.grad(score, features.maps[at])
+        cam = F.relu((gradient.mean((2, 3), keepdim=True) * features.maps[at]).sum(1, keepdim=True)).detach()
         parts.append(F.interpolate(cam.float(), size=images.shape[2:], mode="bilinear")[:, 0])
     return _minmax(torch.cat(parts))
 
@@ -101,6 +108,7 @@ SALIENCY: dict[str, Callable[[DepthScores, Tensor, int, int], Tensor]] = {
     "joint": joint_saliency,
     "score_maps": score_map_saliency,
     "grad_cam": grad_cam,
+    "grad_cam_depths": grad_cam_of_depths,
 }
 """Ways to say where a class scores, by name."""
 

@@ -16,7 +16,7 @@ def run(argv: list[str]) -> int:
     add_studies(
         options, "NIfTI/MHA/NRRD file, DICOM folder, PNG slice or radiograph", "checkpoint written by m2net fit, with a score_maps head"
     )
-    options.add_argument("--method", help="saliency: score_maps (unless told otherwise), joint or grad_cam")
+    options.add_argument("--method", help="saliency: score_maps (unless told otherwise), joint, grad_cam or grad_cam_depths")
     options.add_argument("--threshold", type=float, help="saliency from which a pixel is in a box; m2net localise chooses one")
     options.add_argument("--overlays", type=int, default=6, help="slices to draw")
     given = options.parse_args(argv[1:])
