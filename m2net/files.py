@@ -52,7 +52,7 @@ def folder_whole(folder: Path, *, replacing: bool = False) -> Iterator[Path]:
         try:
             temporary.rename(folder)
         except OSError:
-            if not folder.exists():
+            if replacing or not folder.exists():
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

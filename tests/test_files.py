@@ -50,6 +50,13 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_cannot_take_its_place_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a file of that name")
+    with pytest.raises(OSError, match="directory"), folder_whole(tmp_path / "a", replacing=True):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
 @pytest.mark.parametrize(("replacing", "left"), [(True, "second"), (False, "first")])
 def test_who_keeps_the_place_of_a_folder(tmp_path: Path, replacing: bool, left: str) -> None:
     for name in ("first", "second"):

@@ -5,8 +5,8 @@
     python experiments/infection_maps/manifest.py scores    OTHER_DATA     runs/cxr_severity/new.csv
 
 The first lists the radiographs with masks, the second those with scores and, to learn from, those with masks, the third those with scores
-alone, to be judged. Both sets come from one collection, so a patient keeps one number, and an image that is in both is two rows, each with
-its own masks (some differ in crop).
+alone, to be judged: OTHER_DATA must be of the same collection. Both sets come from one, so a patient keeps one number, and an image that
+is in both is two rows, each with its own masks (some differ in crop).
 Where only one lung was drawn the lung mask is left out. Sizes, file names, findings and free text are not carried along.
 """
 
@@ -56,10 +56,12 @@ def main() -> None:
     options.add_argument("source", type=Path, help="folder that holds cxr_infection/, cxr_severity/ or both")
     options.add_argument("out", type=Path)
     given = options.parse_args()
+    for folder in KINDS[given.kind]:
+        if not (given.source / folder / "labels.csv").is_file():
+            options.error(
+                f"{given.source / folder / 'labels.csv'} does not exist; expected a folder with {' and '.join(KINDS[given.kind])}"
+            )
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    missing = [folder for folder in KINDS[given.kind] if not (given.source / folder / "labels.csv").is_file()]
-    if missing:
-        options.error(f"{given.source / missing[0] / 'labels.csv'} does not exist")
     rows = [made for folder, listed in KINDS[given.kind].items() for made in listed(given.source / folder, given.out)]
     print(
         f"{given.out}: {write(given.out, rows, given.source, 'labels.csv')} radiographs of {len({r['patient_id'] for r in rows})} patients"

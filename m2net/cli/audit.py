@@ -43,7 +43,7 @@ def run(argv: list[str]) -> int:
     if given.out and (given.out.is_dir() or not given.out.absolute().parent.is_dir()):
         raise ConfigError(f"--out {given.out} is a folder, or lies in none", expected="a file to write, as audit.json")
     manifest = read_manifest(given.manifest)
-    check_columns(manifest, given.columns)
+    check_columns(manifest, given.columns, "--columns")
     rows = None
     if given.predictions:
         rows = read_rows(given.predictions)
@@ -53,19 +53,17 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def check_columns(manifest: Manifest, columns: Sequence[str]) -> None:
-    """Refuse columns that cannot be facts.
+def check_columns(manifest: Manifest, columns: Sequence[str], option: str) -> None:
+    """Refuse columns, given by this option, that cannot be facts.
 
     Raises:
         ConfigError: one is not in the manifest, or is m2net's own.
     """
     further = sorted(set(manifest.columns) - set(Column))
-    if strange := sorted(set(columns) - set(further)):
-        raise ConfigError(
-            f"{', '.join(strange)} cannot be audited: not in the manifest, or m2net's own",
-            expected=f"some of {', '.join(further) or 'none'}",
-            remedy="The site is looked at in any case",
-        )  # fmt: skip
+    for name in columns:
+        if name not in further:
+            found = "is m2net's own" if name in manifest.columns else f"is not in {manifest.path}"
+            raise ConfigError(f"{option}: the column {name} {found}", expected=f"some of {', '.join(further) or 'none'}")
 
 
 def _only_spacing(folder: Path) -> float:

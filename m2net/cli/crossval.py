@@ -58,7 +58,11 @@ def _run(given: argparse.Namespace, overrides: list[str]) -> None:
     cli = make_cli(words, run_now=False)
     out = given.out or Path(cli.trainer.default_root_dir) / "crossval"
     manifest = cli.datamodule.manifest_path
-    check_columns(cli.datamodule.manifest, given.audit_columns)
+    check_columns(cli.datamodule.manifest, given.audit_columns, "--audit-columns")
+    if given.audit_columns and not audited(cli.model):
+        raise ConfigError(
+            "--audit-columns where nothing is audited", expected=f"a task named {' or '.join(AUDITED)}", remedy="Leave it out"
+        )
     if given.seed is not None or not has_folds(cli.datamodule.manifest, given.folds):
         manifest = with_folds(manifest, given.folds, given.seed or 0)
     sites = {str(study.site) for study in cli.datamodule.manifest if study.site}
@@ -128,16 +132,21 @@ def with_folds(source: Path, folds: int, seed: int) -> Path:
     return out
 
 
+AUDITED = ("diagnosis", "severity")
+
+
+def audited(module: Any) -> list[str]:
+    """Labels that the audit looks at: those with a task of their name."""
+    return [task for task, objective in module.objectives.items() if task in AUDITED and str(objective.target).partition(":")[0] == task]
+
+
 def _audit(out: Path, cli: Any, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
     """Which shortcuts tell each label that the tasks judge, and what is left of the model within their strata."""
     from m2net.cli.audit import judge
     from m2net.errors import M2NetError
 
     data = cli.datamodule
-    for task, objective in cli.model.objectives.items():
-        label = str(objective.target).partition(":")[0]
-        if label not in ("diagnosis", "severity") or task != label:
-            continue
+    for label in audited(cli.model):
         try:
             judge(list(data.manifest), data.store, label, rows, out / f"audit_{label}.json", columns=columns)
         except M2NetError as error:

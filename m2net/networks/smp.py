@@ -106,16 +106,16 @@ def _under_names(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, 
     torchvision's first files write ``norm.1`` for ``norm1``.
     """
     state = {_DOTTED.sub(r"\1\2", name): tensor for name, tensor in state.items()}
-    pairs = [(drop, add) for drop in _leads(state) for add in _leads(own)]
+    pairs = [(drop, add) for drop in _leads(state) for add in _leads(own, 0.5)]
     drop, add = max(pairs, key=lambda pair: sum(pair[1] + k.removeprefix(pair[0]) in own for k in state if k.startswith(pair[0])))
     return {add + k.removeprefix(drop): tensor for k, tensor in state.items() if k.startswith(drop)}
 
 
-def _leads(names: Collection[str]) -> list[str]:
-    """Beginnings, of up to three parts, of most of these names; none at all comes first."""
+def _leads(names: Collection[str], share: float = 0.0) -> list[str]:
+    """Beginnings, of up to three parts, of more than this share of the names; none at all comes first."""
     parts = [name.split(".")[:-1] for name in names]
     counted = Counter("".join(f"{p}." for p in one[:n]) for n in (1, 2, 3) for one in parts if len(one) >= n)
-    return ["", *(lead for lead, count in counted.items() if count > len(names) / 2)]
+    return ["", *(lead for lead, count in counted.items() if count > share * len(names))]
 
 
 def _adapted(found: Tensor | None, own: Tensor) -> Tensor | None:

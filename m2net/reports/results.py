@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_only
 
 from m2net import __version__
 from m2net.errors import ConfigError
@@ -80,6 +80,7 @@ def scales(module: M2NetModule) -> dict[str, str]:
     return {task: objective.scale for task, objective in objectives.items() if objective.scale}
 
 
+@rank_zero_only
 def print_scales(module: M2NetModule) -> None:
     """Say below a table of figures what its scores are."""
     for task, scale in scales(module).items():
@@ -94,12 +95,6 @@ class ResultsWriter(Callback):
         assert isinstance(pl_module, M2NetModule)
         if trainer.is_global_zero and pl_module.transfer is not None:
             write_json(self._folder(trainer) / "transfer.json", pl_module.transfer.plain())
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say what the scores are, where validation is all that runs."""
-        assert isinstance(pl_module, M2NetModule)
-        if trainer.is_global_zero and trainer.state.fn == TrainerFn.VALIDATING:
-            print_scales(pl_module)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write both files and log the table."""
@@ -120,7 +115,6 @@ class ResultsWriter(Callback):
             facts["phantom_version"] = ", ".join(sorted(versions))
         write_json(folder / "metrics.json", {**pl_module.results, **bounds(pl_module, rows), **facts})
         write_table(folder / "predictions.csv", rows)
-        print_scales(pl_module)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and rows:
                 names = CaseNames(folder)

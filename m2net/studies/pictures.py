@@ -17,6 +17,7 @@ from m2net.vocabulary import Intensity, Modality
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 RELATIVE_MAX = 32767
+RELATIVE_12_BIT = RELATIVE_MAX * 4095 / 65535  # what 12 bit come to where all 16 are taken for the range
 _PHOTOMETRIC = 262  # TIFF's tag; 0: white is low
 _GREY_ENOUGH = 8  # largest difference of colour channels of a grey picture stored in colour (JPEG rounds)
 
@@ -50,7 +51,7 @@ def read_picture(path: Path, modality: Modality) -> Volume:
 
 def may_be_12_bit(volume: Volume) -> bool:
     """Whether a picture is stored with 16 bit and uses the lowest 12 of them only."""
-    return volume.tags.get("picture_max") == 65535 and int(volume.array.max()) <= RELATIVE_MAX * 4095 / 65535
+    return volume.tags.get("picture_max") == 65535 and int(volume.array.max()) <= RELATIVE_12_BIT
 
 
 def grey_pixels(path: Path) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from m2net.studies.lungs import Box, Thorax, find_thorax
 from m2net.studies.manifest import Study
 from m2net.studies.masks import Mask, read_mask
 from m2net.studies.options import ReadOptions
-from m2net.studies.pictures import RELATIVE_MAX, may_be_12_bit
+from m2net.studies.pictures import RELATIVE_12_BIT, RELATIVE_MAX, may_be_12_bit
 from m2net.studies.radiograph_look import unlike_radiograph
 from m2net.studies.readers import read_image
 from m2net.studies.volume import Volume
@@ -264,7 +264,7 @@ def _judge_picture(volume: Volume, verdict: Verdict) -> None:
     if unlike:
         verdict.add(Status.WARN, "modality", f"the picture does not look like a frontal radiograph: {unlike}", "Check the modality column")
     low, high = np.percentile(plane, [2, 98])
-    share = (high - low) / (RELATIVE_MAX / 16 if may_be_12_bit(volume) else RELATIVE_MAX)
+    share = (high - low) / (RELATIVE_12_BIT if may_be_12_bit(volume) else RELATIVE_MAX)
     if share < _LEAST_CONTRAST:
         verdict.add(Status.REJECT, "contrast", f"nearly all pixels lie within {100 * share:.1f} % of the range", "Export it again")
 

@@ -64,7 +64,7 @@ def trained(films: Path, configure: Callable[..., Path], tmp_path_factory: pytes
     return folder
 
 
-def test_thresholds_travel_with_the_checkpoint(trained: Path, films: Path, tmp_path: Path) -> None:
+def test_thresholds_travel_with_the_checkpoint(trained: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The rule of predictions.csv follows from the checkpoint's thresholds and the area beside it."""
     calibration = load_model(trained / "best.ckpt").objectives["detection"].calibration
     assert set(calibration) == {"probability", "area"}
@@ -79,13 +79,22 @@ def test_thresholds_travel_with_the_checkpoint(trained: Path, films: Path, tmp_p
     assert metrics["infection/pooled_f1"] == pytest.approx(pooled(rows))
     assert metrics["lungs/dice_mean"] > 0.5
     assert metrics["extent/n"] == len(rows)
+    assert set(metrics["scales"]) == {"extent", "burden"}
+    assert "opacity, 0 to 6" in metrics["scales"]["burden"]  # these maps tell ground glass from consolidation
+    assert "\nextent: geographic extent, 0 to 8 (Cohen et al. 2020" in capsys.readouterr().out
 
 
 def test_a_map_is_called_from_the_probability_chosen_on_validation(trained: Path, films: Path, tmp_path: Path) -> None:
     """Mirrored in training and evaluation, through the command line: pixels of predictions.csv are those above the checkpoint's cut."""
     config = yaml.safe_load((trained / "config.in.yaml").read_text())
     objective = {"name": "segmentation", "mask": "infection", "merged": True, "calibrate": "f1"}
-    config["model"] |= {"tasks": {"infection": {"head": {"name": "dense", "subpixel": 4}, "objective": objective}, "lungs": TASKS["lungs"]}}
+    config["model"] |= {
+        "tasks": {
+            "infection": {"head": {"name": "dense", "subpixel": 4}, "objective": objective},
+            "lungs": TASKS["lungs"],
+            "burden": TASKS["burden"],
+        }
+    }
     config["model"]["mirror"] = config["data"]["augmentation"]["flip"] = True
     config["trainer"] |= {"default_root_dir": str(tmp_path), "max_steps": 20}
     config["trainer"]["callbacks"][0]["init_args"]["dirpath"] = str(tmp_path)
@@ -93,7 +102,10 @@ def test_a_map_is_called_from_the_probability_chosen_on_validation(trained: Path
     assert main(["fit", "--config", str(tmp_path / "in.yaml")]) == 0
     assert main(["test", "--config", str(tmp_path / "in.yaml"), "--ckpt_path", str(tmp_path / "best.ckpt")]) == 0
     with (tmp_path / "predictions.csv").open(newline="") as file:
-        claimed = {row["study_id"]: int(row["infection_claimed"]) for row in csv.DictReader(file)}
+        table = list(csv.DictReader(file))
+    assert "burden_geographic_extent" in table[0]
+    assert "burden_opacity" not in table[0]  # the kinds are not told apart
+    claimed = {row["study_id"]: int(row["infection_claimed"]) for row in table}
     model = load_model(tmp_path / "best.ckpt").eval()
     cut = model.objectives["infection"].calibration["cut"]
     data = BagDataModule(str(films), config["data"]["store"], INPUT, masks=["infection", "lungs"], instances=1)

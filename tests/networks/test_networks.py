@@ -190,14 +190,15 @@ def test_weights_from_a_local_file(tmp_path: Path) -> None:
         ("densenet121", lambda k: "module.densenet121." + k),  # as CheXNet's
         ("tu-dla34", lambda k: k.removeprefix("model.")),  # as timm's
         ("inceptionv4", lambda k: k),
-        ("resnet50", lambda k: "encoder." + k),
+        ("resnet18", lambda k: "encoder." + k),  # as the library's whole networks
     ],
 )
 def test_weights_under_the_names_that_files_have(tmp_path: Path, encoder: str, renamed: Callable[[str], str]) -> None:
     given, taken = SmpEncoder(3, encoder), SmpEncoder(1, encoder).eval()
     state = {renamed(k): torch.randn_like(v) if v.is_floating_point() else v for k, v in given.encoder.state_dict().items()}
     assert encoder == "inceptionv4" or set(state) != set(given.encoder.state_dict())
-    torch.save({**state, "classifier.weight": torch.zeros(5, 5)}, tmp_path / "w.pth")
+    others = {f"decoder.blocks.{k}.conv.weight": torch.zeros(1) for k in range(2 * len(state))}
+    torch.save({**state, **others}, tmp_path / "w.pth")
     taken.load_weights(str(tmp_path / "w.pth"))
     for name, tensor in taken.encoder.state_dict().items():
         file = state[renamed(name)]
