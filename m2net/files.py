@@ -1,9 +1,11 @@
-"""Text files that appear whole or not at all, and names that every reader can open."""
+"""Files and folders that appear whole or not at all, and names that every reader can open."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,31 @@ def written_whole(path: Path) -> Iterator[TextIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_whole(folder: Path, *, replacing: bool = False) -> Iterator[Path]:
+    """A folder to write into that takes its place when all of it is there; nothing is left of it where writing failed.
+
+    What stands there at the end is removed (``replacing``) or stays, for then another process finished the same work first.
+
+    Raises:
+        OSError: it cannot be made or moved.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.parent / f".partial-{uuid.uuid4().hex}"
+    temporary.mkdir()
+    try:
+        yield temporary
+        if replacing:
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if replacing or not folder.exists():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_name(path: Path) -> None:

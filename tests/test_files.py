@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from m2net.files import written_whole
+from m2net.files import folder_whole, written_whole
 
 
 def test_what_stood_there_stays_where_writing_fails(tmp_path: Path) -> None:
@@ -37,3 +37,29 @@ def test_processes_that_write_the_same_do_not_disturb_each_other(tmp_path: Path)
         list(pool.map(write_often, [path] * 2, "ab"))
     assert path.read_text(encoding="utf-8") in ("a" * 9, "b" * 9)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    def write() -> None:
+        with folder_whole(tmp_path / "a") as folder:
+            (folder / "half").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_take_its_place_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a file of that name")
+    with pytest.raises(OSError, match="directory"), folder_whole(tmp_path / "a", replacing=True):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(("replacing", "left"), [(True, "second"), (False, "first")])
+def test_who_keeps_the_place_of_a_folder(tmp_path: Path, replacing: bool, left: str) -> None:
+    for name in ("first", "second"):
+        with folder_whole(tmp_path / "a", replacing=replacing) as folder:
+            (folder / name).touch()
+    assert [p.name for p in tmp_path.rglob("*")] == ["a", left]

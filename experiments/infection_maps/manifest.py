@@ -2,9 +2,11 @@
 
     python experiments/infection_maps/manifest.py infection ../shared/data runs/cxr_infection/manifest.csv
     python experiments/infection_maps/manifest.py severity  ../shared/data runs/cxr_severity/manifest.csv
+    python experiments/infection_maps/manifest.py scores    OTHER_DATA     runs/cxr_severity/new.csv
 
-The first lists the radiographs with masks, the second those with scores and, to learn from, those with masks: both come from one
-collection, so a patient keeps one number, and an image that is in both sets is two rows, each with its own masks (some differ in crop).
+The first lists the radiographs with masks, the second those with scores and, to learn from, those with masks, the third those with scores
+alone, to be judged: OTHER_DATA must be of the same collection. Both sets come from one, so a patient keeps one number, and an image that
+is in both is two rows, each with its own masks (some differ in crop).
 Where only one lung was drawn the lung mask is left out. Sizes, file names, findings and free text are not carried along.
 """
 
@@ -39,17 +41,28 @@ def scored_rows(source: Path, out: Path) -> Iterator[Row]:
         )  # fmt: skip
 
 
+KINDS = {
+    "infection": {"cxr_infection": masked_rows},
+    "severity": {"cxr_infection": masked_rows, "cxr_severity": scored_rows},
+    "scores": {"cxr_severity": scored_rows},
+}
+"""Folders of each manifest, and how their rows are listed."""
+
+
 def main() -> None:
     """Write one manifest."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("kind", choices=["infection", "severity"])
-    options.add_argument("source", type=Path, help="folder that holds cxr_infection/ and cxr_severity/")
+    options.add_argument("kind", choices=list(KINDS))
+    options.add_argument("source", type=Path, help="folder that holds cxr_infection/, cxr_severity/ or both")
     options.add_argument("out", type=Path)
     given = options.parse_args()
+    for folder in KINDS[given.kind]:
+        if not (given.source / folder / "labels.csv").is_file():
+            options.error(
+                f"{given.source / folder / 'labels.csv'} does not exist; expected a folder with {' and '.join(KINDS[given.kind])}"
+            )
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    rows = [*masked_rows(given.source / "cxr_infection", given.out)]
-    if given.kind == "severity":
-        rows += scored_rows(given.source / "cxr_severity", given.out)
+    rows = [made for folder, listed in KINDS[given.kind].items() for made in listed(given.source / folder, given.out)]
     print(
         f"{given.out}: {write(given.out, rows, given.source, 'labels.csv')} radiographs of {len({r['patient_id'] for r in rows})} patients"
     )

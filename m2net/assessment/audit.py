@@ -175,7 +175,7 @@ def _strongest(singles: dict[str, list[float | str]], positive: NDArray[np.bool_
 def _strata(column: list[float | str]) -> NDArray[np.int64]:
     """Tertiles of a number, or its values where these are few; categories as they are.
 
-    Studies that share a value at the edge of a tertile, as a third of them without any white, are a stratum of their own.
+    Two studies or more that share a value at the edge of a tertile, as a third of them without any white, are a stratum of their own.
     """
     if any(isinstance(v, str) and v for v in column):
         return np.unique([str(v) for v in column], return_inverse=True)[1]
@@ -183,7 +183,8 @@ def _strata(column: list[float | str]) -> NDArray[np.int64]:
     if len(np.unique(values)) <= _STRATA:
         return np.unique(values, return_inverse=True)[1]
     edges = np.quantile(values, [k / _STRATA for k in range(1, _STRATA)])
-    return np.digitize(values, edges) + np.digitize(values, edges, right=True)
+    shared = [edge for edge in edges if (values == edge).sum() > 1]
+    return np.asarray(2 * np.digitize(values, edges) - np.isin(values, shared), np.int64)
 
 
 def _forest(table: NDArray[np.float64], positive: NDArray[np.bool_], patients: list[str], seed: int) -> Interval:

@@ -26,7 +26,7 @@ from m2net.studies import Volume
 from m2net.vocabulary import Diagnosis
 
 DEFAULT_METHOD, DEFAULT_THRESHOLD = "score_maps", 0.15
-"""The best of the three on synthetic patients, and its threshold there, chosen on validation (experiments/weakly_supervised/README.md)."""
+"""The best on synthetic patients, and its threshold there, chosen on validation (experiments/weakly_supervised/README.md)."""
 
 _RIM_MM = 6.0  # consolidated lung at the pleura is easily missed by the finder
 _PICTURE_MM = 400.0  # taken for the longer side of a picture, whose millimetres are not known, when the rim is laid
@@ -98,7 +98,7 @@ class Explainer:
 
         Args:
             checkpoint: file written by m2net fit.
-            method: score_maps, joint (the paper's) or grad_cam.
+            method: score_maps, joint (the paper's), grad_cam or grad_cam_depths.
             threshold: saliency from which a pixel is in a box.
             device: torch device; the accelerator if there is one.
 

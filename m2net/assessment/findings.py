@@ -10,7 +10,7 @@ import numpy as np
 from m2net.batch import Output
 from m2net.objectives import BurdenReading, DetectionReading, DiagnosisObjective, Objective, ScoreObjective, SeverityObjective, at_or_above
 from m2net.objectives.burden import SIDES, ZONES, derived_scores
-from m2net.studies.scores import EXTENT, OPACITY, SCORE_LIMITS, SCORE_TITLES
+from m2net.studies.scores import SCORE_LIMITS, SCORE_TITLES
 from m2net.vocabulary import Lobe
 
 
@@ -124,15 +124,15 @@ def findings_of(objectives: Mapping[str, Objective], outputs: Mapping[str, Outpu
             diagnosis[task] = DiagnosisFinding(told_apart, max(told_apart, key=lambda name: told_apart[name]))
         elif isinstance(objective, ScoreObjective):
             value = float(objective.predicted(output)[0])
-            scores.append(ScoreFinding(SCORE_TITLES.get(objective.score, objective.score), value, objective.highest, "regressed"))
+            scores.append(ScoreFinding(objective.scale, value, objective.highest, "regressed"))
         elif isinstance(objective, DetectionReading):
             detection = _detected(objective, output)
         elif isinstance(objective, BurdenReading):
             values = output.logits[:1].cpu().double().numpy()
             told = [None if np.isnan(v) else float(v) for v in (*values[0, :2], *values[0, 4:])]
             shares = dict(zip((*SIDES, *ZONES), told, strict=True))
-            for name, value in zip((EXTENT, OPACITY), derived_scores(values)[0].tolist(), strict=True):
-                if value == value and None not in told[:2]:  # opacity needs a map that tells kinds
+            if None not in told[:2]:
+                for name, value in zip(objective.derived, derived_scores(values)[0].tolist(), strict=False):
                     scores.append(ScoreFinding(SCORE_TITLES[name], value, SCORE_LIMITS[name], "derived"))
     return Findings(severity, diagnosis, detection, shares, scores)
 

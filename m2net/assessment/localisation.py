@@ -24,7 +24,7 @@ POINTING_MM = 10.0
 OVERLAPS = (0.3, 0.5)
 """Intersections over union at which boxes count as met."""
 
-THRESHOLDS = tuple(round(0.1 + 0.05 * k, 2) for k in range(17))
+THRESHOLDS = (0.02, *(round(0.05 * k, 2) for k in range(1, 19)))
 """Saliencies that validation chooses from."""
 
 
@@ -95,15 +95,18 @@ class _Truth:
         self.infected = infection[self.looked]
 
     def hold(self, saliency: NDArray[np.float32]) -> dict[str, float]:
-        """Pointing hit, AUPRC, and the AUPRC of chance."""
+        """Pointing hit and AUPRC, each with that of chance among the pixels looked at."""
         from sklearn.metrics import average_precision_score
 
-        chance = float(self.infected.mean())
+        by_chance = {
+            "pointing_chance": float((self.away_mm[self.looked] <= POINTING_MM).mean()),
+            "auprc_chance": float(self.infected.mean()),
+        }
         if not np.ptp(saliency):  # a map that says nothing points nowhere
-            return {"pointing": 0.0, "auprc": chance, "auprc_chance": chance}
+            return {"pointing": 0.0, "auprc": by_chance["auprc_chance"], **by_chance}
         top = np.unravel_index(int(saliency.argmax()), saliency.shape)
         precision = float(average_precision_score(self.infected, saliency[self.looked]))
-        return {"pointing": float(self.away_mm[top] <= POINTING_MM), "auprc": precision, "auprc_chance": chance}
+        return {"pointing": float(self.away_mm[top] <= POINTING_MM), "auprc": precision, **by_chance}
 
 
 def choose_threshold(studies: Sequence[Localised], method: str, thresholds: Sequence[float]) -> float:
@@ -138,7 +141,7 @@ def figures(studies: Sequence[Localised], method: str, threshold: float) -> dict
 
         return of
 
-    wanted: dict[str, Any] = {key: mean(key) for key in ("pointing", "auprc", "auprc_chance")}
+    wanted: dict[str, Any] = {key: mean(key) for key in ("pointing", "pointing_chance", "auprc", "auprc_chance")}
     for k, overlap in enumerate(OVERLAPS):
         wanted[f"box_recall_{overlap}"] = share(2 + 2 * k, 0)
         wanted[f"box_precision_{overlap}"] = share(3 + 2 * k, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -84,23 +84,35 @@ def score_map_saliency(scores: DepthScores, images: Tensor, target: int, slices:
 
 def grad_cam(scores: DepthScores, images: Tensor, target: int, slices: int) -> Tensor:
     """Grad-CAM (Selvaraju et al. 2017) on the deepest map that carries scores, (N, H, W) in [0, 1]."""
-    parts = []
+    (cam,) = _grad_cam(scores, images, target, [len(scores.head.depths) - 1])
+    return cam
+
+
+def grad_cam_of_depths(scores: DepthScores, images: Tensor, target: int, slices: int) -> Tensor:
+    """Mean over the depths of Grad-CAM on each depth's map, (N, H, W) in [0, 1]: as fine as the score maps are."""
+    return torch.stack(_grad_cam(scores, images, target, range(len(scores.head.depths)))).mean(0)
+
+
+def _grad_cam(scores: DepthScores, images: Tensor, target: int, depths: Sequence[int]) -> list[Tensor]:
+    """Grad-CAM of each of these depths, of the class's score at that depth."""
+    parts: list[list[Tensor]] = [[] for _ in depths]
     for piece in torch.split(images, 64):
         features = scores.network.features(piece)
-        deepest = max(scores.head.depths) - 1
-        features.maps[deepest] = features.maps[deepest].detach().requires_grad_()
-        at = len(scores.head.depths) - 1
-        score = scores.head.by_depth(scores.head.instance(features))[:, at, target].sum()
-        (gradient,) = torch.autograd.grad(score, features.maps[deepest])
-        cam = F.relu((gradient.mean((2, 3), keepdim=True) * features.maps[deepest]).sum(1, keepdim=True)).detach()
-        parts.append(F.interpolate(cam.float(), size=images.shape[2:], mode="bilinear")[:, 0])
-    return _minmax(torch.cat(parts))
+        features.maps = [one.detach().requires_grad_() for one in features.maps]
+        by_depth = scores.head.by_depth(scores.head.instance(features))[:, :, target].sum(0)
+        for cams, depth in zip(parts, depths, strict=True):
+            cells = features.maps[scores.head.depths[depth] - 1]
+            (gradient,) = torch.autograd.grad(by_depth[depth], cells, retain_graph=True)
+            cam = F.relu((gradient.mean((2, 3), keepdim=True) * cells).sum(1, keepdim=True)).detach()
+            cams.append(F.interpolate(cam.float(), size=images.shape[2:], mode="bilinear")[:, 0])
+    return [_minmax(torch.cat(cams)) for cams in parts]
 
 
 SALIENCY: dict[str, Callable[[DepthScores, Tensor, int, int], Tensor]] = {
     "joint": joint_saliency,
     "score_maps": score_map_saliency,
     "grad_cam": grad_cam,
+    "grad_cam_depths": grad_cam_of_depths,
 }
 """Ways to say where a class scores, by name."""
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from m2net.errors import ConfigError, StoreError, StudyError
+from m2net.files import folder_whole
 from m2net.studies import Box, ReadOptions, Study, Volume, find_thorax, read_image, read_mask
 from m2net.studies.masks import Mask
 from m2net.studies.quality import Verdict, judge_read
@@ -179,20 +178,8 @@ def prepare_study(study: Study, spacing_mm: float, *, repair: bool = False) -> P
 
 def save(prepared: Prepared, folder: Path) -> None:
     """Write atomically: the folder appears whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.parent / f".partial-{uuid.uuid4().hex}"
-    temporary.mkdir()
-    try:
+    with folder_whole(folder) as temporary:
         _write(prepared, temporary)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    try:
-        temporary.rename(folder)
-    except OSError:
-        shutil.rmtree(temporary)  # another process finished the same study first
-        if not folder.exists():
-            raise
 
 
 def _write(prepared: Prepared, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from m2net.vocabulary import DEFAULT_SPACING_MM, Column
 
 if TYPE_CHECKING:
     from m2net.bags.store import Store
-    from m2net.studies import Study
+    from m2net.studies import Manifest, Study
 
 LABELS = ("diagnosis", "infected", "severity")
 
@@ -42,12 +43,7 @@ def run(argv: list[str]) -> int:
     if given.out and (given.out.is_dir() or not given.out.absolute().parent.is_dir()):
         raise ConfigError(f"--out {given.out} is a folder, or lies in none", expected="a file to write, as audit.json")
     manifest = read_manifest(given.manifest)
-    further = sorted(set(manifest.columns) - set(Column))
-    if strange := sorted(set(given.columns) - set(further)):
-        raise ConfigError(
-            f"--columns {', '.join(strange)} are not in the manifest, or m2net's own", expected=f"some of {', '.join(further) or 'none'}",
-            remedy="The site is looked at in any case",
-        )  # fmt: skip
+    check_columns(manifest, given.columns, "--columns")
     rows = None
     if given.predictions:
         rows = read_rows(given.predictions)
@@ -55,6 +51,19 @@ def run(argv: list[str]) -> int:
     prepare_missing(store, list(manifest), given.workers)
     judge(list(manifest), store, given.label, rows, given.out, strata=given.strata, columns=tuple(given.columns), seed=given.seed)
     return 0
+
+
+def check_columns(manifest: Manifest, columns: Sequence[str], option: str) -> None:
+    """Refuse columns, given by this option, that cannot be facts.
+
+    Raises:
+        ConfigError: one is not in the manifest, or is m2net's own.
+    """
+    further = sorted(set(manifest.columns) - set(Column))
+    for name in columns:
+        if name not in further:
+            found = "is m2net's own" if name in manifest.columns else f"is not in {manifest.path}"
+            raise ConfigError(f"{option}: the column {name} {found}", expected=f"some of {', '.join(further) or 'none'}")
 
 
 def _only_spacing(folder: Path) -> float:

@@ -32,6 +32,9 @@ def run(argv: list[str]) -> int:
     options.add_argument(
         "--judge-sites", nargs="+", metavar="SITE", help="sites whose studies are judged; others train, and choose with data.validate"
     )
+    options.add_argument(
+        "--audit-columns", nargs="+", default=[], metavar="COLUMN", help="columns of the manifest that its audit counts as facts, as a date"
+    )
     given, overrides = options.parse_known_args(argv[1:])
     if given.folds < 3:
         raise ConfigError(f"{given.folds} folds", expected="at least 3: one judged, one that chooses, one that trains")
@@ -47,6 +50,7 @@ def run(argv: list[str]) -> int:
 
 def _run(given: argparse.Namespace, overrides: list[str]) -> None:
     from m2net import __version__
+    from m2net.cli.audit import check_columns
     from m2net.cli.lightning import make_cli
     from m2net.training import file_hash
 
@@ -54,6 +58,11 @@ def _run(given: argparse.Namespace, overrides: list[str]) -> None:
     cli = make_cli(words, run_now=False)
     out = given.out or Path(cli.trainer.default_root_dir) / "crossval"
     manifest = cli.datamodule.manifest_path
+    check_columns(cli.datamodule.manifest, given.audit_columns, "--audit-columns")
+    if given.audit_columns and not audited(cli.model):
+        raise ConfigError(
+            "--audit-columns where nothing is audited", expected=f"a task named {' or '.join(AUDITED)}", remedy="Leave it out"
+        )
     if given.seed is not None or not has_folds(cli.datamodule.manifest, given.folds):
         manifest = with_folds(manifest, given.folds, given.seed or 0)
     sites = {str(study.site) for study in cli.datamodule.manifest if study.site}
@@ -69,7 +78,7 @@ def _run(given: argparse.Namespace, overrides: list[str]) -> None:
     for fold in range(given.folds):
         tables.append((fold, judged(fold_rows(words, known, manifest, fold, out / f"fold_{fold}"), given.judge_sites)))
     rows = _pool(out, cli.model, tables)
-    _audit(out, cli, rows)
+    _audit(out, cli, rows, tuple(given.audit_columns))
 
 
 def fold_rows(words: list[str], known: bytes, manifest: Path, fold: int, folder: Path) -> list[dict[str, Any]]:
@@ -123,18 +132,23 @@ def with_folds(source: Path, folds: int, seed: int) -> Path:
     return out
 
 
-def _audit(out: Path, cli: Any, rows: list[dict[str, Any]]) -> None:
+AUDITED = ("diagnosis", "severity")
+
+
+def audited(module: Any) -> list[str]:
+    """Labels that the audit looks at: those with a task of their name."""
+    return [task for task, objective in module.objectives.items() if task in AUDITED and str(objective.target).partition(":")[0] == task]
+
+
+def _audit(out: Path, cli: Any, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
     """Which shortcuts tell each label that the tasks judge, and what is left of the model within their strata."""
     from m2net.cli.audit import judge
     from m2net.errors import M2NetError
 
     data = cli.datamodule
-    for task, objective in cli.model.objectives.items():
-        label = str(objective.target).partition(":")[0]
-        if label not in ("diagnosis", "severity") or task != label:
-            continue
+    for label in audited(cli.model):
         try:
-            judge(list(data.manifest), data.store, label, rows, out / f"audit_{label}.json")
+            judge(list(data.manifest), data.store, label, rows, out / f"audit_{label}.json", columns=columns)
         except M2NetError as error:
             print(f"no shortcut audit of {label}: {error}")
 
@@ -143,7 +157,7 @@ def _pool(out: Path, module: Any, tables: list[tuple[int, list[dict[str, Any]]]]
     from rich.console import Console
     from rich.table import Table
 
-    from m2net.reports.results import task_intervals, write_json, write_table
+    from m2net.reports.results import print_scales, scales, task_intervals, write_json, write_table
     from m2net.training.crossval import pool_rows
 
     rows = pool_rows(tables)
@@ -151,11 +165,13 @@ def _pool(out: Path, module: Any, tables: list[tuple[int, list[dict[str, Any]]]]
     figures = task_intervals(module, rows)
     plain = {f"{t}/{n}": {"value": i.value, "low": i.low, "high": i.high} for t, f in figures.items() for n, i in f.items()}
     versions = sorted({row["phantom_version"] for row in rows if row.get("phantom_version")})
-    facts = {"phantom_version": ", ".join(versions)} if versions else {}
+    facts: dict[str, Any] = {"phantom_version": ", ".join(versions)} if versions else {}
+    facts |= {"scales": scales(module)}
     write_json(out / "crossval.json", {**facts, "studies": len(rows), "patients": len({r["patient_id"] for r in rows}), "figures": plain})
     table = Table("figure", "value", "95 % interval over patients", title=f"Out of fold, {len(rows)} studies")
     for name, figure in plain.items():
         table.add_row(name, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}")
     Console().print(table)
+    print_scales(module)
     print(out / "crossval.json")
     return rows

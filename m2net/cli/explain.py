@@ -16,15 +16,17 @@ def run(argv: list[str]) -> int:
     add_studies(
         options, "NIfTI/MHA/NRRD file, DICOM folder, PNG slice or radiograph", "checkpoint written by m2net fit, with a score_maps head"
     )
-    options.add_argument("--method", default="score_maps", help="saliency: score_maps, joint or grad_cam")
-    options.add_argument("--threshold", type=float, default=0.15, help="saliency from which a pixel is in a box; see m2net localise")
+    options.add_argument("--method", help="saliency: score_maps (unless told otherwise), joint, grad_cam or grad_cam_depths")
+    options.add_argument("--threshold", type=float, help="saliency from which a pixel is in a box; m2net localise chooses one")
     options.add_argument("--overlays", type=int, default=6, help="slices to draw")
     given = options.parse_args(argv[1:])
     check_studies(given)
     from m2net.assessment import Explainer
+    from m2net.assessment.explainer import DEFAULT_METHOD, DEFAULT_THRESHOLD
     from m2net.reports.explanation import write_explanation
 
-    explainer = Explainer(given.model, given.method, given.threshold)
+    threshold = DEFAULT_THRESHOLD if given.threshold is None else given.threshold
+    explainer = Explainer(given.model, given.method or DEFAULT_METHOD, threshold)
     return each_study(
         given, "Explaining", explainer.model, lambda v, folder, name: write_explanation(folder, explainer.explain(v), name, given.overlays)
     )

@@ -20,7 +20,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from m2net.bags.datamodule import BagDataModule
 from m2net.errors import ConfigError
 from m2net.machine import fast_bfloat16, keep_big_blocks
-from m2net.reports.results import ResultsWriter
+from m2net.reports.results import ResultsWriter, print_scales
 from m2net.reports.watching import Watcher, begin, finish, keep_curves, keep_private, take_up
 from m2net.training.averaging import short_average
 from m2net.training.loading import hyper_parameters, read_checkpoint
@@ -89,6 +89,12 @@ class M2NetCLI(LightningCLI):
         keep_curves(self.trainer)
 
     before_validate = before_predict = before_test
+
+    def after_test(self) -> None:
+        """Lightning calls this below its table of figures: what their scores are."""
+        print_scales(self.model)
+
+    after_validate = after_test
 
     def after_fit(self) -> None:
         """Lightning calls this after a fit: weights that the configured checkpoints have not kept are not lost."""

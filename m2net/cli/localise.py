@@ -23,7 +23,12 @@ def run(argv: list[str]) -> int:
     add_store(options)
     options.add_argument("--model", type=Path, required=True, help="checkpoint written by m2net fit")
     options.add_argument("--out", type=Path, required=True, help="folder for localisation.json and localisation.csv")
-    options.add_argument("--methods", nargs="+", default=["score_maps", "joint", "grad_cam"], help="saliencies to compare")
+    options.add_argument(
+        "--methods",
+        nargs="+",
+        metavar="METHOD",
+        help="saliencies to compare (all unless told otherwise): score_maps, joint, grad_cam, grad_cam_depths",
+    )
     options.add_argument("--most", type=int, default=0, help="judge at most this many studies of each part (0: all)")
     given = options.parse_args(argv[1:])
     from m2net.assessment import SALIENCY, Explainer
@@ -35,7 +40,8 @@ def run(argv: list[str]) -> int:
     from m2net.studies import read_manifest
     from m2net.vocabulary import Split
 
-    strange = set(given.methods) - set(SALIENCY)
+    methods = given.methods or list(SALIENCY)
+    strange = set(methods) - set(SALIENCY)
     if strange:
         raise ConfigError(f"the saliency {', '.join(sorted(strange))} is unknown", expected=f"some of {', '.join(SALIENCY)}")
     keep_big_blocks()
@@ -47,10 +53,10 @@ def run(argv: list[str]) -> int:
     judged = {}
     for split, part in parts.items():
         studies = progress(part, f"Localising ({split})", len(part))
-        judged[split] = [localise(explainer, study, store.open(study), given.methods, THRESHOLDS) for study in studies]
+        judged[split] = [localise(explainer, study, store.open(study), methods, THRESHOLDS) for study in studies]
     versions = {study.extra.get("phantom_version", "") for study in parts[Split.TEST]} - {""}
     names = explainer.objective.names
-    print(write_localisation(given.out, judged[Split.VAL], judged[Split.TEST], given.methods, names, ", ".join(sorted(versions))))
+    print(write_localisation(given.out, judged[Split.VAL], judged[Split.TEST], methods, names, ", ".join(sorted(versions))))
     return 0
 
 

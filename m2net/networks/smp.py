@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch.nn import functional as F
 from m2net.errors import ConfigError
 from m2net.networks.memory import run
 
+_DOTTED = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])(?=\.)")
 _WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
 
@@ -66,7 +69,7 @@ class SmpEncoder(nn.Module):
 
     def _take(self, state: dict[str, Tensor], source: str) -> None:
         own = self.encoder.state_dict()
-        found = {k.removeprefix("encoder."): v for k, v in state.items()}
+        found = _under_names(state, own)
         fits = {k: v for k, w in own.items() if (v := _adapted(found.get(k), w)) is not None}
         missing = [k for k in own if k not in fits and not k.endswith("num_batches_tracked")]
         if missing:
@@ -94,6 +97,25 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise ConfigError(f"{path} cannot be read as weights", expected="a safetensors file or a PyTorch state dict") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     return {k: v for k, v in state.items() if isinstance(v, Tensor)}
+
+
+def _under_names(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state with the prefix dropped or added by which most of it has the encoder's own names.
+
+    Files wrap a network as ``module.densenet121.features...`` or have its keys without the library's own ``model.``; DenseNets of
+    torchvision's first files write ``norm.1`` for ``norm1``.
+    """
+    state = {_DOTTED.sub(r"\1\2", name): tensor for name, tensor in state.items()}
+    pairs = [(drop, add) for drop in _leads(state) for add in _leads(own, 0.5)]
+    drop, add = max(pairs, key=lambda pair: sum(pair[1] + k.removeprefix(pair[0]) in own for k in state if k.startswith(pair[0])))
+    return {add + k.removeprefix(drop): tensor for k, tensor in state.items() if k.startswith(drop)}
+
+
+def _leads(names: Collection[str], share: float = 0.0) -> list[str]:
+    """Beginnings, of up to three parts, of more than this share of the names; none at all comes first."""
+    parts = [name.split(".")[:-1] for name in names]
+    counted = Counter("".join(f"{p}." for p in one[:n]) for n in (1, 2, 3) for one in parts if len(one) >= n)
+    return ["", *(lead for lead, count in counted.items() if count > share * len(names))]
 
 
 def _adapted(found: Tensor | None, own: Tensor) -> Tensor | None:

@@ -49,6 +49,11 @@ class Objective(nn.Module):
         """What each of the head's ``classes`` outputs stands for, so that weights can be matched by it."""
         raise TypeError(f"{type(self).__name__} does not define answers")
 
+    @property
+    def scale(self) -> str:
+        """The scheme that the task's grades or scores are in; "" where it has none."""
+        return ""
+
     def prepare(self, counts: dict[str, int]) -> None:
         """Take note, before training, of how many training studies carry each target; nothing to note by default."""
 

@@ -16,7 +16,7 @@ from m2net.objectives.base import Objective, Statistic
 from m2net.objectives.kept import Kept
 from m2net.objectives.readings import Reading, need_map, own_pixels
 from m2net.objectives.scores import score_figures, score_statistics
-from m2net.studies.scores import EXTENT, OPACITY, geographic_extent, opacity
+from m2net.studies.scores import EXTENT, OPACITY, SCORE_TITLES, geographic_extent, opacity
 from m2net.vocabulary import Column, InfectionCode, LungCode
 
 SIDES = ("right", "left")
@@ -49,6 +49,16 @@ class BurdenReading(Reading):
         if objectives[self.reads[1]].classes != 1 + len(SIDES):
             raise ConfigError(f"the task {self.reads[1]} does not tell right from left", expected="merged: false for the lungs")
         self.tells_kinds = objectives[self.reads[0]].classes > int(InfectionCode.CONSOLIDATION)
+
+    @property
+    def derived(self) -> tuple[str, ...]:
+        """The scores that can be derived: opacity only from maps that tell kinds."""
+        return _SCORES if self.tells_kinds else (EXTENT,)
+
+    @property
+    def scale(self) -> str:
+        """What these scores are, with their ranges."""
+        return "; ".join(SCORE_TITLES[name] for name in self.derived)
 
     def read(self, outputs: Mapping[str, Output], batch: BagBatch) -> Output:
         """Infected share of both lungs, consolidated share (NaN where kinds are not told) and infected share of six zones, (B, 10).
@@ -89,7 +99,7 @@ class BurdenReading(Reading):
         """Spearman's rho and the mean absolute error of each derived score, with n."""
         kept = self.scored.rows()
         said, truth = kept["said"].numpy(), kept["truth"].numpy()
-        each = {name: score_figures(said[:, k], truth[:, k]) for k, name in enumerate(_SCORES)}
+        each = {name: score_figures(said[:, k], truth[:, k]) for k, name in enumerate(self.derived)}
         return {f"{name}_{figure}": value for name, figures in each.items() for figure, value in figures.items()}
 
     def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
@@ -99,7 +109,7 @@ class BurdenReading(Reading):
         rows = []
         for share, said, truth in zip(shares, derived_scores(shares), self._truth(batch).tolist(), strict=True):
             row: dict[str, Any] = dict(zip(names, share.tolist(), strict=True))
-            for k, name in enumerate(_SCORES):
+            for k, name in enumerate(self.derived):
                 row |= {f"{self.task}_{name}": float(said[k]), f"{self.task}_{name}_true": truth[k]}
             rows.append(row)
         return rows
@@ -108,7 +118,7 @@ class BurdenReading(Reading):
         """Spearman's rho and the mean absolute error of each derived score."""
         return {
             f"{name}_{figure}": statistic
-            for name in _SCORES
+            for name in self.derived
             for figure, statistic in score_statistics(rows, f"{self.task}_{name}", f"{self.task}_{name}_true").items()
         }
 

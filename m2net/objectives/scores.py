@@ -16,7 +16,7 @@ from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives.base import Objective, Statistic, nothing, number, together
 from m2net.objectives.kept import Kept
-from m2net.studies.scores import SCORE_LIMITS
+from m2net.studies.scores import SCORE_LIMITS, SCORE_TITLES
 
 
 class ScoreObjective(Objective):
@@ -47,6 +47,11 @@ class ScoreObjective(Objective):
     def answers(self) -> list[str]:
         """The score."""
         return [self.score]
+
+    @property
+    def scale(self) -> str:
+        """What the score is, with its range."""
+        return SCORE_TITLES.get(self.score, f"{self.score}, 0 to {self.highest:g}")
 
     def _truth(self, batch: BagBatch) -> Tensor:
         unknown = torch.full((batch.num_bags,), float("nan"), device=batch.instances.device)

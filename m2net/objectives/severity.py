@@ -72,6 +72,11 @@ class SeverityObjective(Objective):
         """The grades of the scheme; grade 1 of two is not grade 1 of five."""
         return [f"{self.scheme} {grade}" for grade in range(self.classes)]
 
+    @property
+    def scale(self) -> str:
+        """The scheme."""
+        return self.scheme
+
     def loss(self, output: Output, batch: BagBatch) -> Tensor:
         """Mean cumulative cross-entropy of the graded bags."""
         truth = self._truth(batch)

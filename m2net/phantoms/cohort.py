@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from m2net.errors import ConfigError
+from m2net.files import folder_whole
 from m2net.machine import be_one_of_many
 from m2net.phantoms.disease import checked_mix
 from m2net.phantoms.donors import Donor, donor_name, read_donor
@@ -161,14 +160,11 @@ def _write_patient(plan: CohortPlan, index: int, out: Path, donor: Donor | None)
     drawing = np.random.default_rng([*seed, 1])
     diagnosis = list(Diagnosis)[int(drawing.integers(3) if plan.mix is None else drawing.choice(3, p=checked_mix(plan.mix)))]
     name = f"{plan.site}-{plan.seed}-{index:04d}"
-    temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
-    if plan.modality == Modality.CXR:
-        rows = _radiograph(plan, seed, diagnosis, temporary, name)
-    else:
-        rows = _slices(plan, seed, diagnosis, temporary, name, donor)
-    shutil.rmtree(out / name, ignore_errors=True)
-    temporary.chmod(0o755)
-    temporary.rename(out / name)
+    with folder_whole(out / name, replacing=True) as folder:
+        if plan.modality == Modality.CXR:
+            rows = _radiograph(plan, seed, diagnosis, folder, name)
+        else:
+            rows = _slices(plan, seed, diagnosis, folder, name, donor)
     return [_finished(row, plan, name, None if donor is None else donor.name) for row in rows]
 
 

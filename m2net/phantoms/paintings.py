@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from m2net.errors import ConfigError, StudyError
+from m2net.files import folder_whole
 from m2net.machine import be_one_of_many
 from m2net.phantoms.backgrounds import backgrounds
 from m2net.phantoms.disease import checked_mix
@@ -100,17 +99,12 @@ def _paint_study(study: Study, folder: str, plan: PaintingPlan, out: Path) -> li
     Raises:
         StudyError: unreadable, or no lung found; the message names the study.
     """
-    temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
     try:
-        rows = _painted_rows(study, folder, plan, temporary)
+        with folder_whole(out / folder, replacing=True) as temporary:
+            return _painted_rows(study, folder, plan, temporary)
     except StudyError as error:
-        shutil.rmtree(temporary)
         found = str(error).rstrip(".")
         raise StudyError(f"study {study.study_id} ({study.image}): {found}", remedy="Mend the row, or leave it out") from error
-    shutil.rmtree(out / folder, ignore_errors=True)
-    temporary.chmod(0o755)
-    temporary.rename(out / folder)
-    return rows
 
 
 def _painted_rows(study: Study, folder: str, plan: PaintingPlan, temporary: Path) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from m2net import __version__
 from m2net.errors import ConfigError
@@ -73,6 +74,19 @@ def task_intervals(module: M2NetModule, rows: list[dict[str, Any]]) -> dict[str,
     return {task: intervals(objective.statistics(rows), patients) for task, objective in objectives.items()}
 
 
+def scales(module: M2NetModule) -> dict[str, str]:
+    """The scheme that each task's grades or scores are in, of those that have one."""
+    objectives: dict[str, Objective] = dict(module.objectives.items())  # type: ignore[arg-type]
+    return {task: objective.scale for task, objective in objectives.items() if objective.scale}
+
+
+@rank_zero_only
+def print_scales(module: M2NetModule) -> None:
+    """Say below a table of figures what its scores are."""
+    for task, scale in scales(module).items():
+        print(f"{task}: {scale}")
+
+
 class ResultsWriter(Callback):
     """After ``test`` metrics.json and predictions.csv in the run's folder, after ``predict`` the latter; transfer.json of a start."""
 
@@ -91,7 +105,12 @@ class ResultsWriter(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         rows = self._rows(pl_module, data)
         versions = {row["phantom_version"] for row in rows if row.get("phantom_version")}
-        facts = {"studies": len(rows), "patients": len({r["patient_id"] for r in rows}), "m2net_version": __version__}
+        facts = {
+            "studies": len(rows),
+            "patients": len({r["patient_id"] for r in rows}),
+            "m2net_version": __version__,
+            "scales": scales(pl_module),
+        }
         if versions:
             facts["phantom_version"] = ", ".join(sorted(versions))
         write_json(folder / "metrics.json", {**pl_module.results, **bounds(pl_module, rows), **facts})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from m2net.vocabulary import Intensity, Modality
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 RELATIVE_MAX = 32767
+RELATIVE_12_BIT = RELATIVE_MAX * 4095 / 65535  # what 12 bit come to where all 16 are taken for the range
 _PHOTOMETRIC = 262  # TIFF's tag; 0: white is low
 _GREY_ENOUGH = 8  # largest difference of colour channels of a grey picture stored in colour (JPEG rounds)
 
@@ -40,11 +42,16 @@ def read_picture(path: Path, modality: Modality) -> Volume:
     ]
     if int(pixels.max()) == int(pixels.min()):
         raise StudyError(f"{path} is a picture of one grey value ({int(pixels.min())})", expected="an image", remedy="Export it again")
-    if top == 65535 and pixels.max() < 4096:
-        remarks.append(
-            Remark("intensity", f"16 bit stored, but no value above {int(pixels.max())}: the picture may be 12 bit and look dark.")
-        )
-    return Volume(scaled[None], None, Intensity.RELATIVE, modality, remarks=tuple(remarks), tags={"picture_max": top})
+    volume = Volume(scaled[None], None, Intensity.RELATIVE, modality, remarks=tuple(remarks), tags={"picture_max": top})
+    if not may_be_12_bit(volume):
+        return volume
+    said = f"16 bit stored, but no value above {int(pixels.max())}: the picture may be 12 bit and look dark."
+    return replace(volume, remarks=(*remarks, Remark("intensity", said)))
+
+
+def may_be_12_bit(volume: Volume) -> bool:
+    """Whether a picture is stored with 16 bit and uses the lowest 12 of them only."""
+    return volume.tags.get("picture_max") == 65535 and int(volume.array.max()) <= RELATIVE_12_BIT
 
 
 def grey_pixels(path: Path) -> NDArray[Any]:

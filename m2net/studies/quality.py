@@ -17,6 +17,7 @@ from m2net.studies.lungs import Box, Thorax, find_thorax
 from m2net.studies.manifest import Study
 from m2net.studies.masks import Mask, read_mask
 from m2net.studies.options import ReadOptions
+from m2net.studies.pictures import RELATIVE_12_BIT, RELATIVE_MAX, may_be_12_bit
 from m2net.studies.radiograph_look import unlike_radiograph
 from m2net.studies.readers import read_image
 from m2net.studies.volume import Volume
@@ -38,6 +39,7 @@ _MASK_SHARE = 0.6
 _TISSUE_HU = (-150, 200)
 _COARSE_MM = 1.6
 _SMALL = 64
+_LEAST_CONTRAST = 0.05  # of the range, between the 2nd and the 98th percentile
 
 
 class Status(StrEnum):
@@ -262,10 +264,9 @@ def _judge_picture(volume: Volume, verdict: Verdict) -> None:
     if unlike:
         verdict.add(Status.WARN, "modality", f"the picture does not look like a frontal radiograph: {unlike}", "Check the modality column")
     low, high = np.percentile(plane, [2, 98])
-    if high - low < 0.05 * 32767:
-        verdict.add(
-            Status.REJECT, "contrast", f"nearly all pixels lie within {100 * (high - low) / 32767:.1f} % of the range", "Export it again"
-        )
+    share = (high - low) / (RELATIVE_12_BIT if may_be_12_bit(volume) else RELATIVE_MAX)
+    if share < _LEAST_CONTRAST:
+        verdict.add(Status.REJECT, "contrast", f"nearly all pixels lie within {100 * share:.1f} % of the range", "Export it again")
 
 
 def find_duplicates(studies: Iterable[Study], verdicts: Iterable[Verdict]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from m2net.assessment.audit import ALL, ClassAudit, Strongest, audit, pooled_auc
+from m2net.assessment.audit import ALL, ClassAudit, Strongest, _strata, audit, pooled_auc
 from m2net.bags.store import spacings
 from m2net.cli.main import main
 from m2net.errors import ConfigError
@@ -55,6 +55,13 @@ def test_values_that_many_share_are_a_stratum(rng: np.random.Generator) -> None:
     (found,) = audit(["sick" if v else "well" for v in label], [str(k) for k in range(400)], facts, {"sick": white})
     assert found.model.value > 0.7
     assert abs(found.within.value - 0.5) < 0.1
+
+
+@pytest.mark.parametrize("n", [30, 31, 32])
+def test_one_study_is_no_stratum(n: int) -> None:
+    """Of 31 different values the tertiles' edges are two of them: these still belong to a tertile, and to pairs."""
+    strata = _strata([float(v) for v in np.random.default_rng(n).permutation(n)])
+    assert sorted(np.unique(strata, return_counts=True)[1].tolist()) == sorted([n // 3 + (k < n % 3) for k in range(3)])
 
 
 def test_of_two_classes_the_one_that_the_model_speaks_of_is_audited(rng: np.random.Generator) -> None:

@@ -14,11 +14,13 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from m2net.assessment import InfectionBox, find_boxes, saliency
+from m2net.assessment import InfectionBox, explainer, find_boxes, saliency
 from m2net.assessment.boxes import match
 from m2net.assessment.saliency import SALIENCY, DepthScores, integrated_gradients
+from m2net.bags import Prepared
 from m2net.cli.main import main
 from m2net.networks import ScoreMapHead
+from m2net.objectives import DiagnosisObjective
 from m2net.phantoms import SCANNERS, Phantom, write_dicom_series, write_nifti
 from m2net.studies import read_image
 from tests.networks.test_scoremaps import network
@@ -101,7 +103,7 @@ def test_saliency_is_scaled_over_the_study(name: str) -> None:
     assert found.shape == (3, 32, 32)
     assert float(found.min()) >= 0
     assert float(found.max()) <= 1 + 1e-6
-    assert name == "grad_cam" or float(found.max()) > 0.6  # Grad-CAM is 0 where every cell speaks against the class
+    assert name.startswith("grad_cam") or float(found.max()) > 0.6  # Grad-CAM is 0 where every cell speaks against the class
 
 
 def test_the_joint_saliency_is_the_published_product(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,14 +122,16 @@ def test_grad_cam_by_hand() -> None:
     images = torch.rand(2, 1, 96, 96, generator=torch.Generator().manual_seed(3)) * 2 - 1
     head = net.heads["diagnosis"]
     assert isinstance(head, ScoreMapHead)
-    convolution, norm = head.score[-1][0], head.score[-1][1]  # type: ignore[index]
-    with torch.no_grad():
-        cells = net.features(images).maps[max(head.depths) - 1]
-        weight = convolution.weight[1, :, 0, 0] * norm.weight[1] / torch.sqrt(norm.running_var[1] + norm.eps) / cells[0, 0].numel()
-        cam = (weight[:, None, None] * cells).sum(1, keepdim=True).clamp(min=0)
-    raised = torch.nn.functional.interpolate(cam, size=(96, 96), mode="bilinear")[:, 0]
-    expected = (raised - raised.min()) / (raised.max() - raised.min())
-    torch.testing.assert_close(SALIENCY["grad_cam"](DepthScores(net, "diagnosis"), images, 1, 1), expected, atol=1e-5, rtol=1e-4)
+    by_depth = []
+    for depth, (convolution, norm, _) in zip(head.depths, head.score, strict=True):  # type: ignore[misc]
+        with torch.no_grad():
+            cells = net.features(images).maps[depth - 1]
+            weight = convolution.weight[1, :, 0, 0] * norm.weight[1] / torch.sqrt(norm.running_var[1] + norm.eps) / cells[0, 0].numel()
+            cam = (weight[:, None, None] * cells).sum(1, keepdim=True).clamp(min=0)
+        raised = torch.nn.functional.interpolate(cam, size=(96, 96), mode="bilinear")[:, 0]
+        by_depth.append((raised - raised.min()) / (raised.max() - raised.min()))
+    for name, expected in (("grad_cam", by_depth[-1]), ("grad_cam_depths", torch.stack(by_depth).mean(0))):
+        torch.testing.assert_close(SALIENCY[name](DepthScores(net, "diagnosis"), images, 1, 1), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_boxes_are_the_components(rng: np.random.Generator) -> None:
@@ -186,6 +190,46 @@ def test_nifti_and_dicom_say_the_same(weak: Path, phantom: Phantom, tmp_path: Pa
     assert own.GetSize() == found.GetSize()
     np.testing.assert_allclose(own.GetOrigin(), found.GetOrigin(), atol=1e-4)
     np.testing.assert_allclose(own.GetDirection(), found.GetDirection(), atol=1e-6)
+
+
+def test_a_box_lies_where_the_saliency_is(weak: Path, phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A saliency planted deep in a lung of the store's grid comes out as one box, at its millimetres, whatever the file."""
+    planted: list[tuple[np.ndarray, tuple[float, float]]] = []
+
+    def plant(_maps: torch.Tensor, _batch: object, prepared: Prepared) -> np.ndarray:
+        z = (prepared.lung_box.z0 + prepared.lung_box.z1) // 2
+        depth = ndimage.distance_transform_edt(prepared.masks["found_lungs"][z] > 0)
+        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+        values = np.zeros(prepared.image.shape, np.float32)
+        values[z, y - 1 : y + 2, x - 1 : x + 2] = 1
+        planted.append((np.array([z, y, x]), prepared.step))
+        return values
+
+    monkeypatch.setattr(explainer, "_stitched", plant)
+    monkeypatch.setattr(
+        DiagnosisObjective, "probabilities", lambda self, _output: torch.tensor([[float(n == "covid19") for n in self.names]])
+    )
+    write_nifti(tmp_path / "a.nii.gz", phantom.image, phantom.geometry)
+    write_dicom_series(tmp_path / "b", phantom, SCANNERS["home"], "P1")
+    assert (
+        main(
+            ["explain", str(tmp_path / "a.nii.gz"), str(tmp_path / "b"), "--model", str(weak / "best.ckpt"), "--out", str(tmp_path / "out")]
+        )
+        == 0
+    )
+    own = sitk.ReadImage(str(tmp_path / "a.nii.gz"))
+    for name, ((z, y, x), (step_y, step_x)) in zip(("a", "b"), planted, strict=True):
+        (box,) = check(tmp_path / "out" / name, tmp_path / ("a.nii.gz" if name == "a" else "b"))["boxes"]
+        assert box["slice_index"] == z
+        for (low, high), at, step in ((box["rows"], y, step_y), (box["columns"], x, step_x)):
+            assert (low, high) == pytest.approx(((at - 1) * step, (at + 2) * step), abs=step)
+        saliency_there = sitk.ReadImage(str(tmp_path / "out" / name / "saliency.nii.gz"))
+        point = saliency_there.TransformPhysicalPointToIndex(box["centre_mm_lps"])
+        assert saliency_there.GetPixel(point) == pytest.approx(1)
+        outline = sitk.Resample(saliency_there, own, sitk.Transform(), sitk.sitkNearestNeighbor)
+        planes = np.nonzero(sitk.GetArrayFromImage(outline) >= 0.5)
+        found = own.TransformContinuousIndexToPhysicalPoint([float(axis.mean()) for axis in planes[::-1]])
+        np.testing.assert_allclose(box["centre_mm_lps"], found, atol=0.51 * max(own.GetSpacing()))
 
 
 def test_a_png_slice(weak_pictures: Path, tmp_path: Path) -> None:

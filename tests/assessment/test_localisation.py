@@ -90,6 +90,10 @@ def test_average_precision_by_hand(rng: np.random.Generator) -> None:
     assert row["map_auprc"] == pytest.approx(precision[truth].mean(), abs=1e-6)
     assert row["map_auprc_chance"] == pytest.approx(truth.mean())
     assert row["map_auprc"] > 1.2 * row["map_auprc_chance"]
+    places = [MM * np.argwhere(mask[1]) for mask in (looked, sick())]
+    near = np.hypot(*(places[0][:, None] - places[1][None]).transpose(2, 0, 1)).min(1) <= 10  # in other slices it is 8 mm further
+    next_slice = np.hypot(np.hypot(*(places[0][:, None] - places[1][None]).transpose(2, 0, 1)).min(1), 8) <= 10
+    assert row["map_pointing_chance"] == pytest.approx((near.sum() + 2 * next_slice.sum()) / looked.sum())
 
 
 def test_what_is_unlabelled_is_not_looked_at(rng: np.random.Generator) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from m2net.assessment import stitch_labels, stitch_values
 from m2net.bags import (
@@ -31,6 +32,7 @@ from m2net.studies import Box, Volume, read_manifest
 from m2net.vocabulary import UNLABELLED, Intensity, Modality
 
 SPEC = InputSpec(spacing_mm=4.0, patch=48, view="slices", window=(-1000.0, 100.0))
+COVID_CT = Path(__file__).parents[2] / "experiments" / "weakly_supervised" / "covid_ct.yaml"
 PICTURE = InputSpec(intensity="relative", spacing_mm=0.0, patch=48, view="slices", window=(0.0, 32767.0), normalise="lungs")
 
 
@@ -87,9 +89,11 @@ def test_random_slices_spread_over_the_lungs(study: Prepared, rng: np.random.Gen
     assert len(random_slices(study, 48, 500, rng).corner) == study.lung_box.z1 - study.lung_box.z0
 
 
-def test_lungs_only_leaves_nothing_else(study: Prepared) -> None:
-    batch = cut_bag(study, full_slices(study, 48), replace(SPEC, lungs_only=True, lungs_from="manifest"), "s", 0)
-    outside = cut_bag(study, full_slices(study, 48), SPEC, "s", 0, ("lungs",)).dense["lungs"] == 0
+@pytest.mark.parametrize(("lungs_from", "mask"), [("manifest", "lungs"), ("found", "found_lungs")])
+def test_lungs_only_leaves_nothing_else(study: Prepared, lungs_from: str, mask: str) -> None:
+    batch = cut_bag(study, full_slices(study, 48), replace(SPEC, lungs_only=True, lungs_from=lungs_from), "s", 0)
+    marked = replace(study, masks={"lungs": (study.masks[mask] > 0).astype(np.uint8)})
+    outside = cut_bag(marked, full_slices(study, 48), SPEC, "s", 0, ("lungs",)).dense["lungs"] == 0
     inner = torch.nn.functional.max_pool2d((~outside).float()[:, None], 5, 1, 2)[:, 0] == 0  # two pixels off the border: resizing mixes
     assert (batch.instances[:, 0][inner] == study.air).float().mean() > 0.999  # the mask is picked, the picture averaged
 
@@ -185,9 +189,7 @@ def test_labels_decide_nothing_about_pictures(normalise: str, tmp_path: Path) ->
         store = tmp_path / f"store_{name}"
         assert main(["prepare", str(tmp_path / f"{name}.csv"), "--store", str(store), "--spacing", "1"]) == 0
         data = BagDataset(list(read_manifest(tmp_path / f"{name}.csv")), Store(store, 1.0), spec, (), schemes=(), cap=1, seed=1)
-        augment = Augmentation(
-            rotation_deg=15, scale=0.2, shift=0.05, flip=True, brightness=0.16, contrast=0.2, gamma=0.35, noise=0.16, erase=0.5
-        )
+        augment = Augmentation.of(yaml.safe_load(COVID_CT.read_text())["data"]["augmentation"], spec, ())
         seen.append([augment(apply_window(data[k, 5], spec)) for k in range(len(rows))])
     for one, other in zip(*seen, strict=True):
         assert torch.equal(one.instances, other.instances)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -179,6 +181,28 @@ def test_weights_from_a_local_file(tmp_path: Path) -> None:
             grey.load_weights(str(tmp_path / given))
     with pytest.raises(ConfigError, match="Wrong pretrained weights"):
         grey.load_weights("marsnet")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "renamed"),
+    [
+        ("densenet121", lambda k: re.sub(r"(denselayer\d+\.(norm|conv))(\d)", r"\1.\3", k)),  # as torchvision's files have it
+        ("densenet121", lambda k: "module.densenet121." + k),  # as CheXNet's
+        ("tu-dla34", lambda k: k.removeprefix("model.")),  # as timm's
+        ("inceptionv4", lambda k: k),
+        ("resnet18", lambda k: "encoder." + k),  # as the library's whole networks
+    ],
+)
+def test_weights_under_the_names_that_files_have(tmp_path: Path, encoder: str, renamed: Callable[[str], str]) -> None:
+    given, taken = SmpEncoder(3, encoder), SmpEncoder(1, encoder).eval()
+    state = {renamed(k): torch.randn_like(v) if v.is_floating_point() else v for k, v in given.encoder.state_dict().items()}
+    assert encoder == "inceptionv4" or set(state) != set(given.encoder.state_dict())
+    others = {f"decoder.blocks.{k}.conv.weight": torch.zeros(1) for k in range(2 * len(state))}
+    torch.save({**state, **others}, tmp_path / "w.pth")
+    taken.load_weights(str(tmp_path / "w.pth"))
+    for name, tensor in taken.encoder.state_dict().items():
+        file = state[renamed(name)]
+        assert torch.allclose(tensor, file if file.shape == tensor.shape else file.sum(1, keepdim=True)), name
 
 
 def test_a_download_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,6 +151,7 @@ def test_crossval_pools_folds_and_keeps_what_is_done(tmp_path: Path, configure: 
     words = ["crossval", "--config", str(config), "--folds", "3", "--out", str(out)]
     assert main(words) == 0
     results = json.loads((out / "crossval.json").read_text())
+    assert results["scales"] == {"severity": "binary"}
     assert results["patients"] == results["studies"] == 10
     with (out / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -269,7 +269,11 @@ def test_crossval_audits_what_it_judged(configure: Callable[..., Path], tmp_path
         tmp_path, model={"network": {"encoder": {"name": "residual", "width": 4}}, "tasks": TASK}, data={"masks": []},
         trainer={"max_steps": 1, "val_check_interval": 1},
     )  # fmt: skip
-    assert main(["crossval", "--config", str(config), "--folds", "3", "--out", str(tmp_path / "cv")]) == 0
+    words = ["crossval", "--config", str(config), "--folds", "3", "--out", str(tmp_path / "cv"), "--audit-columns"]
+    assert main([*words, "date"]) == 2
+    assert not (tmp_path / "cv").exists()
+    assert main([*words, "true_severity_ge1"]) == 0
     found = json.loads((tmp_path / "cv" / "audit_diagnosis.json").read_text())
     assert len(found["classes"]) == 3
+    assert all("column true_severity_ge1" in c["families"] for c in found["classes"])
     assert all(0 <= c["model"]["value"] <= 1 for c in found["classes"])
