@@ -105,12 +105,8 @@ class ResultsWriter(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         rows = self._rows(pl_module, data)
         versions = {row["phantom_version"] for row in rows if row.get("phantom_version")}
-        facts = {
-            "studies": len(rows),
-            "patients": len({r["patient_id"] for r in rows}),
-            "m2net_version": __version__,
-            "scales": scales(pl_module),
-        }
+        facts = {"studies": len(rows), "patients": len({r["patient_id"] for r in rows}), "m2net_version": __version__}
+        facts |= {f"{task}/scale": scale for task, scale in scales(pl_module).items()}
         if versions:
             facts["phantom_version"] = ", ".join(sorted(versions))
         write_json(folder / "metrics.json", {**pl_module.results, **bounds(pl_module, rows), **facts})

@@ -79,8 +79,8 @@ def test_thresholds_travel_with_the_checkpoint(trained: Path, films: Path, tmp_p
     assert metrics["infection/pooled_f1"] == pytest.approx(pooled(rows))
     assert metrics["lungs/dice_mean"] > 0.5
     assert metrics["extent/n"] == len(rows)
-    assert set(metrics["scales"]) == {"extent", "burden"}
-    assert "opacity, 0 to 6" in metrics["scales"]["burden"]  # these maps tell ground glass from consolidation
+    assert metrics["extent/scale"].startswith("geographic extent, 0 to 8")
+    assert "opacity, 0 to 6" in metrics["burden/scale"]  # these maps tell ground glass from consolidation
     assert "\nextent: geographic extent, 0 to 8 (Cohen et al. 2020" in capsys.readouterr().out
 
 
