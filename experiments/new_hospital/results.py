@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from run import HERE, REPEATS, RUNS, SIZES
 from scipy.stats import rankdata
 
 from m2net.assessment.outcome import recalibrate
@@ -20,8 +21,6 @@ from m2net.objectives import SeverityObjective
 from m2net.recipes.table import read_table
 from m2net.reports.results import write_table
 
-HERE = Path(__file__).resolve().parent
-RUNS = Path("runs/new_hospital")
 DRAWS = 2000
 WAYS = ("fine-tuned", "recalibrated", "from scratch")
 Table = dict[tuple[str, int], np.ndarray]
@@ -78,8 +77,8 @@ def figure(
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--out", type=Path, default=HERE, help="folder for both files; beside this script by default")
-    options.add_argument("--sizes", type=int, nargs="+", default=[5, 10, 20, 50, 120])
-    options.add_argument("--seeds", type=int, default=5)
+    options.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    options.add_argument("--seeds", type=int, default=REPEATS)
     given = options.parse_args()
     out = given.out
     table, grade, true = read(sorted(given.sizes), given.seeds)

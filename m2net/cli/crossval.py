@@ -13,6 +13,8 @@ from m2net.errors import ConfigError
 if TYPE_CHECKING:
     from m2net.studies import Manifest
 
+AUDITED = ("diagnosis", "severity")
+
 
 def run(argv: list[str]) -> int:
     """Cross-validate a configuration; a fold that is done with the same configuration is not run again."""
@@ -130,9 +132,6 @@ def with_folds(source: Path, folds: int, seed: int) -> Path:
     chosen = {patient: str(fold) for patient, fold in assign_folds(manifest.studies, folds, seed).items()}
     write_assignment(manifest, Column.FOLD, chosen, out)
     return out
-
-
-AUDITED = ("diagnosis", "severity")
 
 
 def audited(module: Any) -> list[str]:

@@ -160,7 +160,7 @@ def _content(this: Run, data: BagDataModule) -> bytes:
 def _judge(this: Run, cli: Any) -> int:
     from m2net.assessment.outcome import Outcome, verdict
     from m2net.reports.finetuning import show_outcome, write_outcome
-    from m2net.reports.results import write_table
+    from m2net.reports.results import print_scales, write_table
     from m2net.training import load_model
 
     base = load_model(this.given.start)
@@ -179,6 +179,7 @@ def _judge(this: Run, cli: Any) -> int:
     }  # fmt: skip
     write_outcome(this.out, outcome, compared, shift, facts, _transferred(this.out))
     show_outcome(outcome, compared, facts, this.out)
+    print_scales(cli.model)
     return WORSE_EXIT if outcome is Outcome.WORSE and not this.given.accept else 0
 
 

@@ -211,12 +211,8 @@ def test_a_box_lies_where_the_saliency_is(weak: Path, phantom: Phantom, tmp_path
     )
     write_nifti(tmp_path / "a.nii.gz", phantom.image, phantom.geometry)
     write_dicom_series(tmp_path / "b", phantom, SCANNERS["home"], "P1")
-    assert (
-        main(
-            ["explain", str(tmp_path / "a.nii.gz"), str(tmp_path / "b"), "--model", str(weak / "best.ckpt"), "--out", str(tmp_path / "out")]
-        )
-        == 0
-    )
+    words = ["--model", str(weak / "best.ckpt"), "--out", str(tmp_path / "out")]
+    assert main(["explain", str(tmp_path / "a.nii.gz"), str(tmp_path / "b"), *words]) == 0
     own = sitk.ReadImage(str(tmp_path / "a.nii.gz"))
     for name, ((z, y, x), (step_y, step_x)) in zip(("a", "b"), planted, strict=True):
         (box,) = check(tmp_path / "out" / name, tmp_path / ("a.nii.gz" if name == "a" else "b"))["boxes"]
