@@ -56,6 +56,7 @@ def test_few_patients_are_judged_by_repeated_folds(
     words += ["--out", str(out), "--folds", "3", "--repeats", "2", "--accept", *SHORT]
     assert main(words) == 0
     said = capsys.readouterr().out
+    assert "severity: binary\n" in said
     assert "verdict: " in said
     outcome = json.loads((out / "outcome.json").read_text())
     assert (outcome["patients"], outcome["folds"], outcome["repeats"]) == (12, 3, 2)
