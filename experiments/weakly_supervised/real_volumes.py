@@ -3,7 +3,7 @@
     python experiments/weakly_supervised/real_volumes.py ../shared/data/ct_volumes runs/weak_phantom/best.ckpt \
         runs/lobes/position_aware/best.ckpt runs/weak_phantom/real
 
-Writes slices.csv and lobes.csv into the last folder, explanations beside them, and prints the figures.
+Writes slices.csv, lobes.csv and figures.json into the last folder, explanations beside them; results.py takes the figures up.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from m2net.assessment import Assessor, Explainer, Explanation
+from m2net.assessment.explainer import DEFAULT_METHOD, DEFAULT_THRESHOLD
 from m2net.machine import keep_big_blocks
 from m2net.reports.explanation import write_explanation
-from m2net.reports.results import write_table
+from m2net.reports.results import write_json, write_table
 from m2net.studies import read_image
 from m2net.vocabulary import Lobe
 
-METHOD, THRESHOLD = "score_maps", 0.5  # the threshold was set before localisation chose 0.15 on synthetic patients
 CALLED_SHARE = 0.02  # of a lobe's voxels in boxes' saliency from which it is called
 
 
@@ -32,11 +31,16 @@ def slice_scores(explanation: Explanation) -> dict[int, float]:
     return {s.slice_index: 1.0 - s.probabilities["non_pneumonia"] for s in explanation.slices}
 
 
-def _auc(rows: list[dict[str, Any]]) -> str:
-    infected = [row["infected"] for row in rows]
-    value = f"{roc_auc_score(infected, [row['score'] for row in rows]):.3f}" if len(set(infected)) == 2 else "undefined"
-    low = f"{roc_auc_score(infected, [-row['slice'] for row in rows]):.3f}" if len(set(infected)) == 2 else "undefined"
-    return f"slice AUC {value} (by lowness of the slice alone {low}), {sum(infected)} of {len(rows)} slices infected"
+def figures(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Of the slices that were read, which are those of the lungs' box: the others would be free of infection by their place alone."""
+    read = [row for row in rows if row["score"] != ""]
+    infected = [row["infected"] for row in read]
+    found = {"slices": len(rows), "slices read": len(read), "slices read, infected": sum(infected)}
+    found["slices not read, infected"] = sum(row["infected"] for row in rows) - sum(infected)
+    if len(set(infected)) == 2:
+        found["slice AUC"] = float(roc_auc_score(infected, [row["score"] for row in read]))
+        found["slice AUC of lowness alone"] = float(roc_auc_score(infected, [-row["slice"] for row in read]))
+    return found
 
 
 def main(data: Path, model: Path, lobes_model: Path, out: Path) -> None:
@@ -44,9 +48,10 @@ def main(data: Path, model: Path, lobes_model: Path, out: Path) -> None:
     keep_big_blocks()
     with (data / "slice_labels.csv").open(newline="", encoding="utf-8") as file:
         labels = list(csv.DictReader(file))
-    explainer, assessor = Explainer(model, METHOD, THRESHOLD), Assessor(lobes_model)
+    explainer, assessor = Explainer(model, DEFAULT_METHOD, DEFAULT_THRESHOLD), Assessor(lobes_model)
     slices: list[dict[str, Any]] = []
     called: list[dict[str, Any]] = []
+    told: dict[str, dict[str, float]] = {}
     for study in dict.fromkeys(row["study_id"] for row in labels):
         volume = read_image(data / study)
         explanation = explainer.explain(volume)
@@ -57,22 +62,24 @@ def main(data: Path, model: Path, lobes_model: Path, out: Path) -> None:
         mine = [row for row in labels if row["study_id"] == study]
         for row in mine:
             index = len(mine) - 1 - int(row["z_index_superior_first"])  # labels count from the top, volumes from below
-            slices.append({"study": study, "slice": index, "infected": int(row["infected"]), "score": scores.get(index, 0.0)})
-        marked = explanation.saliency >= THRESHOLD if explanation.infected else np.zeros(lobes.shape, bool)
+            slices.append({"study": study, "slice": index, "infected": int(row["infected"]), "score": scores.get(index, "")})
+        marked = (explanation.saliency >= DEFAULT_THRESHOLD) & explanation.infected
+        told[study] = {f"P({name})": p for name, p in explanation.probabilities.items()}
         for lobe in Lobe:
             inside = lobes == lobe
             share = float(marked[inside].mean()) if inside.any() else float("nan")
             true = sum(int(row[lobe.short]) for row in mine)
+            told[study] |= {f"{lobe.short}, slices marked": true, f"{lobe.short}, salient share": share}
             called.append(
                 {"study": study, "lobe": lobe.short, "marked_slices": true, "salient_share": share, "called": int(share > CALLED_SHARE)}
             )
-        print(study, "predicted", explanation.predicted, {k: round(v, 3) for k, v in explanation.probabilities.items()})
     write_table(out / "slices.csv", slices)
     write_table(out / "lobes.csv", called)
-    for study in dict.fromkeys(row["study"] for row in slices):
-        print(study, _auc([row for row in slices if row["study"] == study]))
-    print("all series", _auc(slices))
-    for row in called:
+    for study in told:
+        told[study] |= figures([row for row in slices if row["study"] == study])
+    told["all three"] = figures(slices)
+    write_json(out / "figures.json", told)
+    for row in (*told.items(), *called):
         print(row)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from scipy.stats import binomtest
 
 from m2net.recipes.table import read_table
-from m2net.reports.figures import FigureRow, audit_rows, crossval_rows, figure_row, interval_row, metrics_rows, write_figures
+from m2net.reports.figures import FigureRow, audit_rows, crossval_rows, figure_row, interval_row, metrics_rows, named_rows, write_figures
 
 RUNS = Path("runs")
 PAINTINGS = RUNS / "paintings"
@@ -69,6 +69,7 @@ def rows() -> Iterator[FigureRow]:
     for what, path in TESTS.items():
         yield from metrics_rows(what, path)
     yield from localisation()
+    yield from named_rows("real series {}, learnt from synthetic patients", RUNS / "weak_phantom" / "real" / "figures.json")
     for what, path in CROSSVALS.items():
         yield from crossval_rows(what, path)
     for what, path in AUDITS.items():
