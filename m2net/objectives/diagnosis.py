@@ -111,7 +111,7 @@ class DiagnosisObjective(Objective):
 
     def grouped(self, logits: Tensor) -> Tensor:
         """Group probabilities (n, groups) of class logits (n, classes)."""
-        return logits.float().softmax(1) @ self.membership.float().T
+        return (logits.float().softmax(1)[:, None] * self.membership).sum(2)  # autocast would round a matrix product to bfloat16
 
     def _possible(self, batch: BagBatch) -> Tensor:
         """(B, groups) whether the label allows the group."""

@@ -81,6 +81,18 @@ def test_covid_or_not_is_decided_between_the_groups() -> None:
     assert statistics["auc"](np.array([0, 1])) == 1
 
 
+@pytest.mark.parametrize("groups", [[], [["covid19"], ["non_pneumonia", "cap"]]])
+def test_a_mixed_precision_run_does_not_round_the_probabilities(groups: list[list[str]]) -> None:
+    """Studies are ranked by them: bfloat16 leaves ties among those that are nearly sure."""
+    objective = DiagnosisObjective(groups=groups)
+    logits = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    exact = objective.grouped(logits)
+    with torch.autocast("cpu", torch.bfloat16):
+        said = objective.grouped(logits)
+    assert torch.equal(said, exact)
+    assert torch.allclose(exact.sum(1), torch.ones(64), atol=1e-6)
+
+
 @pytest.mark.parametrize("groups", [[["covid19"]], [["covid19"], ["cap"]], [["covid19", "cap"], ["cap", "non_pneumonia"]]])
 def test_groups_hold_each_class_once(groups: list[list[str]]) -> None:
     with pytest.raises(ConfigError, match="groups"):
