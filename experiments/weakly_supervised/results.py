@@ -20,12 +20,17 @@ RUNS = Path("runs")
 PAINTINGS = RUNS / "paintings"
 TESTS = {
     "phantom (synthetic), test part": RUNS / "weak_phantom" / "metrics.json",
+    "phantom (synthetic), fresh patients": RUNS / "weak_phantom" / "fresh_test" / "metrics.json",
     "covid_ct, val": RUNS / "covid_ct" / "val" / "metrics.json",
     "real series by slices, learnt with paintings": PAINTINGS / "series" / "painted" / "metrics.json",
     "real series by slices, learnt without": PAINTINGS / "series" / "unpainted" / "metrics.json",
 }
 CROSSVALS = {
     "covid_ct, cross-validation in train": RUNS / "covid_ct" / "crossval" / "crossval.json",
+    "covid_ct, cross-validation in train, seed 1": RUNS / "covid_ct" / "crossval_1" / "crossval.json",
+    "covid_ct, cross-validation in train, seed 2": RUNS / "covid_ct" / "crossval_2" / "crossval.json",
+    "covid_ct, cross-validation in train, mean of seeds 0 to 2": RUNS / "covid_ct" / "ensemble.json",
+    "covid_ct, cross-validation in train, lungs only": RUNS / "covid_ct" / "crossval_lungs_only" / "crossval.json",
     "covid_ct, 5 folds, started with paintings, seed 0": PAINTINGS / "crossval_0" / "crossval.json",
     "covid_ct, 5 folds, started with paintings, seed 1": PAINTINGS / "crossval_1" / "crossval.json",
     "covid_ct, 5 folds, started with real lobes, seed 0": PAINTINGS / "crossval_real_lobes" / "crossval.json",
@@ -33,6 +38,10 @@ CROSSVALS = {
 AUDITS = {
     "phantom (synthetic), test part": RUNS / "weak_phantom" / "audit.json",
     "covid_ct, cross-validation in train": RUNS / "covid_ct" / "crossval" / "audit_diagnosis.json",
+    "covid_ct, cross-validation in train, strata of marks": RUNS / "covid_ct" / "crossval" / "audit_marks.json",
+    "covid_ct, cross-validation in train, seed 1": RUNS / "covid_ct" / "crossval_1" / "audit_diagnosis.json",
+    "covid_ct, cross-validation in train, seed 2": RUNS / "covid_ct" / "crossval_2" / "audit_diagnosis.json",
+    "covid_ct, cross-validation in train, lungs only": RUNS / "covid_ct" / "crossval_lungs_only" / "audit_diagnosis.json",
     "covid_ct, 5 folds, started with paintings, seed 0": PAINTINGS / "crossval_0" / "audit_diagnosis.json",
     "covid_ct, 5 folds, started with real lobes, seed 0": PAINTINGS / "crossval_real_lobes" / "audit_diagnosis.json",
     "covid_ct, val": RUNS / "covid_ct" / "val" / "audit.json",

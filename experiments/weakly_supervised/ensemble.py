@@ -1,0 +1,37 @@
+"""What several cross-validations say together: the mean of their out-of-fold probabilities, judged as those of one.
+
+    python experiments/weakly_supervised/ensemble.py runs/covid_ct/crossval runs/covid_ct/crossval_1 runs/covid_ct/crossval_2 \
+        --out runs/covid_ct/ensemble.json
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from m2net.objectives import DiagnosisObjective, intervals
+from m2net.reports.results import read_rows, write_json
+
+GROUPS = [["covid19"], ["non_pneumonia", "cap"]]  # as covid_ct.yaml has them
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("folders", nargs="+", type=Path, help="of m2net crossval, with the same folds")
+    options.add_argument("--out", required=True, type=Path, help="JSON of the figures, as crossval.json has them")
+    given = options.parse_args()
+    objective = DiagnosisObjective(groups=GROUPS)
+    tables = [sorted(read_rows(folder / "predictions.csv"), key=lambda row: str(row["study_id"])) for folder in given.folders]
+    if any([(row["study_id"], row["fold"]) for row in table] != [(row["study_id"], row["fold"]) for row in tables[0]] for table in tables):
+        raise SystemExit("The folders differ in their studies or folds; expected those of one manifest.")
+    rows = objective.rewritten(tables[0], np.mean([objective.judged(table)[0] for table in tables], axis=0))
+    found = intervals(objective.statistics(rows), [str(row["patient_id"]) for row in rows])
+    write_json(given.out, {"studies": len(rows), "figures": {f"diagnosis/{name}": asdict(value) for name, value in found.items()}})
+    print(f"AUC {found['auc']}")
+
+
+if __name__ == "__main__":
+    main()
