@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from m2net.bags.hull import TISSUE, lungs_hull
 from m2net.bags.inputs import InputSpec, LungsFrom
 from m2net.bags.normalising import value_map
 from m2net.bags.prepared import Prepared
@@ -39,10 +40,10 @@ def cut_bag(study: Prepared, cut: Cut, spec: InputSpec, study_id: str, draw: int
     offsets = _slice_offsets(study, spec)
     slices = np.clip(cut.corner[:, :1] + offsets[None], 0, len(study.image) - 1)  # (N, slices)
     instances = np.empty((count, len(offsets), patch, patch), np.int16)
-    put = value_map(study, spec)
+    put, beyond = value_map(study, spec), _beyond(study, spec)
     for n, (_, row, column) in enumerate(cut.corner):
         for channel, z in enumerate(slices[n]):
-            plane = _window(_plane(study, z, spec), row, column, side, study.air)
+            plane = _window(_plane(study, z, spec), row, column, side, beyond)
             instances[n, channel] = put(plane if side == patch else _resize(plane, patch))
     position, known, step = _positions(study, cut, patch)
     batch = BagBatch(
@@ -86,16 +87,23 @@ def _plane(study: Prepared, z: int, spec: InputSpec) -> NDArray[np.int16]:
     plane = np.asarray(study.image[z])
     if not spec.lungs_only:
         return plane
-    name = "found_lungs" if spec.lungs_from == LungsFrom.FOUND else str(Column.LUNGS)
+    name = str(Column.LUNGS) if spec.lungs_from == LungsFrom.MANIFEST else "found_lungs"
     if name not in study.masks:
         raise StudyError(
             "the model keeps the manifest's lungs only, and the study has no lung mask", expected="a mask in the lungs column",
             remedy="Give one, or train with data.input.lungs_from: found",
         )  # fmt: skip
-    lungs = np.asarray(study.masks[name][z])
+    codes = np.asarray(study.masks[name][z])
+    lungs = (codes != 0) & (codes != MASK_UNLABELLED)
     masked = plane.copy()
-    masked[(lungs == 0) | (lungs == MASK_UNLABELLED)] = study.air
+    masked[~(lungs_hull(lungs) if spec.lungs_from == LungsFrom.HULL else lungs)] = _beyond(study, spec)
     return masked
+
+
+def _beyond(study: Prepared, spec: InputSpec) -> int:
+    """Stored value of what the model is not shown, and of what lies beyond the slice."""
+    hull = spec.lungs_only and spec.lungs_from == LungsFrom.HULL
+    return TISSUE[study.intensity] if hull else study.air
 
 
 def _resize(plane: NDArray[np.int16], patch: int) -> NDArray[np.int16]:

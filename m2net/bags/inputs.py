@@ -40,6 +40,7 @@ class LungsFrom(StrEnum):
     """Which lungs ``lungs_only`` keeps."""
 
     FOUND = "found"
+    HULL = "hull"
     MANIFEST = "manifest"
 
 
@@ -59,9 +60,10 @@ class InputSpec:
             learning of the lobes (measured: experiments/demo/README.md).
         window: lowest and highest HU that the network tells apart; of relative intensity all, [0, 32767], unless given.
         view: patches, or slices: the square around the study's lungs in each slice, resized to ``patch``.
-        lungs_only: whether everything outside the lungs is made air.
-        lungs_from: found (by m2net, in every study), or manifest: the mask of its ``lungs`` column, a model's for instance, which then
-            every study must have; new studies are assessed only with found lungs.
+        lungs_only: whether everything outside the lungs is painted over: with air, or around their hull with soft tissue.
+        lungs_from: found (by m2net, in every study, without what is as dense as soft tissue); hull: the convex hull of those in each slice
+            and a rim, so that dense lesions stay, and so do heart and mediastinum; or manifest: the mask of its ``lungs`` column, a
+            model's for instance, which then every study must have; new studies are assessed only with found lungs or their hull.
         normalise: window, lungs or ranks; see Normalise.
     """
 
@@ -125,7 +127,7 @@ class InputSpec:
                 f"radiographs with view {self.view}, intensity {self.intensity} and {self.slices} slices",
                 expected="view: slices, intensity: relative, slices: 1",
             )
-        if self.lungs_only and self.lungs_from == LungsFrom.FOUND:
+        if self.lungs_only and self.lungs_from != LungsFrom.MANIFEST:
             raise ConfigError(
                 "lungs_only for radiographs", expected="lungs_from: manifest with it: no lungs are found before a model sees them"
             )

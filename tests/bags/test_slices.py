@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from scipy import ndimage
+from scipy.spatial import Delaunay
 
 from m2net.assessment import stitch_labels, stitch_values
 from m2net.bags import (
@@ -24,6 +26,7 @@ from m2net.bags import (
     prepare_volume,
     random_slices,
 )
+from m2net.bags.hull import lungs_hull
 from m2net.bags.normalising import value_map
 from m2net.cli.main import main
 from m2net.errors import ConfigError
@@ -96,6 +99,39 @@ def test_lungs_only_leaves_nothing_else(study: Prepared, lungs_from: str, mask: 
     outside = cut_bag(marked, full_slices(study, 48), SPEC, "s", 0, ("lungs",)).dense["lungs"] == 0
     inner = torch.nn.functional.max_pool2d((~outside).float()[:, None], 5, 1, 2)[:, 0] == 0  # two pixels off the border: resizing mixes
     assert (batch.instances[:, 0][inner] == study.air).float().mean() > 0.999  # the mask is picked, the picture averaged
+
+
+def test_the_hull_holds_every_pixel_between_two_of_the_lungs(rng: np.random.Generator) -> None:
+    """Against the triangles between all pixels of the lungs, each grown by the rim; to a pixel, for polygons are drawn on a grid."""
+    lungs = np.zeros((90, 100), bool)
+    lungs[30:60, 20:40] = lungs[25:70, 60:85] = True
+    lungs &= rng.random(lungs.shape) < 0.7
+    grown = ndimage.binary_dilation(lungs, np.ones((5, 5)))  # 2 % of 100
+    every = np.argwhere(np.ones_like(lungs))
+    within = (Delaunay(np.argwhere(grown)).find_simplex(every) >= 0).reshape(lungs.shape)
+    hull = lungs_hull(lungs)
+    assert not (ndimage.binary_erosion(within) & ~hull).any()
+    assert not (hull & ~ndimage.binary_dilation(within)).any()
+    assert not lungs_hull(np.zeros((90, 100), bool)).any()
+    one = np.zeros((90, 100), bool)
+    one[0, 99] = True
+    assert lungs_hull(one).sum() == 9  # a corner's rim leaves the slice
+
+
+def test_the_hull_of_the_lungs_leaves_nothing_around_it(picture: Prepared) -> None:
+    """Marks on the body, the table and the margin of the picture are gone; what lies between the lungs stays."""
+    spec = replace(PICTURE, normalise="window", patch=96, lungs_only=True, lungs_from="hull")
+    marked = replace(picture, image=np.where(lungs_hull(picture.masks["found_lungs"][0] > 0), picture.image, 12345))
+    plain, hull, clean = (
+        cut_bag(study, full_slices(study, 96), s, "s", 0).instances[0, 0]
+        for study, s in ((picture, replace(spec, lungs_only=False)), (marked, spec), (picture, spec))
+    )
+    assert torch.equal(hull, clean)
+    white = hull == 32767
+    assert 0.2 < white.float().mean() < 0.8
+    assert white[0].all() or white[:, 0].all()  # the margin of the square
+    heart = plain[40:56, 44:52]
+    assert torch.equal(hull[40:56, 44:52], heart)
 
 
 @pytest.mark.parametrize("normalise", ["lungs", "ranks"])
