@@ -2,6 +2,8 @@
 
     python experiments/weakly_supervised/ensemble.py runs/covid_ct/crossval runs/covid_ct/crossval_1 runs/covid_ct/crossval_2 \
         --out runs/covid_ct/ensemble.json
+
+All must have judged the same studies in the same folds.
 """
 
 from __future__ import annotations

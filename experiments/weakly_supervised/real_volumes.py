@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from m2net.assessment import Assessor, Explainer, Explanation
@@ -43,6 +45,17 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
+def lobe_auc(saliency: NDArray[np.float32], lobes: NDArray[np.uint8], labels: dict[int, dict[str, str]]) -> float:
+    """AUC of the mean saliency of a lobe in a slice, over all lobes in all slices (Z), against the radiologists' mark there."""
+    marks, values = [], []
+    for z, row in labels.items():
+        for lobe in Lobe:
+            if (inside := lobes[z] == lobe).any():
+                marks.append(int(row[lobe.short]))
+                values.append(float(saliency[z][inside].mean()))
+    return float(roc_auc_score(marks, values))
+
+
 def main(data: Path, model: Path, lobes_model: Path, out: Path) -> None:
     """Judge every series of the folder."""
     keep_big_blocks()
@@ -60,11 +73,12 @@ def main(data: Path, model: Path, lobes_model: Path, out: Path) -> None:
         assert lobes is not None
         scores = slice_scores(explanation)
         mine = [row for row in labels if row["study_id"] == study]
-        for row in mine:
-            index = len(mine) - 1 - int(row["z_index_superior_first"])  # labels count from the top, volumes from below
-            slices.append({"study": study, "slice": index, "infected": int(row["infected"]), "score": scores.get(index, "")})
+        at = {len(mine) - 1 - int(row["z_index_superior_first"]): row for row in mine}  # labels count from the top, volumes from below
+        slices += [{"study": study, "slice": z, "infected": int(row["infected"]), "score": scores.get(z, "")} for z, row in at.items()]
         marked = (explanation.saliency >= DEFAULT_THRESHOLD) & explanation.infected
         told[study] = {f"P({name})": p for name, p in explanation.probabilities.items()}
+        if len({row["infected"] for row in mine}) == 2:
+            told[study]["AUC of lobes in slices"] = lobe_auc(explanation.saliency, lobes, at)
         for lobe in Lobe:
             inside = lobes == lobe
             share = float(marked[inside].mean()) if inside.any() else float("nan")

@@ -25,7 +25,7 @@ from m2net.objectives import DiagnosisObjective
 from m2net.studies import Volume
 from m2net.vocabulary import Diagnosis
 
-DEFAULT_METHOD, DEFAULT_THRESHOLD = "score_maps", 0.15
+DEFAULT_METHOD, DEFAULT_THRESHOLD = "score_maps", 0.25
 """The best on synthetic patients, and its threshold there, chosen on validation (experiments/weakly_supervised/README.md)."""
 
 _RIM_MM = 6.0  # consolidated lung at the pleura is easily missed by the finder
