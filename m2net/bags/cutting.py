@@ -91,7 +91,7 @@ def _plane(study: Prepared, z: int, spec: InputSpec) -> NDArray[np.int16]:
     if name not in study.masks:
         raise StudyError(
             "the model keeps the manifest's lungs only, and the study has no lung mask", expected="a mask in the lungs column",
-            remedy="Give one, or train with data.input.lungs_from: found",
+            remedy="Give one, or train with data.input.lungs_from: found or hull",
         )  # fmt: skip
     codes = np.asarray(study.masks[name][z])
     lungs = (codes != 0) & (codes != MASK_UNLABELLED)

@@ -114,7 +114,17 @@ def test_training_radiographs_come_from_memory_as_from_the_store(tmp_path: Path,
     assert opened == ["a", "a"]
 
 
-@pytest.mark.parametrize("wrong", [{"view": "patches"}, {"intensity": "hu"}, {"slices": 3}, {"lungs_only": True}, {"modality": "mr"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"view": "patches"},
+        {"intensity": "hu"},
+        {"slices": 3},
+        {"lungs_only": True},
+        {"lungs_only": True, "lungs_from": "hull"},
+        {"modality": "mr"},
+    ],
+)
 def test_what_radiographs_cannot_be(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         InputSpec.of({**SPEC.plain(), **wrong})

@@ -134,6 +134,24 @@ def test_the_hull_of_the_lungs_leaves_nothing_around_it(picture: Prepared) -> No
     assert torch.equal(hull[40:56, 44:52], heart)
 
 
+def test_each_slice_of_a_volume_has_its_own_hull(study: Prepared) -> None:
+    """Neighbours as channels, too; soft tissue of 40 HU around it, and where the square leaves the slice."""
+    spec = replace(SPEC, slices=3, slice_gap_mm=8.0, lungs_only=True, lungs_from="hull")
+    cut = full_slices(study, 48)
+    batch, plain = cut_bag(study, cut, spec, "s", 0), cut_bag(study, cut, replace(spec, lungs_only=False), "s", 0)
+    hulls = np.stack([lungs_hull(plane > 0) for plane in study.masks["found_lungs"]]).astype(np.uint8)
+    inside = cut_bag(replace(study, masks={"lungs": hulls}), cut, SPEC, "s", 0, ("lungs",)).dense["lungs"] == 1
+    far = torch.nn.functional.max_pool2d(inside.float()[:, None], 5, 1, 2)[:, 0] == 0
+    near = torch.nn.functional.max_pool2d((~inside).float()[:, None], 5, 1, 2)[:, 0] == 0
+    middle = batch.instances[:, 1]
+    assert far.any()
+    assert near.any()
+    assert (middle[far] == 40).float().mean() > 0.999
+    assert torch.equal(middle[near], plain.instances[:, 1][near])
+    below = round(8.0 / study.spacing_mm[0])
+    assert torch.equal(batch.instances[below:, 0], middle[:-below])
+
+
 @pytest.mark.parametrize("normalise", ["lungs", "ranks"])
 def test_the_window_of_a_picture_is_no_cue(phantom: Phantom, normalise: str) -> None:
     """The same slice printed with another window gives the network nearly the same values inside the lungs, where nothing was clipped."""
