@@ -15,7 +15,9 @@ LAID_OVER = {
     "new_hospital/scratch": ["new_hospital/base"],
     "real_lobes/drawn": ["real_lobes/pictures"], "real_lobes/slices": ["real_lobes/pictures"],
     "real_lobes/both": ["real_lobes/pictures", "real_lobes/slices"], "real_lobes/volumes": ["lobes/position_aware"],
-    "real_lobes/volumes_drawn": ["lobes/position_aware", "real_lobes/volumes"], "weakly_supervised/folds": ["weakly_supervised/covid_ct"],
+    "real_lobes/volumes_drawn": ["lobes/position_aware", "real_lobes/volumes"],
+    "weakly_supervised/train_only": ["weakly_supervised/covid_ct"],
+    "weakly_supervised/pictures_hull": ["weakly_supervised/pictures"],
     "weakly_supervised/paintings": ["weakly_supervised/pictures"], "weakly_supervised/paintings_real_lobes": ["weakly_supervised/pictures"],
 }  # fmt: skip
 """What a configuration that is none by itself is laid over, as the README beside it says."""
