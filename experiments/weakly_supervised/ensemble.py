@@ -15,11 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from m2net.objectives import DiagnosisObjective, intervals
 from m2net.reports.results import read_rows, write_json
 
-GROUPS = [["covid19"], ["non_pneumonia", "cap"]]  # as covid_ct.yaml has them
+CONFIG = Path(__file__).with_name("covid_ct.yaml")
 
 
 def main() -> None:
@@ -28,7 +29,8 @@ def main() -> None:
     options.add_argument("--against", type=Path, help="another folder of m2net crossval")
     options.add_argument("--out", required=True, type=Path, help="JSON of the figures, as crossval.json has them")
     given = options.parse_args()
-    objective = DiagnosisObjective(groups=GROUPS)
+    groups = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["model"]["tasks"]["diagnosis"]["objective"]["groups"]
+    objective = DiagnosisObjective(groups=groups)
     folders = given.folders + ([given.against] if given.against else [])
     tables = [sorted(read_rows(folder / "predictions.csv"), key=lambda row: str(row["study_id"])) for folder in folders]
     if any([(row["study_id"], row["fold"]) for row in table] != [(row["study_id"], row["fold"]) for row in tables[0]] for table in tables):

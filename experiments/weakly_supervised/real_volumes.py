@@ -1,7 +1,7 @@
 """Slice-level and lobe-level infection on three real CT series, by models that were trained on SYNTHETIC patients only.
 
     python experiments/weakly_supervised/real_volumes.py ../shared/data/ct_volumes runs/weak_phantom/best.ckpt \
-        runs/lobes/position_aware/best.ckpt runs/weak_phantom/real
+        runs/joint/best.ckpt runs/weak_phantom/real
 
 Writes slices.csv, lobes.csv and figures.json into the last folder, explanations beside them; results.py takes the figures up.
 """
