@@ -32,8 +32,7 @@ ROWS = (
 )  # fmt: skip
 FEWER = (25, 5)
 """Share of the studies that keep their lobe mask, in per cent; these rows are repeated with fewer masks."""
-FEWER_ROWS = {"m2unet": '[lobes, "severity:binary"]', "joint_lobe_aware": '[lobes, "severity:binary"]', "lobes_m2unet": "[lobes]"}
-"""With the labels that share their draws alike (data.balance): few masks among many grades would hardly be seen."""
+FEWER_ROWS = ("m2unet", "joint_lobe_aware", "lobes_m2unet")
 
 
 def cohort(folder: Path, patients: int) -> Path:
@@ -106,14 +105,15 @@ def main() -> None:
         configs: list[str | Path] = ["--config", HERE / "common.yaml", "--config", HERE / "rows" / f"{name}.yaml"]
         configs += [f"--data.store={runs / 'store'}", f"--trainer.default_root_dir={runs / row}", *more]
         log = runs / row / "log.txt" if given.at_once > 1 else None
-        balance = [] if labelled == 100 else [f"--data.balance={FEWER_ROWS[name]}"]
-        crossval([*configs, *balance, f"--data.manifest={manifests[labelled]}"], runs / row, log)
+        crossval([*configs, f"--data.manifest={manifests[labelled]}"], runs / row, log)
         if labelled < 100:
             judge_by_all_masks([*configs, f"--data.manifest={manifest}"], runs / row, log)
 
-    for _ in side_by_side(run, given.rows, given.at_once):
-        pass  # results.py collects what is done where a row fails
-    write_results(runs, out)
+    try:
+        for _ in side_by_side(run, given.rows, given.at_once):
+            pass
+    finally:
+        write_results(runs, out)
     for one in read_table(out):
         print(*one.values(), sep="  ")
     print(out)
