@@ -14,9 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.progress import track
 
-from m2net.objectives import DiagnosisObjective, Interval, SegmentationObjective, SeverityObjective, intervals
+from m2net.objectives import DiagnosisObjective, Interval, SegmentationObjective, SeverityObjective, intervals, statistics_within_folds
+from m2net.recipes.table import read_table
 from m2net.reports.figures import audit_rows, write_figures
 from m2net.reports.results import read_rows
 
@@ -31,23 +33,26 @@ OBJECTIVES = {
 SEVERITY, LOBES, INFECTION, DIAGNOSIS = "severity/auc", "lobes/dice_mean", "infection/pooled_f1", "diagnosis/auc"
 FIGURES = ("severity/auc_share", SEVERITY, LOBES, INFECTION, DIAGNOSIS, "diagnosis/accuracy")
 ALONE = {SEVERITY: "classification_only", LOBES: "lobes_m2unet", INFECTION: "infection_alone", DIAGNOSIS: "diagnosis_alone"}
-"""The row that learns a task alone, with the encoder, patches and head that the joint rows have."""
+"""The row that learns a task alone, on the same encoder and patches; with the head that the task has in ``m2unet`` and ``all_tasks``."""
+WEIGHTED = ("all_tasks", "all_tasks_uncertainty", "all_tasks_gradient_norm")
+FEWER = tuple(f"{row}-{percent}" for percent in (25, 5) for row in ("m2unet", "joint_lobe_aware"))
 PAIRS = (
-    *((row, "embedding_mil", SEVERITY) for row in ("resnet50_max", "instance_mil", "gated_attention", "transformer")),
+    *((row, "embedding_mil", SEVERITY) for row in ("resnet50_max", "instance_mil", "gated_attention", "transformer", "one_level")),
     ("classification_only", "embedding_mil", SEVERITY),
-    *((row, ALONE[SEVERITY], SEVERITY) for row in ("m2unet", "joint_lobe_aware", "joint_lobe_aware_infection", "joint_shares")),
-    *((row, ALONE[LOBES], LOBES) for row in ("m2unet", "one_level", "joint_lobe_aware", "joint_shares", "lobes_position_aware")),
-    *(("all_tasks", alone, figure) for figure, alone in ALONE.items()),
-    *((f"all_tasks_{weighting}", "all_tasks", figure) for weighting in ("uncertainty", "gradient_norm") for figure in ALONE),
+    ("m2unet", ALONE[SEVERITY], SEVERITY),
+    *((row, ALONE[SEVERITY], SEVERITY) for row in ("joint_lobe_aware", "joint_lobe_aware_infection", "joint_shares")),
     ("one_level", "m2unet", SEVERITY), ("one_level", "m2unet", LOBES),
     ("joint_lobe_aware_infection", "joint_lobe_aware", SEVERITY), ("joint_shares", "joint_lobe_aware_infection", SEVERITY),
-    *((f"{row}-{percent}", ALONE[SEVERITY], SEVERITY) for percent in (25, 5) for row in ("m2unet", "joint_lobe_aware")),
-    *((f"{row}-{percent}", row, SEVERITY) for percent in (25, 5) for row in ("m2unet", "joint_lobe_aware")),
-    *((f"{row}-{percent}", f"{ALONE[LOBES]}-{percent}", LOBES) for percent in (25, 5) for row in ("m2unet", "joint_lobe_aware")),
+    *((row, ALONE[LOBES], LOBES) for row in ("m2unet", "one_level", "joint_lobe_aware", "joint_lobe_aware_infection", "joint_shares")),
+    ("lobes_position_aware", ALONE[LOBES], LOBES),
+    *((row, ALONE[INFECTION], INFECTION) for row in ("joint_lobe_aware_infection", "joint_shares")),
+    *((row, alone, figure) for row in WEIGHTED for figure, alone in ALONE.items()),
+    *((row, WEIGHTED[0], figure) for row in WEIGHTED[1:] for figure in ALONE),
+    *((row, ALONE[SEVERITY], SEVERITY) for row in FEWER),
+    *((row, row.partition("-")[0], SEVERITY) for row in FEWER),
+    *((row, f"{ALONE[LOBES]}-{row.partition('-')[2]}", LOBES) for row in FEWER),
 )  # fmt: skip
 """What each part brings: the second row lacks it, or the table asks which is better."""
-
-Key = tuple[str, str, str]
 
 
 def parted(name: str) -> tuple[str, int]:
@@ -58,23 +63,37 @@ def parted(name: str) -> tuple[str, int]:
 
 @cache
 def predictions(folder: Path) -> list[dict[str, Any]]:
-    """Out-of-fold rows, by study; their lobes as all masks judge them, if some masks were taken from the row; none where it is not done."""
+    """Out-of-fold rows, by study; none where the row is not done.
+
+    Where masks were taken from the row, its lobes are as all masks judge them, and left out until all folds are judged so.
+    """
     if not (folder / "predictions.csv").exists():
         return []
     rows = {row["study_id"]: row for row in read_rows(folder / "predictions.csv")}
-    for path in sorted(folder.glob(f"{BY_ALL_MASKS}/fold_*/predictions.csv")):
-        for row in read_rows(path):
-            rows[row["study_id"]] |= {name: value for name, value in row.items() if name.startswith("lobes_")}
+    if parted(folder.name)[1] < 100:
+        judged = {row["study_id"]: row for path in folder.glob(f"{BY_ALL_MASKS}/fold_*/predictions.csv") for row in read_rows(path)}
+        own = {study: {name: v for name, v in row.items() if not _of_lobes(name)} for study, row in rows.items()}
+        whole = judged.keys() == rows.keys()
+        rows = {study: row | ({n: v for n, v in judged[study].items() if _of_lobes(n)} if whole else {}) for study, row in own.items()}
     return [rows[study] for study in sorted(rows)]
 
 
+def _of_lobes(column: str) -> bool:
+    return column.startswith("lobes_")
+
+
 def measured(figure: str, rows: list[dict[str, Any]], less: list[dict[str, Any]] | None = None) -> Interval | None:
-    """A figure of a row, or by how much it is above another's on the same draws of patients; None where a row does not have it."""
+    """A figure of a row, or by how much it is above another's on the same draws of patients; None where a row does not have it.
+
+    AUCs are taken within each fold: scores of different folds come from different models.
+    """
     task, _, name = figure.partition("/")
     tables = [rows] if less is None else [rows, less]
     if not all(any(column.startswith(f"{task}_") for column in (table or [{}])[0]) for table in tables):
         return None
-    found = [OBJECTIVES[task].statistics(table)[name] for table in tables]
+    if less is not None and [row["study_id"] for row in rows] != [row["study_id"] for row in less]:
+        raise ValueError("two rows of the table judged different studies")
+    found = [statistics_within_folds(OBJECTIVES[task], table)[name] for table in tables]
     whole = found[0] if less is None else lambda chosen: found[0](chosen) - found[1](chosen)
     return intervals({name: whole}, [row["patient_id"] for row in rows])[name]
 
@@ -92,8 +111,15 @@ def differences(runs: Path) -> Iterator[dict[str, object]]:
     """What a pair of rows that are done differ by, on the same draws of patients."""
     for one, other, figure in PAIRS:
         if found := measured(figure, predictions(runs / one), predictions(runs / other)):
-            name, labelled = parted(one)
-            yield _line(f"{name} minus {other}", labelled, figure, asdict(found), len(predictions(runs / one)))
+            yield _line(f"{one} minus {other}", parted(one)[1], figure, asdict(found), len(predictions(runs / one)))
+
+
+def weights(runs: Path) -> Iterator[dict[str, object]]:
+    """What each task weighed at the end of training where weights are learnt, mean over the folds."""
+    for row in WEIGHTED[1:]:
+        ends = [[line for line in read_table(path) if line.get("weight/lobes")][-1] for path in runs.glob(f"{row}/fold_*/csv/metrics.csv")]
+        for name in sorted(name for name in (ends or [{}])[0] if name.startswith("weight/")):
+            yield _line(row, 100, f"{name} at the end", {"value": float(np.mean([float(end[name]) for end in ends]))}, "")
 
 
 def clocks(runs: Path) -> Iterator[dict[str, object]]:
@@ -120,7 +146,7 @@ def _line(row: str, labelled: int, figure: str, interval: dict[str, float], n: i
 
 def write_results(runs: Path, out: Path) -> None:
     """Write results.csv from the rows that are done."""
-    kinds = (table, differences, clocks, audits)
+    kinds = (table, differences, weights, clocks, audits)
     figures = [line for kind in kinds for line in track(kind(runs), kind.__name__, total=None, transient=True)]
     write_figures(out, figures, by=("row", "lobes labelled", "figure"))
 

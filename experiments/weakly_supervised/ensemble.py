@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from m2net.objectives import DiagnosisObjective, intervals
+from m2net.objectives import DiagnosisObjective, intervals, statistics_within_folds
 from m2net.reports.results import read_rows, write_json
 
 CONFIG = Path(__file__).with_name("covid_ct.yaml")
@@ -36,9 +36,9 @@ def main() -> None:
     if any([(row["study_id"], row["fold"]) for row in table] != [(row["study_id"], row["fold"]) for row in tables[0]] for table in tables):
         raise SystemExit("The folders differ in their studies or folds; expected those of one manifest.")
     rows = objective.rewritten(tables[0], np.mean([objective.judged(table)[0] for table in tables[: len(given.folders)]], axis=0))
-    figures = objective.statistics(rows)
+    figures = statistics_within_folds(objective, rows)
     if given.against:
-        own, other = figures["auc"], objective.statistics(tables[-1])["auc"]
+        own, other = figures["auc"], statistics_within_folds(objective, tables[-1])["auc"]
         figures = {"auc_difference": lambda chosen: own(chosen) - other(chosen)}
     found = intervals(figures, [str(row["patient_id"]) for row in rows])
     write_json(given.out, {"studies": len(rows), "figures": {f"diagnosis/{name}": asdict(value) for name, value in found.items()}})

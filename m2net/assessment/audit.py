@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from m2net.assessment.shortcuts import Facts
 from m2net.errors import ConfigError
-from m2net.objectives import Interval, auc, intervals
+from m2net.objectives import Interval, auc, intervals, within_folds
 
 Scores = NDArray[np.float64]
 ALL = "all together"
@@ -35,10 +35,10 @@ class ClassAudit:
     Attributes:
         name: the class, as the manifest spells it.
         positives: studies of the class.
-        families: AUC of each family of facts, by a random forest, out of fold by patient.
+        families: AUC of each family of facts, by a random forest, out of fold by patient, within each fold.
         strongest: the single strongest fact.
-        model: the model's AUC, None without predictions.
-        within: its AUC within strata of the strongest fact (tertiles, or categories), pairs within a stratum pooled.
+        model: the model's AUC, within each fold where it was cross-validated, None without predictions.
+        within: its AUC within strata of the strongest fact (tertiles, or categories), pairs within a stratum (and fold) pooled.
         lost: overall minus within.
         strata: the fact that the strata were made from.
     """
@@ -58,6 +58,7 @@ def audit(
     patients: Sequence[str],
     facts: Sequence[Facts],
     scores: dict[str, Scores] | None = None,
+    folds: NDArray[np.int64] | None = None,
     strata: str = "",
     seed: int = 0,
 ) -> list[ClassAudit]:
@@ -70,6 +71,7 @@ def audit(
         patients: patient of each study.
         facts: trivial facts of each study.
         scores: per class the model's score of each study, NaN where it has none.
+        folds: (studies,) the fold whose model gave the scores of each study; None if all are of one model.
         strata: the fact to stratify by, as ``saturation/white_share``; the strongest by default.
         seed: seeds folds and forests.
 
@@ -87,20 +89,22 @@ def audit(
     for name in [judged] if len(classes) == 2 else classes:
         clear = [k for k in known if labels[k] == name or not set(labels[k].split("|")) & set(name.split("|"))]
         score = None if scores is None or name not in scores else scores[name][clear]
+        fold = np.zeros(len(clear), np.int64) if folds is None else folds[clear]
         one = [facts[k] for k in clear], [patients[k] for k in clear], np.array([labels[k] == name for k in clear])
-        done.append(_audit_class(name, *one, score, strata, seed))
+        done.append(_audit_class(name, *one, score, fold, strata, seed))
     return done
 
 
 def _audit_class(
-    name: str, facts: list[Facts], patients: list[str], positive: NDArray[np.bool_], score: Scores | None, strata: str, seed: int
-) -> ClassAudit:
+    name: str, facts: list[Facts], patients: list[str], positive: NDArray[np.bool_], score: Scores | None, fold: NDArray[np.int64],
+    strata: str, seed: int,
+) -> ClassAudit:  # fmt: skip
     singles = _single_facts(facts)
     strongest = _strongest(singles, positive)
     by = strata or strongest.name
     entry: dict[str, Any] = {}
     if score is not None and by:
-        entry = _stratified(score, positive, _strata(singles[by]), patients) | {"strata": by}
+        entry = _stratified(score, positive, _strata(singles[by]), fold, patients) | {"strata": by}
     families = {family: _forest(table, positive, patients, seed) for family, table in _tables(facts).items()}
     return ClassAudit(name, int(positive.sum()), families, strongest, **entry)
 
@@ -121,18 +125,19 @@ def _auc(score: Scores, positive: NDArray[np.bool_]) -> float:
     return auc(torch.from_numpy(np.ascontiguousarray(score)), torch.from_numpy(np.ascontiguousarray(positive)))
 
 
-def _stratified(score: Scores, positive: NDArray[np.bool_], stratum: NDArray[np.int64], patients: list[str]) -> dict[str, Any]:
+def _stratified(
+    score: Scores, positive: NDArray[np.bool_], stratum: NDArray[np.int64], fold: NDArray[np.int64], patients: list[str]
+) -> dict[str, Any]:
     have = np.flatnonzero(np.isfinite(score))
-    score, positive, stratum = score[have], positive[have], stratum[have]
-    found = intervals(
-        {
-            "model": lambda c: _auc(score[c], positive[c]),
-            "within": lambda c: pooled_auc(score[c], positive[c], stratum[c]),
-            "lost": lambda c: _auc(score[c], positive[c]) - pooled_auc(score[c], positive[c], stratum[c]),
-        },
-        [patients[k] for k in have],
-    )
-    return dict(found)
+    score, positive, fold = score[have], positive[have], fold[have]
+    both = stratum[have] * (fold.max(initial=0) + 1) + fold
+    overall = within_folds(lambda c: _auc(score[c], positive[c]), fold)
+
+    def within(chosen: NDArray[np.int64]) -> float:
+        return pooled_auc(score[chosen], positive[chosen], both[chosen])
+
+    figures = {"model": overall, "within": within, "lost": lambda c: overall(c) - within(c)}
+    return dict(intervals(figures, [patients[k] for k in have]))
 
 
 def _single_facts(facts: Sequence[Facts]) -> dict[str, list[float | str]]:
@@ -188,18 +193,20 @@ def _strata(column: list[float | str]) -> NDArray[np.int64]:
 
 
 def _forest(table: NDArray[np.float64], positive: NDArray[np.bool_], patients: list[str], seed: int) -> Interval:
-    """Out-of-fold AUC of a random forest on these facts, folds by patient, with its patient-bootstrap interval."""
+    """AUC of a random forest on these facts, within folds by patient, with its patient-bootstrap interval."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import StratifiedGroupKFold
 
     folds = min(_FOLDS, len(set(patients)), int(min(positive.sum(), (~positive).sum())))
     if folds < 2:
         return Interval(float("nan"), float("nan"), float("nan"))
-    score = np.full(len(positive), np.nan)
-    for train, held in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(table, positive, patients):
+    score, fold = np.full(len(positive), np.nan), np.zeros(len(positive), np.int64)
+    parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(table, positive, patients)
+    for k, (train, held) in enumerate(parts):
+        fold[held] = k
         if len(set(positive[train])) == 2:
             forest = RandomForestClassifier(200, min_samples_leaf=5, class_weight="balanced", random_state=seed)
             score[held] = forest.fit(table[train], positive[train]).predict_proba(table[held])[:, 1]
     have = np.flatnonzero(np.isfinite(score))
-    figure = {"auc": lambda chosen: _auc(score[have][chosen], positive[have][chosen])}
-    return intervals(figure, [patients[k] for k in have])["auc"]
+    figure = within_folds(lambda chosen: _auc(score[have][chosen], positive[have][chosen]), fold[have])
+    return intervals({"auc": figure}, [patients[k] for k in have])["auc"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2net.objectives import Interval, Objective, patient_bootstrap
+from m2net.objectives import Interval, Objective, patient_bootstrap, ranks, within_folds
 from m2net.objectives.base import Statistic
 from m2net.objectives.calibration import calibrated, fit_shift
 from m2net.objectives.reliability import brier
@@ -18,7 +18,6 @@ from m2net.objectives.reliability import brier
 Rows = list[dict[str, Any]]
 _MORE = ("brier", "ece", "mae")
 _LESS_IS_BETTER = frozenset(_MORE)
-_RANKING = frozenset({"auc", "spearman"})
 _UNDEFINED = 0.02  # of draws without the figure; with more nothing is concluded: fewer than some four labelled patients (of a class)
 
 
@@ -105,7 +104,7 @@ def compare(task: str, objective: Objective, base: Rows | None, tuned: Sequence[
         seed: of the resampling.
 
     All tables hold the same studies in the same order. Figures of ranking (AUC, Spearman's rho) are taken within each fold, for all models
-    alike: scores of different folds come from different models, and are not on one scale.
+    alike (``m2net.objectives.folds``).
     """
     patients = [str(row["patient_id"]) for row in tuned[0].rows]
     after = [_figures(objective, repeat.rows) for repeat in tuned]
@@ -115,7 +114,7 @@ def compare(task: str, objective: Objective, base: Rows | None, tuned: Sequence[
     for name in [objective.primary, *(n for n in _MORE if n in after[0] and n != objective.primary)]:
 
         def mean(tables: Sequence[Mapping[str, Statistic]], name: str = name) -> Statistic:
-            each = [_within(t[name], r.folds) if name in _RANKING else t[name] for t, r in zip(tables, tuned, strict=True)]
+            each = [within_folds(t[name], r.folds) if ranks(name) else t[name] for t, r in zip(tables, tuned, strict=True)]
             return lambda chosen: float(np.mean([statistic(chosen) for statistic in each]))
 
         sign = -1.0 if name in _LESS_IS_BETTER else 1.0
@@ -145,19 +144,6 @@ def _figures(objective: Objective, rows: Rows) -> dict[str, Statistic]:
 
         figures["brier"] = of
     return figures
-
-
-def _within(statistic: Statistic, folds: NDArray[np.int64]) -> Statistic:
-    """Mean of a figure over folds, by their size, where it is defined."""
-
-    def of(chosen: NDArray[np.int64]) -> float:
-        parts = [chosen[folds[chosen] == fold] for fold in np.unique(folds)]
-        values = np.array([statistic(part) if len(part) else np.nan for part in parts])
-        sizes = np.array([len(part) for part in parts], dtype=float)
-        defined = np.isfinite(values)
-        return float(np.average(values[defined], weights=sizes[defined])) if defined.any() else float("nan")
-
-    return of
 
 
 def judge(gain: Interval) -> Outcome:

@@ -88,6 +88,7 @@ def judge(
     """Audit, print and (with ``out``) write; with predictions only the studies that they hold are looked at."""
     from m2net.assessment.audit import audit
     from m2net.assessment.shortcuts import trivial_facts
+    from m2net.objectives import folds_of
     from m2net.reports.audit import show_audit, write_audit
 
     if rows is not None:
@@ -100,8 +101,10 @@ def judge(
         raise ConfigError(f"severity is given in {', '.join(sorted(map(str, schemes)))}", expected="one scheme", remedy="Audit them apart")
     labels = [_text(study, label) for study in studies]
     facts = [trivial_facts(s, store.open(s), columns) for s in progress(studies, "Looking at the images", len(studies))]
-    scores = None if rows is None else _scores([held[s.study_id] for s in studies], label, sorted(set(labels) - {""}))
-    audits = audit(labels, [s.patient_id for s in studies], facts, scores, strata, seed)
+    told = None if rows is None else [held[s.study_id] for s in studies]
+    scores = None if told is None else _scores(told, label, sorted(set(labels) - {""}))
+    folds = None if told is None else folds_of(told)
+    audits = audit(labels, [s.patient_id for s in studies], facts, scores, folds, strata, seed)
     show_audit(label, audits)
     if out is not None:
         write_audit(out, label, audits)

@@ -6,6 +6,7 @@ from m2net.objectives.burden import BurdenReading
 from m2net.objectives.calibration import at_or_above
 from m2net.objectives.detection import DetectionReading
 from m2net.objectives.diagnosis import DiagnosisObjective, group_metrics, group_statistics
+from m2net.objectives.folds import folds_of, ranks, statistics_within_folds, within_folds
 from m2net.objectives.readings import Reading
 from m2net.objectives.scores import ScoreObjective
 from m2net.objectives.segmentation import SegmentationObjective
@@ -35,9 +36,13 @@ __all__ = [
     "at_or_above",
     "auc",
     "cut_auc",
+    "folds_of",
     "grade_metrics",
     "group_metrics",
     "group_statistics",
     "intervals",
     "patient_bootstrap",
+    "ranks",
+    "statistics_within_folds",
+    "within_folds",
 ]

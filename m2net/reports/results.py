@@ -16,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from m2net import __version__
 from m2net.errors import ConfigError
 from m2net.files import written_whole
-from m2net.objectives import Interval, Objective, intervals
+from m2net.objectives import Interval, Objective, intervals, statistics_within_folds
 from m2net.reports.watching import CaseNames
 from m2net.training import M2NetModule
 
@@ -68,10 +68,10 @@ def bounds(module: M2NetModule, rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def task_intervals(module: M2NetModule, rows: list[dict[str, Any]]) -> dict[str, dict[str, Interval]]:
-    """Headline figures with patient-bootstrap intervals, by task."""
+    """Headline figures with patient-bootstrap intervals, by task; of rows with folds, those of ranking within each fold."""
     patients = [str(row["patient_id"]) for row in rows]
     objectives: dict[str, Objective] = dict(module.objectives.items())  # type: ignore[arg-type]
-    return {task: intervals(objective.statistics(rows), patients) for task, objective in objectives.items()}
+    return {task: intervals(statistics_within_folds(objective, rows), patients) for task, objective in objectives.items()}
 
 
 def scales(module: M2NetModule) -> dict[str, str]:

@@ -19,7 +19,7 @@ from m2net.assessment.predictor import _heaviest
 from m2net.bags import InputSpec, cut_bag, full_cut, prepare_volume
 from m2net.batch import BagBatch, Output
 from m2net.cli.main import main
-from m2net.objectives import DiagnosisObjective
+from m2net.objectives import DiagnosisObjective, SeverityObjective
 from m2net.phantoms import SCANNERS, Phantom, write_dicom_series, write_nifti
 from m2net.reports.assessment import output_names, write_assessment
 from m2net.reports.page import write_page
@@ -147,6 +147,20 @@ def test_a_diagnosis_is_told(trained: Path, tmp_path: Path, phantom: Phantom) ->
     jsonschema.validate(found, SCHEMA)
     assert found["diagnosis"]["diagnosis"]["predicted"] == "non_pneumonia+cap"
     assert found["diagnosis"]["diagnosis"]["probabilities"] == pytest.approx({"covid19": 0.3, "non_pneumonia+cap": 0.7})
+
+
+def test_a_lobe_that_is_not_there_is_said(trained: Path, tmp_path: Path, phantom: Phantom) -> None:
+    write_nifti(tmp_path / "a.nii.gz", phantom.image, phantom.geometry)
+    assessment = Assessor(trained / "best.ckpt").assess(read_image(tmp_path / "a.nii.gz"))
+    of_lobes = torch.log(torch.tensor([[[0.2, 0.8], [0.3, 0.7], [float("nan")] * 2, [0.6, 0.4], [0.9, 0.1]]]))
+    output = Output(torch.zeros(1, 2), lobe_logits=of_lobes)
+    assessment.findings = findings_of({"severity": SeverityObjective("binary")}, {"severity": output})
+    page = write_assessment(tmp_path / "out", assessment, "a").read_text()
+    told = re.findall(r"<tr><td>([^<]+)</td><td>(\d+ %|absent)</td></tr>", page)
+    assert told == list(zip([lobe.title.capitalize() for lobe in Lobe], ["80 %", "70 %", "absent", "40 %", "10 %"], strict=True))
+    found = json.loads((tmp_path / "out" / "assessment.json").read_text())
+    jsonschema.validate(found, SCHEMA)
+    assert [found["severity"]["severity"]["lobes"][lobe.key] is None for lobe in Lobe] == [False, False, True, False, False]
 
 
 def test_the_heaviest_patches_and_none_where_all_weigh_alike() -> None:

@@ -47,6 +47,42 @@ def test_a_model_of_the_shortcut_loses_and_a_model_of_the_disease_does_not(rng: 
         assert found.lost.low <= found.lost.value <= found.lost.high
 
 
+def test_pairs_of_two_folds_say_nothing(rng: np.random.Generator) -> None:
+    """Of a cross-validated model each fold is another model: what they say of everyone must not win or lose pairs."""
+    label, fold = rng.random(240) < 0.5, np.repeat([0, 1, 2], 80)
+    score = label + rng.normal(0, 0.7, 240)
+    facts = [{"border": {"mean": float(v)}} for v in rng.random(240)]
+    names, patients = ["sick" if v else "well" for v in label], [str(k) for k in range(240)]
+    (plain,) = audit(names, patients, facts, {"sick": score}, fold)
+    (moved,) = audit(names, patients, facts, {"sick": score + 3.0 * fold}, fold)
+    (pooled,) = audit(names, patients, facts, {"sick": score + 3.0 * fold})
+    assert (moved.model, moved.within, moved.lost) == (plain.model, plain.within, plain.lost)
+    assert pooled.model.value < plain.model.value - 0.1
+
+
+def test_forests_of_two_folds_are_not_compared(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """What a forest says of everyone hangs on the folds that it learnt from; its ranks within its own fold do not."""
+    grown: list[object] = []
+
+    class Shifted:
+        def __init__(self, *args: object, **options: object) -> None:
+            grown.append(self)
+            self.shift = float(len(grown))
+
+        def fit(self, table: np.ndarray, positive: np.ndarray) -> Shifted:
+            return self
+
+        def predict_proba(self, table: np.ndarray) -> np.ndarray:
+            return np.stack([-table[:, 0], table[:, 0] + self.shift], axis=1)
+
+    monkeypatch.setattr("sklearn.ensemble.RandomForestClassifier", Shifted)
+    value = rng.random(60)
+    facts, names = [{"border": {"mean": float(v)}} for v in value], ["sick" if v > 0.5 else "well" for v in value]
+    (found,) = audit(names, [str(k) for k in range(60)], facts)
+    assert len(grown) > 1
+    assert found.families["border"].value == 1.0
+
+
 def test_values_that_many_share_are_a_stratum(rng: np.random.Generator) -> None:
     """Most pictures have no white at all: a model that reads the rest off their white must still lose by the strata."""
     label = rng.random(400) < 0.5

@@ -20,9 +20,14 @@ HEADS = {
     "attended": {"name": "pooled", "pool": "gated_attention", "classes": 2},
     "transformed": {"name": "pooled", "pool": {"name": "transformer", "hidden": 16, "heads": 2}, "classes": 2},
     "instances": {"name": "pooled", "pool": {"name": "top", "top": 0.5}, "level": "instance", "classes": 2},
+    "infection": {"name": "dense", "classes": 3},
+    "two_levels": {"name": "hierarchical", "concepts": [8, 4], "classes": 2},
+    "shares": {"name": "shares", "classes": 2},
+    "shares_of_lobes": {"name": "shares", "classes": 2, "lobes": "lobes"},
     "aware": {"name": "lobe_aware", "classes": 2, "width": 8},
     "aware_attended": {"name": "lobe_aware", "classes": 2, "width": 8, "pool": "attention"},
 }
+BAGS = sorted(set(HEADS) - {"lobes", "infection"})
 
 
 def network(**heads: dict[str, object]) -> M2Net:
@@ -69,20 +74,30 @@ def test_gated_attention_is_the_published_formula() -> None:
 def test_every_head_in_chunks_in_any_order_and_alone() -> None:
     net, batch = network().eval(), bag(SIZES, size=64)
     order = torch.tensor([4, 2, 0, 1, 3, 5, 8, 7, 6])
-    alone = replace(batch, instances=batch.instances[6:], bag_index=torch.zeros(3, dtype=torch.int64), study_ids=["s"])
     with torch.no_grad():
-        chunked, turned, single = net(batch), net(replace(batch, instances=batch.instances[order])), net(alone)
+        chunked, turned = net(batch), net(replace(batch, instances=batch.instances[order]))
+        single = [net(of_one(batch, rows)) for rows in (slice(0, 5), slice(5, 6), slice(6, 9))]
         net.chunk = 100
         whole = net(batch)
-    for task in HEADS:
-        if task != "lobes":
-            torch.testing.assert_close(chunked[task].logits, whole[task].logits, rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(chunked[task].logits, turned[task].logits, rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(chunked[task].logits[2:], single[task].logits, rtol=1e-4, atol=1e-5)
-            weight = chunked[task].instance_weight
-            if weight is not None:
-                sums = torch.zeros(3).index_add(0, INDEX, weight)
-                torch.testing.assert_close(sums, torch.ones(3), rtol=1e-4, atol=1e-4)
+    for task in BAGS:
+        for kind in ("logits", "lobe_logits"):
+            told = getattr(chunked[task], kind)
+            if told is not None:
+                torch.testing.assert_close(told, getattr(whole[task], kind), rtol=1e-4, atol=1e-5, equal_nan=True)
+                torch.testing.assert_close(told, getattr(turned[task], kind), rtol=1e-4, atol=1e-5, equal_nan=True)
+                alone = torch.cat([getattr(one[task], kind) for one in single])  # the second bag is of one instance
+                torch.testing.assert_close(told, alone, rtol=1e-4, atol=1e-5, equal_nan=True)
+        weight = chunked[task].instance_weight
+        if weight is not None:
+            sums = torch.zeros(3).index_add(0, INDEX, weight)
+            torch.testing.assert_close(sums, torch.ones(3), rtol=1e-4, atol=1e-4)
+    assert {task for task in BAGS if chunked[task].lobe_logits is not None} == {"aware", "aware_attended", "shares_of_lobes"}
+
+
+def of_one(batch: BagBatch, rows: slice) -> BagBatch:
+    """These instances as the only bag."""
+    count = len(batch.instances[rows])
+    return replace(batch, instances=batch.instances[rows], bag_index=torch.zeros(count, dtype=torch.int64), study_ids=["s"])
 
 
 def test_bags_are_judged_in_full_precision() -> None:
@@ -90,7 +105,7 @@ def test_bags_are_judged_in_full_precision() -> None:
     net, batch = network().eval(), bag(SIZES, size=64)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         outputs = net(batch)
-    for task in set(HEADS) - {"lobes"}:
+    for task in BAGS:
         logits = outputs[task].logits
         assert logits.dtype == torch.float32
         assert bool((logits.bfloat16().float() != logits).any()), task
@@ -142,10 +157,11 @@ def test_lobes_against_a_loop(pool: str) -> None:
     torch.testing.assert_close(output.logits[0], (beta[:, None] * scored).sum(0), rtol=1e-4, atol=1e-5)
 
 
-def test_an_absent_lobe_has_no_score_and_no_say() -> None:
-    """As after a lobectomy; and a bag without any lung still answers."""
+@pytest.mark.parametrize("pool", ["mean", "attention"])
+def test_an_absent_lobe_has_no_score_and_no_say(pool: str) -> None:
+    """As after a lobectomy; and a bag without any lung still answers, and trains."""
     lobes = torch.tensor([1, 2, 3, 5]).repeat(2, 8, 2)
-    head = LobeAwareHead((4,), 3, 2, source="decoder", width=5).eval()
+    head = LobeAwareHead((4,), 3, 2, source="decoder", width=5, pool=pool).eval()
     output = head.bag(head.instance(features(lobes, 2)), one_bag(2))
     assert output.lobe_logits is not None
     assert output.lobe_logits[0, 3].isnan().all()
@@ -155,6 +171,8 @@ def test_an_absent_lobe_has_no_score_and_no_say() -> None:
     torch.testing.assert_close(head.bag(head.instance(features(lobes, 2)), one_bag(2)).logits, before)
     nothing = head.bag(head.instance(features(torch.zeros(2, 8, 8, dtype=torch.int64), 2)), one_bag(2))
     assert torch.isfinite(nothing.logits).all()
+    (before + nothing.logits).sum().backward()
+    assert all(parameter.grad is not None and bool(parameter.grad.isfinite().all()) for parameter in head.parameters())
 
 
 @pytest.mark.parametrize("gradient", [True, False])

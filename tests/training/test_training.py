@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from sklearn.metrics import roc_auc_score
 
 from m2net.assessment.applied import AppliedModel
 from m2net.cli.main import main
@@ -159,6 +160,9 @@ def test_crossval_pools_folds_and_keeps_what_is_done(tmp_path: Path, configure: 
     assert {r["fold"] for r in rows} == {"0", "1", "2"}
     figure = results["figures"]["lobes/dice_mean"]
     assert figure["low"] <= figure["value"] <= figure["high"]
+    folds = [[(int(r["severity"]), float(r["severity_ge1"])) for r in rows if r["fold"] == fold] for fold in "012"]
+    aucs = [(len(part), roc_auc_score(*zip(*part, strict=True))) for part in folds if len({grade for grade, _ in part}) == 2]
+    assert results["figures"]["severity/auc"]["value"] == pytest.approx(sum(n * a for n, a in aucs) / sum(n for n, _ in aucs))
     before = (out / "fold_1" / "best.ckpt").stat().st_mtime_ns
     capsys.readouterr()
     assert main(words) == 0
