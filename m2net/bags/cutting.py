@@ -96,14 +96,13 @@ def _plane(study: Prepared, z: int, spec: InputSpec) -> NDArray[np.int16]:
     codes = np.asarray(study.masks[name][z])
     lungs = (codes != 0) & (codes != MASK_UNLABELLED)
     masked = plane.copy()
-    masked[~(lungs_hull(lungs) if spec.lungs_from == LungsFrom.HULL else lungs)] = _beyond(study, spec)
+    masked[~(lungs_hull(lungs) if spec.keeps_hull else lungs)] = _beyond(study, spec)
     return masked
 
 
 def _beyond(study: Prepared, spec: InputSpec) -> int:
     """Stored value of what the model is not shown, and of what lies beyond the slice."""
-    hull = spec.lungs_only and spec.lungs_from == LungsFrom.HULL
-    return TISSUE[study.intensity] if hull else study.air
+    return TISSUE[study.intensity] if spec.keeps_hull else study.air
 
 
 def _resize(plane: NDArray[np.int16], patch: int) -> NDArray[np.int16]:

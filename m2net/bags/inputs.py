@@ -119,6 +119,11 @@ class InputSpec:
             raise ConfigError(f"a window of {spec.window}", expected="two rising values")
         return spec
 
+    @property
+    def keeps_hull(self) -> bool:
+        """Whether the convex hull of the lungs is all that is seen of a slice."""
+        return self.lungs_only and self.lungs_from == LungsFrom.HULL
+
     def _check_radiograph(self) -> None:
         if self.modality != Modality.CXR:
             return

@@ -134,6 +134,25 @@ def test_the_hull_of_the_lungs_leaves_nothing_around_it(picture: Prepared) -> No
     assert torch.equal(hull[40:56, 44:52], heart)
 
 
+@pytest.mark.parametrize("normalise", ["lungs", "ranks"])
+def test_nothing_around_the_hull_sets_the_scale(picture: Prepared, normalise: str) -> None:
+    """White letters beside the chest would move the white of the picture, and with it what is seen inside."""
+    spec = replace(PICTURE, normalise=normalise, patch=96, lungs_only=True, lungs_from="hull")
+    box, hull = picture.lung_box, lungs_hull(picture.masks["found_lungs"][0] > 0)
+    outside = np.zeros_like(hull)
+    outside[box.y0 : box.y1, box.x0 : box.x1] = True
+    outside &= ~hull
+    assert outside.any()  # corners of the lungs' box
+    marked = replace(picture, image=np.where(outside, 32767, picture.image).astype(picture.image.dtype))
+    clean, same, plain, moved = (
+        cut_bag(study, full_slices(study, 96), s, "s", 0).instances
+        for s in (spec, replace(spec, lungs_only=False))
+        for study in (picture, marked)
+    )
+    assert torch.equal(clean, same)
+    assert not torch.equal(plain, moved)
+
+
 def test_each_slice_of_a_volume_has_its_own_hull(study: Prepared) -> None:
     """Neighbours as channels, too; soft tissue of 40 HU around it, and where the square leaves the slice."""
     spec = replace(SPEC, slices=3, slice_gap_mm=8.0, lungs_only=True, lungs_from="hull")
