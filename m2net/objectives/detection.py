@@ -42,7 +42,7 @@ class DetectionReading(Reading):
 
         Args:
             infection: task with the infection map.
-            lungs: task with the lung map, "" for none.
+            lungs: task with the lung map, or with the lobes, which together are the lungs; "" for none.
             sensitivity: wanted on validation.
             probabilities: thresholds of the infection's probability to choose from.
 
@@ -59,14 +59,14 @@ class DetectionReading(Reading):
         self.seen = Kept(areas=(torch.float64, columns), infected=(torch.float64, 1))
 
     def accept(self, objectives: Mapping[str, Objective]) -> None:
-        """The maps must be of infection and lungs.
+        """The maps must be of infection, and of lungs or lobes.
 
         Raises:
             ConfigError: a task is missing, or draws something else.
         """
         super().accept(objectives)
-        masks = (Column.INFECTION, Column.LUNGS)[: len(self.reads)]
-        self.called = {name: need_map(objectives, name, mask) for name, mask in zip(self.reads, masks, strict=True)}
+        masks = ((Column.INFECTION,), (Column.LUNGS, Column.LOBES))[: len(self.reads)]
+        self.called = {name: need_map(objectives, name, *mask) for name, mask in zip(self.reads, masks, strict=True)}
 
     def read(self, outputs: Mapping[str, Output], batch: BagBatch) -> Output:
         """Infected share of the lungs at each probability threshold, NaN without lungs, and the number of pixels called, (B, P + 1)."""

@@ -45,11 +45,12 @@ class Reading(Objective):
         raise TypeError(f"{type(self).__name__} does not define read()")
 
 
-def need_map(objectives: Mapping[str, Objective], task: str, mask: str) -> Callable[[Tensor], Tensor]:
-    """How a task calls its classes from logits; ConfigError unless it draws this mask."""
+def need_map(objectives: Mapping[str, Objective], task: str, *masks: str) -> Callable[[Tensor], Tensor]:
+    """How a task calls its classes from logits; ConfigError unless it draws one of these masks."""
     objective = objectives[task]
-    if not isinstance(objective, SegmentationObjective) or objective.target != mask:
-        raise ConfigError(f"the task {task} draws no {mask}", expected=f"a segmentation task with mask: {mask}")
+    if not isinstance(objective, SegmentationObjective) or objective.target not in masks:
+        wanted = " or ".join(masks)
+        raise ConfigError(f"the task {task} draws no {wanted}", expected=f"a segmentation task with mask: {wanted}")
     return objective.called
 
 

@@ -211,6 +211,20 @@ def test_without_lungs_there_is_no_area_and_no_answer() -> None:
         DetectionReading("lungs").accept({"lungs": SegmentationObjective("lungs")})
 
 
+def test_all_lobes_together_are_the_lungs() -> None:
+    """Against counts of a drawn map of two slices, one bag, of which a model of CT has lobes only."""
+    rng = np.random.default_rng(0)
+    lobes, infection = (torch.from_numpy(rng.integers(0, n, (2, 8, 8))) for n in (6, 3))
+    objective = DetectionReading(lungs="lobes")
+    objective.accept({"infection": SegmentationObjective("infection"), "lobes": SegmentationObjective("lobes")})
+    b = batch(1, per_bag=2, size=8)
+    read = objective.read({"infection": hard(infection, 3), "lobes": hard(lobes, 6)}, b).logits[0]
+    share = float(((infection > 0) & (lobes > 0)).sum() / (lobes > 0).sum())
+    assert read[:-1].tolist() == pytest.approx([share] * len(objective.probabilities))
+    with pytest.raises(ConfigError, match="draws no lungs or lobes"):
+        DetectionReading(lungs="infection").accept({"infection": SegmentationObjective("infection")})
+
+
 def test_lungs_are_the_same_before_and_after_they_are_calibrated() -> None:
     """The area's threshold is chosen while fitting, when nothing is calibrated yet."""
     lungs = SegmentationObjective("lungs", merged=True, calibrate="f1")
