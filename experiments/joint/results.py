@@ -7,11 +7,9 @@ Figures of what was not run this time stay as they are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,8 +18,8 @@ from scipy.stats import binomtest
 from m2net.assessment.outcome import recalibrate
 from m2net.objectives import SeverityObjective, intervals
 from m2net.objectives.reliability import calibration_band, conformal_set, conformal_threshold, selective_risk
-from m2net.recipes.table import read_table
 from m2net.reports.figures import FigureRow, audit_rows, figure_row, interval_row, metrics_rows, named_rows, write_figures
+from m2net.reports.trust import graded, reliability, trust_rows
 
 HERE, RUNS = Path(__file__).parent, Path("runs/joint")
 ROWS = {"": RUNS, ", labels of a hospital": RUNS / "few_labels"}
@@ -30,35 +28,6 @@ COVERAGE = 0.9
 OWN = 100
 """Patients of the other site whose grades put its probabilities right, as `m2net finetune` does; the others judge."""
 COLOURS = {"home": "#0072b2", "north": "#d55e00"}
-
-
-def graded(path: Path) -> list[dict[str, str]]:
-    """Predictions of the studies with a grade; none where nothing was run."""
-    return [row for row in read_table(path) if row["severity"]] if path.exists() else []
-
-
-def covered(what: str, path: Path) -> Iterator[FigureRow]:
-    """Share of studies whose conformal set holds the true grade, with its binomial (Clopper-Pearson) 95 % interval."""
-    rows = graded(path)
-    if not rows:
-        return
-    hits = sum(row["severity"] in row["severity_set"].split("|") for row in rows)
-    low, high = binomtest(hits, len(rows)).proportion_ci()
-    yield figure_row(what, f"severity/coverage, binomial (stated {COVERAGE})", hits / len(rows), float(low), float(high), len(rows))
-
-
-def trusted(what: str, path: Path) -> Iterator[FigureRow]:
-    """The calibration error that a calibrated model with these probabilities stays below at 95 %."""
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        yield figure_row(what, "severity/ece_band", found["severity/ece_band"], n=found["studies"])
-
-
-def risky(what: str, path: Path) -> Iterator[FigureRow]:
-    """Error rate among the more confident half."""
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        yield figure_row(what, "severity/risk_half", found["severity/risk_half"], n=found["studies"])
 
 
 def recalibrated(what: str, path: Path) -> Iterator[FigureRow]:
@@ -99,7 +68,7 @@ def draw(out: Path) -> None:
         rows = graded(RUNS / f"test_{site}" / "predictions.csv")
         if rows:
             p, y = (np.array([float(row[name]) for row in rows]) for name in ("severity_ge1", "severity"))
-            _reliability(reliable, p, y, colour, f"{site}, n = {len(rows)}")
+            reliability(reliable, p, y, colour, f"{site}, n = {len(rows)}")
             rate = selective_risk(np.maximum(p, 1 - p), (p >= 0.5) != (y == 1))
             risk.plot(np.arange(1, len(rate) + 1) / len(rate), rate, color=colour, label=site)
     reliable.plot([0, 1], [0, 1], color="#999999", lw=1, zorder=0)
@@ -107,14 +76,6 @@ def draw(out: Path) -> None:
     risk.set(xlabel="share of studies answered, most confident first", ylabel="error rate", title="Selective risk", ylim=(0, None))
     reliable.legend(frameon=False)
     picture.savefig(out, dpi=130)
-
-
-def _reliability(axes: Any, p: np.ndarray, y: np.ndarray, colour: str, label: str) -> None:
-    groups = np.array_split(np.argsort(p), 10)
-    said, seen = [p[g].mean() for g in groups], [y[g].mean() for g in groups]
-    bars = np.array([[v - ci.low, ci.high - v] for g, v in zip(groups, seen, strict=True)
-                     for ci in [binomtest(int(y[g].sum()), len(g)).proportion_ci()]]).T  # fmt: skip
-    axes.errorbar(said, seen, yerr=bars.clip(0), fmt="o-", color=colour, capsize=2, lw=1, label=label)
 
 
 if __name__ == "__main__":
@@ -125,9 +86,7 @@ if __name__ == "__main__":
             folder, what = runs / f"test_{site}", f"synthetic, held out, site {site}{whose}"
             table += [
                 *metrics_rows(what, folder / "metrics.json"),
-                *trusted(what, folder / "metrics.json"),
-                *risky(what, folder / "metrics.json"),
-                *covered(what, folder / "predictions.csv"),
+                *trust_rows(what, folder, COVERAGE),
                 *(row for label in ("severity", "diagnosis") for row in audit_rows(f"{what}, {label}", folder / f"audit_{label}.json")),
             ]
     table += recalibrated("synthetic, site north", RUNS / "test_north" / "predictions.csv")
