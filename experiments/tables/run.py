@@ -28,11 +28,11 @@ ROWS = (
     "resnet50_max", "instance_mil", "embedding_mil", "gated_attention", "transformer", "classification_only", "one_level", "m2unet",
     "joint_lobe_aware", "joint_lobe_aware_infection", "joint_shares",
     "lobes_unet", "lobes_unetplusplus", "lobes_m2unet", "lobes_position_aware",
-    "infection_alone", "diagnosis_alone", "all_tasks", "all_tasks_uncertainty", "all_tasks_gradient_norm",
+    "infection_alone", "diagnosis_alone", "all_tasks", "all_tasks_uncertainty",
 )  # fmt: skip
 FEWER = (25, 5)
 """Share of the studies that keep their lobe mask, in per cent; these rows are repeated with fewer masks."""
-FEWER_ROWS = ("m2unet", "joint_lobe_aware", "lobes_m2unet")
+FEWER_ROWS = ("m2unet", "lobes_m2unet")
 
 
 def cohort(folder: Path, patients: int) -> Path:
