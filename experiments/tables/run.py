@@ -26,7 +26,7 @@ SITES = {"home": 91, "north": 92}
 """Sites that half of the patients are from, with their seeds."""
 ROWS = (
     "resnet50_max", "instance_mil", "embedding_mil", "gated_attention", "transformer", "classification_only", "one_level", "m2unet",
-    "joint_lobe_aware", "joint_lobe_aware_infection", "joint_shares",
+    "joint_lobe_aware", "joint_lobe_aware_infection", "joint_shares", "joint_shares_apart",
     "lobes_unet", "lobes_unetplusplus", "lobes_m2unet", "lobes_position_aware",
     "infection_alone", "diagnosis_alone", "all_tasks", "all_tasks_uncertainty",
 )  # fmt: skip
