@@ -18,6 +18,7 @@ import numpy as np
 from rich.progress import track
 
 from m2net.objectives import DiagnosisObjective, Interval, SegmentationObjective, SeverityObjective, intervals, statistics_within_folds
+from m2net.objectives.base import Statistic
 from m2net.recipes.table import read_table
 from m2net.reports.figures import audit_rows, write_figures
 from m2net.reports.results import read_rows
@@ -84,35 +85,43 @@ def _of_lobes(column: str) -> bool:
     return column.startswith("lobes_")
 
 
-def measured(figure: str, rows: list[dict[str, Any]], less: list[dict[str, Any]] | None = None) -> Interval | None:
-    """A figure of a row, or by how much it is above another's on the same draws of patients; None where a row does not have it.
+@cache
+def statistics(folder: Path, task: str) -> dict[str, Statistic]:
+    """A row's figures of a task, AUCs within each fold (scores of different folds come from different models); none that it does not have.
 
-    AUCs are taken within each fold: scores of different folds come from different models.
+    They remember their draws of patients: every pair of a row asks for the same.
     """
+    rows = predictions(folder)
+    has = rows and any(column.startswith(f"{task}_") for column in rows[0])
+    return statistics_within_folds(OBJECTIVES[task], rows) if has else {}
+
+
+def measured(figure: str, folder: Path, less: Path | None = None) -> Interval | None:
+    """A figure of a row, or by how much it is above another's on the same draws of patients; None where a row does not have it."""
     task, _, name = figure.partition("/")
-    tables = [rows] if less is None else [rows, less]
-    if not all(any(column.startswith(f"{task}_") for column in (table or [{}])[0]) for table in tables):
+    whole, other = statistics(folder, task).get(name), None if less is None else statistics(less, task).get(name)
+    if whole is None or (less is not None and other is None):
         return None
-    if less is not None and [row["study_id"] for row in rows] != [row["study_id"] for row in less]:
-        raise ValueError("two rows of the table judged different studies")
-    found = [statistics_within_folds(OBJECTIVES[task], table)[name] for table in tables]
-    whole = found[0] if less is None else lambda chosen: found[0](chosen) - found[1](chosen)
-    return intervals({name: whole}, [row["patient_id"] for row in rows])[name]
+    patients = [row["patient_id"] for row in predictions(folder)]
+    if other is None or less is None:
+        return intervals({name: whole}, patients)[name]
+    if [row["study_id"] for row in predictions(folder)] != [row["study_id"] for row in predictions(less)]:
+        raise ValueError(f"{folder} and {less} judged different studies")
+    return intervals({name: lambda chosen: whole(chosen) - other(chosen)}, patients)[name]
 
 
 def table(runs: Path) -> Iterator[dict[str, object]]:
     """Figures of every row that is done."""
     for folder in sorted(path.parent for path in runs.glob("*/crossval.json")):
-        rows = predictions(folder)
         for figure in FIGURES:
-            if found := measured(figure, rows):
-                yield _line(*parted(folder.name), figure, asdict(found), len(rows))
+            if found := measured(figure, folder):
+                yield _line(*parted(folder.name), figure, asdict(found), len(predictions(folder)))
 
 
 def differences(runs: Path) -> Iterator[dict[str, object]]:
     """What a pair of rows that are done differ by, on the same draws of patients."""
     for one, other, figure in PAIRS:
-        if found := measured(figure, predictions(runs / one), predictions(runs / other)):
+        if found := measured(figure, runs / one, runs / other):
             yield _line(f"{one} minus {other}", parted(one)[1], figure, asdict(found), len(predictions(runs / one)))
 
 

@@ -17,14 +17,13 @@ from m2net.reports.results import read_rows
 _GROUPS = 10
 
 
-def trust_rows(what: str, folder: Path, stated: float, task: str = "severity") -> Iterator[FigureRow]:
+def trust_rows(what: str, folder: Path, stated: float) -> Iterator[FigureRow]:
     """What a calibrated model's error stays below at 95 %, error rate of the more confident half, coverage with its binomial interval.
 
     Args:
         what: the experiment, as the lines name it.
         folder: with metrics.json and predictions.csv; none where nothing was run.
         stated: coverage that the conformal sets promise.
-        task: of severity.
 
     Yields:
         Lines; the interval of the coverage is that of Clopper and Pearson, 95 %, over studies with a grade.
@@ -33,17 +32,17 @@ def trust_rows(what: str, folder: Path, stated: float, task: str = "severity") -
         return
     found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     for name in ("ece_band", "risk_half"):
-        yield figure_row(what, f"{task}/{name}", found[f"{task}/{name}"], n=found["studies"])
-    rows = graded(folder / "predictions.csv", task)
-    if rows and f"{task}_set" in rows[0]:
-        hits = sum(row[task] in row[f"{task}_set"].split("|") for row in rows)
+        yield figure_row(what, f"severity/{name}", found[f"severity/{name}"], n=found["studies"])
+    rows = graded(folder / "predictions.csv")
+    if rows and "severity_set" in rows[0]:
+        hits = sum(row["severity"] in row["severity_set"].split("|") for row in rows)
         low, high = binomtest(hits, len(rows)).proportion_ci()
-        yield figure_row(what, f"{task}/coverage, binomial (stated {stated})", hits / len(rows), float(low), float(high), len(rows))
+        yield figure_row(what, f"severity/coverage, binomial (stated {stated})", hits / len(rows), float(low), float(high), len(rows))
 
 
-def graded(path: Path, task: str = "severity") -> list[dict[str, Any]]:
+def graded(path: Path) -> list[dict[str, Any]]:
     """Rows of predictions.csv with a grade; none where nothing was run."""
-    return [row for row in read_rows(path) if row[task]] if path.exists() else []
+    return [row for row in read_rows(path) if row["severity"]] if path.exists() else []
 
 
 def reliability(axes: Any, said: NDArray[np.float64], happened: NDArray[np.float64], colour: str, label: str) -> None:

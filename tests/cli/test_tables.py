@@ -59,14 +59,19 @@ def rows_of(rng: np.random.Generator, shift: float) -> list[dict[str, Any]]:
 
 def test_a_difference_is_of_auc_within_folds(script: ModuleType, tmp_path: Path) -> None:
     results = sys.modules["results"]
-    one, other = (rows_of(np.random.default_rng(0), shift) for shift in (0.0, 3.0))
+    rows, moved = (rows_of(np.random.default_rng(0), shift) for shift in (0.0, 3.0))
+    one, other, fewer = (tmp_path / name for name in ("one", "other", "fewer"))
+    for folder, told in ((one, rows), (other, moved), (fewer, moved[1:])):
+        folder.mkdir()
+        write_table(folder / "predictions.csv", told)
     found = results.measured("severity/auc", one, other)
     assert (found.value, found.low, found.high) == (0, 0, 0)  # the same ranks in every fold
-    expected = [roc_auc_score(*zip(*((r["severity"], r["severity_ge1"]) for r in one if r["fold"] == k), strict=True)) for k in range(3)]
+    expected = [roc_auc_score(*zip(*((r["severity"], r["severity_ge1"]) for r in rows if r["fold"] == k), strict=True)) for k in range(3)]
     assert results.measured("severity/auc", other).value == pytest.approx(np.mean(expected))
     assert results.measured("infection/pooled_f1", one) is None
+    assert results.measured("severity/auc", one, tmp_path / "not run") is None
     with pytest.raises(ValueError, match="different studies"):
-        results.measured("severity/auc", one, other[1:])
+        results.measured("severity/auc", one, fewer)
 
 
 def test_lobes_of_fewer_masks_are_those_of_all_masks_or_none(script: ModuleType, tmp_path: Path, rng: np.random.Generator) -> None:
