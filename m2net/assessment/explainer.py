@@ -123,7 +123,8 @@ class Explainer:
                 return str(task)
         raise ConfigError(
             "the model has no task with a score_maps head and a diagnosis objective", expected="a weakly supervised model",
-            remedy="Train one, as experiments/weakly_supervised/phantom.yaml does",
+            remedy="Train one, as experiments/weakly_supervised/phantom.yaml does; infection that a model draws is judged by "
+            "m2net localise --methods drawn",
         )  # fmt: skip
 
     @property
@@ -132,6 +133,11 @@ class Explainer:
         objective = self.model.module.objectives[self.task]
         assert isinstance(objective, DiagnosisObjective)
         return objective
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Groups of its diagnosis."""
+        return tuple(self.objective.names)
 
     def explain(self, volume: Volume) -> Explanation:
         """Diagnose a study and say where the predicted class comes from.
@@ -191,7 +197,7 @@ class Explainer:
                 SliceFinding(int(z), weight, dict(zip(names, row, strict=True)))
                 for z, weight, row in zip(batch.corner[:, 0].tolist(), output.instance_weight.tolist(), by_slice, strict=True)
             ],
-            saliency=_near_lungs({name: _stitched(found, batch, prepared) for name, found in maps.items()}, prepared),
+            saliency=near_lungs({name: _stitched(found, batch, prepared) for name, found in maps.items()}, prepared),
             side=int(batch.side[0]),
         )
 
@@ -213,7 +219,7 @@ def least_box(square: float) -> int:
     return max(1, round(_LEAST_SHARE * square))
 
 
-def _near_lungs(maps: dict[str, NDArray[np.float32]], prepared: Prepared) -> dict[str, NDArray[np.float32]]:
+def near_lungs(maps: dict[str, NDArray[np.float32]], prepared: Prepared) -> dict[str, NDArray[np.float32]]:
     """Maps confined to the lungs that were found and a rim: an infection lies nowhere else, and score maps are coarse."""
     if not maps:
         return maps

@@ -1,10 +1,10 @@
-"""How well a model that never saw a mask points at the infection, against masks that are known."""
+"""How well a model points at the infection, against masks that are known: by its saliency, or by what it draws."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from m2net.assessment.boxes import find_boxes, match
-from m2net.assessment.explainer import Explainer, least_box
+from m2net.assessment.explainer import Judgement, least_box
 from m2net.bags import Prepared
 from m2net.objectives import Interval, group_statistics, intervals
 from m2net.studies import Study
@@ -43,9 +43,17 @@ class Localised:
     slices: list[tuple[dict[str, float], bool]]
 
 
-def localise(explainer: Explainer, study: Study, prepared: Prepared, methods: Sequence[str], thresholds: Sequence[float]) -> Localised:
+class Judge(Protocol):
+    """Says whether a study is infected, and where: an Explainer, or DrawnInfection."""
+
+    def judge(self, prepared: Prepared, methods: Sequence[str], *, only_infected: bool = False) -> Judgement:
+        """Whether it is infected, and by each method how strongly every pixel speaks for it."""
+        ...
+
+
+def localise(judge: Judge, study: Study, prepared: Prepared, methods: Sequence[str], thresholds: Sequence[float]) -> Localised:
     """Judge one study whose diagnosis is known, and its infection mask where it has an infection."""
-    judgement = explainer.judge(prepared, methods, only_infected=True)
+    judgement = judge.judge(prepared, methods, only_infected=True)
     infection, unlabelled = _infection(prepared)
     sick = bool(infection.any())
     row: dict[str, Any] = {

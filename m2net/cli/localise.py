@@ -1,4 +1,4 @@
-"""``m2net localise``: how well a weakly supervised model points at infections whose masks are known."""
+"""``m2net localise``: how well a model points at infections whose masks are known."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def run(argv: list[str]) -> int:
     """Judge the test part; the threshold of the boxes is chosen on the validation part."""
     options = parser(
         argv[0],
-        "Pointing game, boxes and AUPRC of a model's saliency against infection masks, which training never saw. The threshold of the "
-        "boxes is chosen on the manifest's validation part, everything is reported on its test part.",
+        "Pointing game, boxes and AUPRC of a model's saliency, or of the infection that it draws, against infection masks. The threshold "
+        "of the boxes is chosen on the manifest's validation part, everything is reported on its test part.",
     )
     add_store(options)
     options.add_argument("--model", type=Path, required=True, help="checkpoint written by m2net fit")
@@ -27,11 +27,12 @@ def run(argv: list[str]) -> int:
         "--methods",
         nargs="+",
         metavar="METHOD",
-        help="saliencies to compare (all unless told otherwise): score_maps, joint, grad_cam, grad_cam_depths",
+        help="saliencies to compare (all four unless told otherwise): score_maps, joint, grad_cam, grad_cam_depths; or drawn, alone: the "
+        "probability of infection that a segmentation task draws",
     )
     options.add_argument("--most", type=int, default=0, help="judge at most this many studies of each part (0: all)")
     given = options.parse_args(argv[1:])
-    from m2net.assessment import SALIENCY, Explainer
+    from m2net.assessment import DRAWN, SALIENCY, DrawnInfection, Explainer
     from m2net.assessment.localisation import THRESHOLDS, localise
     from m2net.bags.preparing import prepare_missing
     from m2net.bags.store import Store
@@ -41,22 +42,25 @@ def run(argv: list[str]) -> int:
     from m2net.vocabulary import Split
 
     methods = given.methods or list(SALIENCY)
-    strange = set(methods) - set(SALIENCY)
+    strange = set(methods) - {*SALIENCY, DRAWN}
     if strange:
-        raise ConfigError(f"the saliency {', '.join(sorted(strange))} is unknown", expected=f"some of {', '.join(SALIENCY)}")
+        raise ConfigError(f"the saliency {', '.join(sorted(strange))} is unknown", expected=f"some of {', '.join((*SALIENCY, DRAWN))}")
+    if DRAWN in methods and len(methods) > 1:
+        raise ConfigError(
+            f"--methods {' '.join(methods)}", expected=f"{DRAWN} alone, or saliencies", remedy="Judge them one after the other"
+        )
     keep_big_blocks()
     manifest = read_manifest(given.manifest)
     parts = {split: _usable(manifest, split, given.most) for split in (Split.VAL, Split.TEST)}
-    explainer = Explainer(given.model)
-    store = Store(given.store, explainer.model.spec.spacing_mm, repair=given.repair)
+    judge = DrawnInfection(given.model) if DRAWN in methods else Explainer(given.model)
+    store = Store(given.store, judge.model.spec.spacing_mm, repair=given.repair)
     prepare_missing(store, [s for part in parts.values() for s in part], given.workers)
     judged = {}
     for split, part in parts.items():
         studies = progress(part, f"Localising ({split})", len(part))
-        judged[split] = [localise(explainer, study, store.open(study), methods, THRESHOLDS) for study in studies]
+        judged[split] = [localise(judge, study, store.open(study), methods, THRESHOLDS) for study in studies]
     versions = {study.extra.get("phantom_version", "") for study in parts[Split.TEST]} - {""}
-    names = explainer.objective.names
-    print(write_localisation(given.out, judged[Split.VAL], judged[Split.TEST], methods, names, ", ".join(sorted(versions))))
+    print(write_localisation(given.out, judged[Split.VAL], judged[Split.TEST], methods, judge.names, ", ".join(sorted(versions))))
     return 0
 
 

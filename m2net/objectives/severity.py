@@ -191,7 +191,7 @@ class SeverityObjective(Objective):
         ]
 
     def statistics(self, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
-        """AUC, accuracy, sensitivity, specificity, F1 and (phantoms) the best AUC and the share of it."""
+        """AUC, accuracy, kappa, sensitivity, specificity, F1 and (phantoms) the best AUC and the share of it."""
         cuts = range(1, self.classes)
         grade = torch.tensor([number(row.get(self.task)) for row in rows])
         above = torch.tensor([[number(row.get(f"{self.task}_ge{k}")) for k in cuts] for row in rows], dtype=torch.float64)
@@ -209,7 +209,7 @@ class SeverityObjective(Objective):
 
             return of
 
-        names = ["auc", "accuracy", "sensitivity", "specificity", "f1"]
+        names = ["auc", "accuracy", "kappa", "sensitivity", "specificity", "f1"]
         graded = ~grade.isnan()
         known = bool(graded.any()) and not bool(true[graded].isnan().any())
         figures = together(of_known, names + (["auc_best", "auc_share"] if known else []))
@@ -277,6 +277,18 @@ def auc(score: Tensor, positive: Tensor) -> float:
     return above / (hits * misses)
 
 
+def kappa(said: NDArray[np.int64], grade: NDArray[np.int64]) -> float:
+    """Quadratic weighted kappa (Cohen 1968) of predicted and true grades (n,): 1 less mean squared distance over that of chance.
+
+    Cohen's kappa where there are two grades; NaN where both are one and the same throughout.
+    """
+    if not len(grade):
+        return float("nan")
+    apart = float(((said - grade) ** 2).mean())
+    chance = float(said.var() + grade.var() + (said.mean() - grade.mean()) ** 2)  # of pairs drawn apart
+    return 1 - apart / chance if chance > 0 else float("nan")
+
+
 def figures_of(above: Tensor, grade: Tensor, true: Tensor) -> dict[str, float]:
     """Metrics of P(grade >= k) (n, K-1) against grades (n,); with the true probabilities (n, K-1) also what they reach.
 
@@ -293,7 +305,7 @@ def figures_of(above: Tensor, grade: Tensor, true: Tensor) -> dict[str, float]:
 def grade_metrics(above: Tensor, grade: Tensor) -> dict[str, float]:
     """Metrics of P(grade >= k) (n, K-1) against grades (n,).
 
-    Accuracy is of the predicted grade (the number of cuts with P >= 0.5); the others are means over the cuts of the two-class
+    Accuracy and kappa are of the predicted grade (the number of cuts with P >= 0.5); the others are means over the cuts of the two-class
     figures (at or above k against below).
     """
     said = (above >= 0.5).sum(1)
@@ -309,6 +321,7 @@ def grade_metrics(above: Tensor, grade: Tensor) -> dict[str, float]:
             per_cut[name].append(value)
     metrics = {name: nan_mean(torch.tensor(values)) for name, values in per_cut.items()}
     metrics["accuracy"] = float((said == grade).double().mean()) if len(grade) else float("nan")
+    metrics["kappa"] = kappa(said.numpy(), grade.numpy())
     metrics["auc"] = cut_auc(above, grade)
     metrics["n"] = float(len(grade))
     metrics |= {f"n_ge{k}": float((grade >= k).sum()) for k in range(1, above.shape[1] + 1)}

@@ -21,12 +21,12 @@ def write_localisation(
 ) -> Path:
     """Write localisation.json and localisation.csv, print the table; returns the path of the JSON.
 
-    Each method's threshold is the best on ``validation``; everything else is of ``test``.
+    Each method's threshold is the best on ``validation``; everything else is of ``test``. Without ``groups`` no slice is diagnosed.
     """
     thresholds = {method: choose_threshold(validation, method, THRESHOLDS) for method in methods}
     found = {method: figures(test, method, thresholds[method]) for method in methods}
     differences = {f"{one} - {other}": compare(test, one, other) for one, other in itertools.combinations(methods, 2)}
-    slices = slice_figures(test, groups)
+    slices = slice_figures(test, groups) if groups else {}
     infected = sum(study.row["infection"] for study in test)
     report: dict[str, Any] = {"studies": len(test), "infected": infected, "phantom_version": version, "slices": _plain(slices)}
     report["methods"] = {method: {"threshold": thresholds[method], **_plain(found[method])} for method in methods}

@@ -12,6 +12,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 LAID_OVER = {
     "demo/plain": ["demo/joint"], "demo/strong_positions": ["demo/joint"], "lobes/patches": ["lobes/position_aware"],
     "joint/few_labels": ["joint/joint"],
+    "severity/lobe_aware": ["severity/four_grades"],
     "new_hospital/scratch": ["new_hospital/base"],
     "real_lobes/drawn": ["real_lobes/pictures"], "real_lobes/slices": ["real_lobes/pictures"],
     "real_lobes/both": ["real_lobes/pictures", "real_lobes/slices"], "real_lobes/volumes": ["lobes/position_aware"],

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score, roc_auc_score
+from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, log_loss, precision_score, recall_score, roc_auc_score
 
 from m2net.bags.dataset import bag_targets
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
-from m2net.objectives import SegmentationObjective, SeverityObjective, patient_bootstrap
+from m2net.objectives import SegmentationObjective, SeverityObjective, grade_metrics, patient_bootstrap
 from m2net.objectives.base import together
 from m2net.objectives.segmentation import soft_dice
 from m2net.studies import Study
@@ -192,6 +192,21 @@ def test_lobe_metrics_against_brute_force(rng: np.random.Generator) -> None:
     assert metrics["n"] == 3
     assert math.isnan(metrics["sensitivity_right_middle"])
     assert metrics["dice_mean"] == pytest.approx(np.mean([metrics[f"dice_{c.key}"] for c in Lobe]))
+
+
+@pytest.mark.parametrize("grades", [2, 4])
+def test_kappa_is_that_of_scikit_learn_over_predicted_grades(grades: int, rng: np.random.Generator) -> None:
+    above = np.sort(rng.random((80, grades - 1)))[:, ::-1].copy()  # P(grade >= k) falls with k
+    truth = np.clip((above >= 0.5).sum(1) + rng.integers(-1, 2, 80), 0, grades - 1)
+    expected = cohen_kappa_score(truth, (above >= 0.5).sum(1), weights="quadratic")
+    found = grade_metrics(torch.from_numpy(above), torch.from_numpy(truth))["kappa"]
+    assert found == pytest.approx(expected)
+    assert 0 < found < 1
+
+
+def test_kappa_of_one_grade_is_not_known() -> None:
+    assert math.isnan(grade_metrics(torch.tensor([[0.1], [0.2]]), torch.tensor([0, 0]))["kappa"])
+    assert grade_metrics(torch.tensor([[0.1], [0.2]]), torch.tensor([0, 1]))["kappa"] == 0  # one answer to all
 
 
 def test_one_study_is_enough_to_compute() -> None:
