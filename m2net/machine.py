@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
@@ -37,6 +40,18 @@ def be_one_of_many() -> None:
 
     keep_big_blocks()
     threadpool_limits(1)
+
+
+@contextmanager
+def processes(count: int) -> Iterator[ProcessPoolExecutor]:
+    """So many worker processes; where this one stops, by an error or by Ctrl-C, what waits for them is not begun."""
+    pool = ProcessPoolExecutor(max(1, count), initializer=be_one_of_many)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def fast_bfloat16() -> bool:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from m2net.assessment import Assessor, Explainer, Explanation
-from m2net.assessment.explainer import DEFAULT_METHOD, DEFAULT_THRESHOLD
+from m2net.assessment.explainer import DEFAULT_METHOD
 from m2net.machine import keep_big_blocks
 from m2net.reports.explanation import write_explanation
 from m2net.reports.results import write_json, write_table
@@ -61,7 +61,7 @@ def main(data: Path, model: Path, lobes_model: Path, out: Path) -> None:
     keep_big_blocks()
     with (data / "slice_labels.csv").open(newline="", encoding="utf-8") as file:
         labels = list(csv.DictReader(file))
-    explainer, assessor = Explainer(model, DEFAULT_METHOD, DEFAULT_THRESHOLD), Assessor(lobes_model)
+    explainer, assessor = Explainer(model, DEFAULT_METHOD), Assessor(lobes_model)
     slices: list[dict[str, Any]] = []
     called: list[dict[str, Any]] = []
     told: dict[str, dict[str, float]] = {}
@@ -75,7 +75,7 @@ def main(data: Path, model: Path, lobes_model: Path, out: Path) -> None:
         mine = [row for row in labels if row["study_id"] == study]
         at = {len(mine) - 1 - int(row["z_index_superior_first"]): row for row in mine}  # labels count from the top, volumes from below
         slices += [{"study": study, "slice": z, "infected": int(row["infected"]), "score": scores.get(z, "")} for z, row in at.items()]
-        marked = (explanation.saliency >= DEFAULT_THRESHOLD) & explanation.infected
+        marked = (explanation.saliency >= explanation.threshold) & explanation.infected
         told[study] = {f"P({name})": p for name, p in explanation.probabilities.items()}
         if len({row["infected"] for row in mine}) == 2:
             told[study]["AUC of lobes in slices"] = lobe_auc(explanation.saliency, lobes, at)

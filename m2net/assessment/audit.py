@@ -142,8 +142,16 @@ def _stratified(
 
 def _single_facts(facts: Sequence[Facts]) -> dict[str, list[float | str]]:
     """Every fact as a column, by ``family/name``."""
-    names = dict.fromkeys(f"{family}/{name}" for one in facts for family, values in one.items() for name in values)
-    return {name: [one.get(name.partition("/")[0], {}).get(name.partition("/")[2], "") for one in facts] for name in names}
+    return {f"{family}/{name}": _column(facts, family, name) for family, name in _places(facts)}
+
+
+def _places(facts: Sequence[Facts]) -> list[tuple[str, str]]:
+    """Family and name of every fact; a column of the manifest may have a slash in its name."""
+    return list(dict.fromkeys((family, name) for one in facts for family, values in one.items() for name in values))
+
+
+def _column(facts: Sequence[Facts], family: str, name: str) -> list[float | str]:
+    return [one.get(family, {}).get(name, "") for one in facts]
 
 
 def _numbers(column: list[float | str]) -> NDArray[np.float64]:
@@ -159,10 +167,10 @@ def _numbers(column: list[float | str]) -> NDArray[np.float64]:
 def _tables(facts: Sequence[Facts]) -> dict[str, NDArray[np.float64]]:
     """Per family, and of all together, the facts as numbers; families that are the same in every study are left out."""
     families: dict[str, list[NDArray[np.float64]]] = {}
-    for name, column in _single_facts(facts).items():
-        numbers = _numbers(column)
+    for family, name in _places(facts):
+        numbers = _numbers(_column(facts, family, name))
         if np.ptp(numbers, axis=0).any():
-            families.setdefault(name.partition("/")[0], []).append(numbers)
+            families.setdefault(family, []).append(numbers)
     tables = {family: np.concatenate(parts, axis=1) for family, parts in families.items()}
     return {**tables, ALL: np.concatenate(list(tables.values()), axis=1)} if tables else {}
 

@@ -18,6 +18,7 @@ from m2net.assessment.boxes import InfectionBox, find_boxes
 from m2net.assessment.saliency import SALIENCY, DepthScores
 from m2net.assessment.stitching import stitch_values
 from m2net.bags import Prepared, View, to_source_grid
+from m2net.bags.hull import lungs_hull
 from m2net.batch import BagBatch
 from m2net.errors import ConfigError
 from m2net.networks import ScoreMapHead
@@ -25,9 +26,12 @@ from m2net.objectives import DiagnosisObjective
 from m2net.studies import Volume
 from m2net.vocabulary import Diagnosis
 
-DEFAULT_METHOD, DEFAULT_THRESHOLD = "score_maps", 0.25
-"""The best on synthetic patients, and its threshold there, chosen on validation (experiments/weakly_supervised/README.md)."""
+DEFAULT_METHOD = "score_maps"
+DEFAULT_THRESHOLDS = {"score_maps": 0.25, "joint": 0.2, "grad_cam": 0.05, "grad_cam_depths": 0.15}
+"""The best on synthetic patients, and the threshold of each there, chosen on validation (experiments/weakly_supervised/README.md)."""
 
+_BEYOND = "Of what is salient {:.0%} lies beyond the lungs that were found and is not shown: the answer may rest on no disease."
+_TELLING = 0.5  # share of what is salient, beyond the lungs, from which a reader is told
 _RIM_MM = 6.0  # consolidated lung at the pleura is easily missed by the finder
 _PICTURE_MM = 400.0  # taken for the longer side of a picture, whose millimetres are not known, when the rim is laid
 _LEAST_SHARE = 0.002  # of a slice's lungs square; smaller components are no box
@@ -77,7 +81,10 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Judgement:
-    """As Explanation, on the grid of the prepared study; ``side`` is that of the lungs' square in its pixels."""
+    """As Explanation, on the grid of the prepared study; ``side`` is that of the lungs' square in its pixels.
+
+    ``beyond`` is, by method, the share of the pixels from the threshold up that lie farther from the lungs than the saliency is shown.
+    """
 
     probabilities: dict[str, float]
     predicted: str
@@ -86,20 +93,19 @@ class Judgement:
     slices: list[SliceFinding]
     saliency: dict[str, NDArray[np.float32]]
     side: int
+    beyond: dict[str, float] = field(default_factory=dict)
 
 
 class Explainer:
     """Applies one checkpoint with score maps to studies."""
 
-    def __init__(
-        self, checkpoint: Path, method: str = DEFAULT_METHOD, threshold: float = DEFAULT_THRESHOLD, device: str | None = None
-    ) -> None:
+    def __init__(self, checkpoint: Path, method: str = DEFAULT_METHOD, threshold: float | None = None, device: str | None = None) -> None:
         """Load the model.
 
         Args:
             checkpoint: file written by m2net fit.
             method: score_maps, joint (the paper's), grad_cam or grad_cam_depths.
-            threshold: saliency from which a pixel is in a box.
+            threshold: saliency from which a pixel is in a box; the method's own (``DEFAULT_THRESHOLDS``) by default.
             device: torch device; the accelerator if there is one.
 
         Raises:
@@ -108,6 +114,7 @@ class Explainer:
         """
         if method not in SALIENCY:
             raise ConfigError(f"the saliency {method!r} is unknown", expected=f"one of {', '.join(SALIENCY)}")
+        threshold = DEFAULT_THRESHOLDS[method] if threshold is None else threshold
         if not 0 < threshold < 1:
             raise ConfigError(f"a threshold of {threshold}", expected="between 0 and 1")
         self.model = AppliedModel(checkpoint, device)
@@ -159,7 +166,7 @@ class Explainer:
             saliency=saliency,
             boxes=find_boxes(saliency, self.threshold, least) if judgement.infected else [],
             slices=judgement.slices,
-            warnings=[*prepared.warnings, *self.model.doubts(), *_doubts(judgement)],
+            warnings=[*prepared.warnings, *self.model.doubts(), *_doubts(judgement, self.method)],
             method=self.method,
             threshold=self.threshold,
             model=self.model.facts,
@@ -188,6 +195,8 @@ class Explainer:
         infected = str(Diagnosis.NON_PNEUMONIA) not in self.objective.groups[predicted]
         wanted = methods if infected or not only_infected else ()
         maps = {name: SALIENCY[name](scores, given.instances, explained, self.model.spec.slices) for name in wanted}
+        whole = {name: _stitched(found, batch, prepared) for name, found in maps.items()}
+        near = _near_lungs(prepared, hull=self.model.spec.keeps_hull)
         return Judgement(
             probabilities=dict(zip(names, probability, strict=True)),
             predicted=names[predicted],
@@ -197,8 +206,9 @@ class Explainer:
                 SliceFinding(int(z), weight, dict(zip(names, row, strict=True)))
                 for z, weight, row in zip(batch.corner[:, 0].tolist(), output.instance_weight.tolist(), by_slice, strict=True)
             ],
-            saliency=near_lungs({name: _stitched(found, batch, prepared) for name, found in maps.items()}, prepared),
+            saliency={name: values * near for name, values in whole.items()},
             side=int(batch.side[0]),
+            beyond={name: _share_beyond(values >= self.threshold, near) for name, values in whole.items()},
         )
 
     def _class_of(self, logits: Tensor, group: int) -> int:
@@ -207,9 +217,10 @@ class Explainer:
         return int(inside.argmax())
 
 
-def _doubts(judgement: Judgement) -> list[str]:
+def _doubts(judgement: Judgement, method: str) -> list[str]:
     if judgement.infected:
-        return []
+        beyond = judgement.beyond[method]
+        return [_BEYOND.format(beyond)] if beyond >= _TELLING else []
     group = judgement.predicted.replace("+", " or ")
     return [f"Predicted is {group}, which may be free of pneumonia: no boxes; the saliency is that of {judgement.explained}."]
 
@@ -219,15 +230,21 @@ def least_box(square: float) -> int:
     return max(1, round(_LEAST_SHARE * square))
 
 
-def near_lungs(maps: dict[str, NDArray[np.float32]], prepared: Prepared) -> dict[str, NDArray[np.float32]]:
-    """Maps confined to the lungs that were found and a rim: an infection lies nowhere else, and score maps are coarse."""
-    if not maps:
-        return maps
+def _near_lungs(prepared: Prepared, *, hull: bool) -> NDArray[np.bool_]:
+    """Where saliency is shown, (Z, Y, X): an infection lies in the lungs and nowhere else, and score maps are coarse.
+
+    The lungs that were found and a rim of six millimetres; of a model that sees their convex hulls, these.
+    """
     lungs = np.asarray(prepared.masks["found_lungs"]) > 0
+    if hull:
+        return np.stack([lungs_hull(plane) for plane in lungs])
     pixel = prepared.spacing_mm[1] if prepared.spacing_mm else _PICTURE_MM / max(lungs.shape)
     rim = max(1, round(_RIM_MM / pixel))
-    near = ndimage.binary_dilation(lungs, np.ones((1, 3, 3), bool), iterations=rim)
-    return {name: values * near for name, values in maps.items()}
+    return np.asarray(ndimage.binary_dilation(lungs, np.ones((1, 3, 3), bool), iterations=rim))
+
+
+def _share_beyond(salient: NDArray[np.bool_], near: NDArray[np.bool_]) -> float:
+    return float((salient & ~near).sum() / max(1, salient.sum()))
 
 
 def _stitched(maps: Tensor, batch: BagBatch, prepared: Prepared) -> NDArray[np.float32]:

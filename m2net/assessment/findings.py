@@ -26,7 +26,7 @@ class SeverityFinding:
         calibrated: whether the probabilities were calibrated on validation studies.
         likely: conformal set of grades, None where none was fitted; empty: no grade is likely enough.
         coverage: share of studies whose set was to hold the true grade, None without sets.
-        lobes: P(grade >= 1) that each lobe gives by itself, None for an absent lobe; empty where the model tells no lobes.
+        lobes: P(grade >= k), k = 1..K-1, that each lobe gives by itself, None for an absent lobe; empty where the model tells no lobes.
     """
 
     scheme: str
@@ -36,7 +36,7 @@ class SeverityFinding:
     calibrated: bool
     likely: list[int] | None
     coverage: float | None
-    lobes: dict[str, float | None]
+    lobes: dict[str, list[float] | None]
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,12 @@ class DiagnosisFinding:
     Attributes:
         probabilities: of each group, in the model's order; not calibrated.
         predicted: the most probable group.
+        lobes: the same that each lobe gives by itself, None for an absent lobe; empty where the model tells no lobes.
     """
 
     probabilities: dict[str, float]
     predicted: str
+    lobes: dict[str, dict[str, float] | None]
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,7 @@ def findings_of(objectives: Mapping[str, Objective], outputs: Mapping[str, Outpu
         if isinstance(objective, SeverityObjective):
             severity[task] = _graded(objective, output)
         elif isinstance(objective, DiagnosisObjective):
-            told_apart = dict(zip(objective.names, objective.probabilities(output)[0].tolist(), strict=True))
-            diagnosis[task] = DiagnosisFinding(told_apart, max(told_apart, key=lambda name: told_apart[name]))
+            diagnosis[task] = _diagnosed(objective, output)
         elif isinstance(objective, ScoreObjective):
             value = float(objective.predicted(output)[0])
             scores.append(ScoreFinding(objective.scale, value, objective.highest, "regressed"))
@@ -143,11 +144,22 @@ def _graded(objective: SeverityObjective, output: Output) -> SeverityFinding:
     sets = objective.likely(probability)
     known = bool(objective.calibration.keys() & {"temperature", "isotonic"})
     each = objective.of_lobes(output)
-    lobes = {} if each is None else {lobe.key: None if np.isnan(p) else float(p) for lobe, p in zip(Lobe, each[0, :, 0], strict=True)}
+    lobes = {} if each is None else {lobe.key: None if np.isnan(p).any() else p.tolist() for lobe, p in zip(Lobe, each[0], strict=True)}
     return SeverityFinding(
         objective.scheme, probability[0].tolist(), above, sum(p >= 0.5 for p in above), known, None if sets is None else sets[0],
         None if sets is None else objective.coverage, lobes,
     )  # fmt: skip
+
+
+def _diagnosed(objective: DiagnosisObjective, output: Output) -> DiagnosisFinding:
+    def named(probability: list[float]) -> dict[str, float]:
+        return dict(zip(objective.names, probability, strict=True))
+
+    whole, each = named(objective.probabilities(output)[0].tolist()), objective.of_lobes(output)
+    lobes = (
+        {} if each is None else {lobe.key: None if p.isnan().any() else named(p.tolist()) for lobe, p in zip(Lobe, each[0], strict=True)}
+    )
+    return DiagnosisFinding(whole, max(whole, key=lambda name: whole[name]), lobes)
 
 
 def _detected(objective: DetectionReading, output: Output) -> DetectionFinding:

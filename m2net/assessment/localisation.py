@@ -62,6 +62,7 @@ def localise(judge: Judge, study: Study, prepared: Prepared, methods: Sequence[s
         "diagnosis": study.possible_text,
         "predicted": judgement.predicted,
         "infection": int(sick),
+        "free": int(not sick and not unlabelled.any()),
         "called_infected": int(judgement.infected),
     }
     row |= {f"p_{name}": p for name, p in judgement.probabilities.items()}
@@ -74,10 +75,11 @@ def localise(judge: Judge, study: Study, prepared: Prepared, methods: Sequence[s
         if truth is not None and saliency is not None:
             row |= {f"{name}_{key}": value for key, value in truth.hold(saliency).items()}
         for threshold in thresholds:
-            found = [] if saliency is None else find_boxes(saliency, threshold, least)
+            found = [] if saliency is None else find_boxes(np.where(unlabelled, np.float32(0), saliency), threshold, least)
             met = [count for overlap in OVERLAPS for count in match(found, true, overlap)]
             boxes[name, threshold] = (len(true), len(found), *met)
-    slices = [(one.probabilities, bool(infection[one.slice_index].any())) for one in judgement.slices]
+    open_slices = unlabelled.any(axis=(1, 2)) & ~infection.any(axis=(1, 2))  # there may be infection that nobody drew
+    slices = [(one.probabilities, bool(infection[one.slice_index].any())) for one in judgement.slices if not open_slices[one.slice_index]]
     return Localised(row, boxes, slices)
 
 
@@ -134,7 +136,7 @@ def figures(studies: Sequence[Localised], method: str, threshold: float) -> dict
     Pointing and AUPRC are means over the infected studies that were called infected: of the others no saliency of an infection is shown.
     """
     counts = np.array([s.boxes[method, threshold] for s in studies], dtype=np.float64)
-    sick = {s.row["patient_id"] for s in studies if s.row["infection"]}
+    sick = {s.row["patient_id"] for s in studies if not s.row["free"]}
     healthy = np.array([s.row["patient_id"] not in sick for s in studies])
     share_of_patient = np.array([1 / sum(o.row["patient_id"] == s.row["patient_id"] for o in studies) for s in studies])
 

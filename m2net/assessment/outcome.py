@@ -110,11 +110,11 @@ def compare(task: str, objective: Objective, base: Rows | None, tuned: Sequence[
     after = [_figures(objective, repeat.rows) for repeat in tuned]
     before = None if base is None else [_figures(objective, base)] * len(tuned)
     right = [_figures(objective, r.recalibrated) for r in tuned if r.recalibrated is not None] if base is not None else []
-    found = []
+    found, known = [], objective.known(tuned[0].rows)
     for name in [objective.primary, *(n for n in _MORE if n in after[0] and n != objective.primary)]:
 
         def mean(tables: Sequence[Mapping[str, Statistic]], name: str = name) -> Statistic:
-            each = [within_folds(t[name], r.folds) if ranks(name) else t[name] for t, r in zip(tables, tuned, strict=True)]
+            each = [within_folds(t[name], r.folds, known) if ranks(name) else t[name] for t, r in zip(tables, tuned, strict=True)]
             return lambda chosen: float(np.mean([statistic(chosen) for statistic in each]))
 
         sign = -1.0 if name in _LESS_IS_BETTER else 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,10 @@ def trivial_facts(study: Study, prepared: Prepared, columns: tuple[str, ...] = (
         "histogram": _histogram(image),
         "border": _border(image),
         "marks": _marks(image, prepared.intensity),
-        "acquisition": {k: _fact(v) for k, v in acquisition.items()},
+        "acquisition": {k: as_fact(v) for k, v in acquisition.items()},
         "site": {"site": study.site},
     }  # fmt: skip
-    facts |= {f"column {name}": {name: _fact(study.extra.get(name, ""))} for name in columns}
+    facts |= {f"column {name}": {name: as_fact(study.extra.get(name, ""))} for name in columns}
     return facts
 
 
@@ -89,8 +90,14 @@ def _marks(image: NDArray[np.int16], intensity: Intensity) -> dict[str, float | 
     return {"pieces": count / len(image), "share": area / image.size}
 
 
-def _fact(value: Any) -> float | str:
+def as_fact(value: Any) -> float | str:
+    """A number as it is, a date (ISO 8601) as its day, anything else as text."""
     try:
         return float(value)
     except (TypeError, ValueError):
+        pass
+    try:
+        moment = datetime.fromisoformat(str(value).strip())
+    except ValueError:
         return str(value)
+    return moment.toordinal() + (moment.hour + moment.minute / 60) / 24

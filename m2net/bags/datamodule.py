@@ -16,6 +16,7 @@ from m2net.bags.dataset import BagDataset, EpochSampler, balanced_chances, score
 from m2net.bags.inputs import InputSpec
 from m2net.bags.loader import EveryStudy, ResumableLoader
 from m2net.bags.look import look_of
+from m2net.bags.pockets import LUNG_MASKS
 from m2net.bags.preparing import prepare_missing, refuse_rejected, rejected_verdicts
 from m2net.bags.store import Store
 from m2net.bags.transforms import Augmentation, add_coordinates, apply_window
@@ -67,7 +68,7 @@ class BagDataModule(pl.LightningDataModule):
             allow: study_ids to train on although m2net verify rejects them.
             seed: seeds order, sampling and augmentation.
             balance: labels that share the training draws equally, as ``lobes`` and ``severity:binary``: a study that carries a rare one is
-                drawn more often; each study once an epoch without it.
+                drawn more often, one that carries none of them as often as before; each study once an epoch without it.
             validate: whether a part is kept to choose the checkpoint; otherwise it trains too, and the trainer must not ask for it
                 (limit_val_batches: 0).
 
@@ -207,11 +208,22 @@ class BagDataModule(pl.LightningDataModule):
         studies = list(self.manifest)
         if stage == "fit":
             refuse_rejected(self.store, studies, self.allow)
+            self._warn_of_pockets()
             return
         rejected = [v.study_id for v in rejected_verdicts(self.store, studies)]
         if rejected:
             named = f"{', '.join(rejected[:5])}{', ...' if len(rejected) > 5 else ''}"
             rank_zero_warn(f"m2net verify rejects {len(rejected)} of these {len(studies)} studies ({named}); they are used all the same.")
+
+    def _warn_of_pockets(self) -> None:
+        """Pockets are painted beside masks only: a label that goes with the masks could be learnt from them."""
+        train = self.part(Split.TRAIN)
+        bare = sum(not any(mask in self.masks and mask in study.masks for mask in LUNG_MASKS) for study in train)
+        if self.augmentation.pockets and bare:
+            rank_zero_warn(
+                f"augmentation.pockets are painted only where a mask says that there is no lung: {bare} of {len(train)} training studies "
+                "have none and stay without. If some label goes with the masks, set pockets to 0."
+            )
 
     def _loader(self, studies: list[Study], *, training: bool) -> DataLoader[BagBatch]:
         data = BagDataset(

@@ -176,8 +176,9 @@ def balanced_chances(labels: Sequence[set[str]], targets: Sequence[str]) -> list
 
     Args:
         labels: targets that each study carries.
-        targets: those that share the draws equally; studies with none of them are not drawn.
+        targets: those that share the draws equally; studies with none of them are drawn as often as without balance.
     """
     counts = {target: sum(target in own for own in labels) for target in targets}
     shares = [sum(1 / counts[t] for t in targets if t in own) for own in labels]
-    return [share / len(targets) for share in shares]
+    named = sum(share > 0 for share in shares) / len(labels)
+    return [share / len(targets) * named if share else 1 / len(labels) for share in shares]

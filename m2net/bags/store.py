@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +14,7 @@ from typing import TypeVar
 from m2net.bags.prepared import STORE_VERSION, Prepared, load, load_verdict, prepare_study, save
 from m2net.errors import BROKE, ConfigError, M2NetError, StoreError, StudyError
 from m2net.files import written_whole
-from m2net.machine import be_one_of_many
+from m2net.machine import processes
 from m2net.studies import Study
 from m2net.studies.fingerprint import content_hash, fingerprint
 from m2net.studies.quality import Verdict
@@ -91,7 +91,7 @@ class Store:
         self.root.mkdir(parents=True, exist_ok=True)
         done_well = False
         try:
-            with ProcessPoolExecutor(max(1, workers), initializer=be_one_of_many) as pool:
+            with processes(workers) as pool:
                 waiting = {pool.submit(_prepare_one, self, study): study for study in todo}
                 for done in as_completed(waiting):
                     study = waiting[done]

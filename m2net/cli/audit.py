@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from m2net.studies import Manifest, Study
 
 LABELS = ("diagnosis", "infected", "severity")
+_FEW = 10  # different texts may be categories even in a small manifest
 
 
 def run(argv: list[str]) -> int:
@@ -57,13 +58,21 @@ def check_columns(manifest: Manifest, columns: Sequence[str], option: str) -> No
     """Refuse columns, given by this option, that cannot be facts.
 
     Raises:
-        ConfigError: one is not in the manifest, or is m2net's own.
+        ConfigError: one is not in the manifest, is m2net's own, or is text that nearly every study has to itself.
     """
     further = sorted(set(manifest.columns) - set(Column))
     for name in columns:
         if name not in further:
             found = "is m2net's own" if name in manifest.columns else f"is not in {manifest.path}"
             raise ConfigError(f"{option}: the column {name} {found}", expected=f"some of {', '.join(further) or 'none'}")
+        from m2net.assessment.shortcuts import as_fact
+
+        texts = [fact for fact in (as_fact(study.extra.get(name, "")) for study in manifest) if isinstance(fact, str) and fact]
+        if len(set(texts)) > max(_FEW, len(texts) / 2):
+            raise ConfigError(
+                f"{option}: the column {name} holds {len(set(texts))} different texts, as {texts[0]!r}",
+                expected="numbers, dates as 2020-03-31, or categories that studies share",
+            )  # fmt: skip
 
 
 def _only_spacing(folder: Path) -> float:

@@ -17,16 +17,19 @@ def run(argv: list[str]) -> int:
         options, "NIfTI/MHA/NRRD file, DICOM folder, PNG slice or radiograph", "checkpoint written by m2net fit, with a score_maps head"
     )
     options.add_argument("--method", help="saliency: score_maps (unless told otherwise), joint, grad_cam or grad_cam_depths")
-    options.add_argument("--threshold", type=float, help="saliency from which a pixel is in a box; m2net localise chooses one")
+    options.add_argument(
+        "--threshold",
+        type=float,
+        help="saliency from which a pixel is in a box (the method's own unless told otherwise); m2net localise chooses one",
+    )
     options.add_argument("--overlays", type=int, default=6, help="slices to draw")
     given = options.parse_args(argv[1:])
     check_studies(given)
     from m2net.assessment import Explainer
-    from m2net.assessment.explainer import DEFAULT_METHOD, DEFAULT_THRESHOLD
+    from m2net.assessment.explainer import DEFAULT_METHOD
     from m2net.reports.explanation import write_explanation
 
-    threshold = DEFAULT_THRESHOLD if given.threshold is None else given.threshold
-    explainer = Explainer(given.model, given.method or DEFAULT_METHOD, threshold)
+    explainer = Explainer(given.model, given.method or DEFAULT_METHOD, given.threshold)
     return each_study(
         given, "Explaining", explainer.model, lambda v, folder, name: write_explanation(folder, explainer.explain(v), name, given.overlays)
     )

@@ -164,6 +164,7 @@ def _judge(this: Run, cli: Any) -> int:
     from m2net.training import load_model
 
     base = load_model(this.given.start)
+    _ask_alike(base, cli.model)
     before, shift = _base(this, base, cli)
     if this.folds:
         tables = [_folded(this, this.given.seed + k, this.out / f"repeat_{k}") for k in range(this.given.repeats)]
@@ -181,6 +182,17 @@ def _judge(this: Run, cli: Any) -> int:
     show_outcome(outcome, compared, facts, this.out)
     print_scales(cli.model)
     return WORSE_EXIT if outcome is Outcome.WORSE and not this.given.accept else 0
+
+
+def _ask_alike(base: M2NetModule, tuned: M2NetModule) -> None:
+    """Let the base decide between the same groups of diagnoses: its head answers by class, whatever they are."""
+    from m2net.objectives import DiagnosisObjective
+
+    objectives = dict(tuned.named_objectives())
+    for task, was in base.named_objectives():
+        own = objectives.get(task)
+        if isinstance(was, DiagnosisObjective) and isinstance(own, DiagnosisObjective):
+            was.decide_between(own.groups)
 
 
 def _base(this: Run, base: M2NetModule, cli: Any) -> tuple[Rows, Shift]:
@@ -233,9 +245,11 @@ def _held_out(this: Run) -> Rows:
 def _fit(this: Run) -> tuple[Any, str]:
     """Train the model that is handed on, with the configuration's own loggers, unless it is done."""
     from m2net.cli.lightning import SaveConfig, make_cli
+    from m2net.reports.watching import keep_curves
     from m2net.training.crossval import fit_below
 
     cli = make_cli([*this.words, f"--trainer.default_root_dir={this.out}"], run_now=False)
+    keep_curves(cli.trainer)
     done = Done(this.out, this.known, "best.ckpt")
     if done.holds():
         return cli, str(done.result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -180,6 +181,13 @@ def make_cli(argv: list[str], *, run_now: bool = True) -> M2NetCLI:
     )
 
 
+def _raised_by_lightning(error: Exception) -> bool:
+    """Whether Lightning itself refused a value, and no code that it ran."""
+    module = traceback.walk_tb(error.__traceback__)
+    raised_in = [str(frame.f_globals.get("__name__", "")) for frame, _ in module][-1]
+    return raised_in.partition(".")[0] in ("pytorch_lightning", "lightning_fabric")
+
+
 @contextmanager
 def lightning_run() -> Iterator[None]:
     """What Lightning cannot run is the user's to mend, and the Weights & Biases run ends with the command.
@@ -194,6 +202,10 @@ def lightning_run() -> Iterator[None]:
         print("m2net: stopped by SIGTERM before its end; a fit goes on from a checkpoint of it with --ckpt_path.", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM) from stopped
     except MisconfigurationException as error:
+        raise ConfigError(f"Lightning cannot run this configuration: {error}") from error
+    except ValueError as error:
+        if not _raised_by_lightning(error):
+            raise
         raise ConfigError(f"Lightning cannot run this configuration: {error}") from error
     finally:
         finish()

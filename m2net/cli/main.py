@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 
 from m2net.errors import ConfigError, M2NetError
@@ -46,7 +47,7 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit code (2 for what the user can mend)."""
+    """Run a command; returns the exit code (2 for what the user can mend, 130 for Ctrl-C)."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
@@ -64,6 +65,9 @@ def main(argv: list[str] | None = None) -> int:
     except M2NetError as error:
         print(f"m2net: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("m2net: stopped; what is done is kept.", file=sys.stderr)
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

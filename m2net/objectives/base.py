@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,11 @@ class Objective(nn.Module):
         """The task's headline figures as functions of rows, for intervals over patients."""
         raise TypeError(f"{type(self).__name__} does not define statistics()")
 
+    def known(self, rows: list[dict[str, Any]]) -> NDArray[np.bool_]:
+        """Rows of predictions.csv (n,) whose truth is known: what the task's own column says, by default."""
+        told = [str(row.get(self.task, "")) for row in rows]
+        return np.array([text not in ("", "nan", "None") for text in told], dtype=np.bool_)
+
     def judged(self, rows: list[dict[str, Any]]) -> Judged | None:
         """Class probabilities and classes in rows of predictions.csv; None where the task gives no probabilities."""
         return None
@@ -105,13 +110,16 @@ class Objective(nn.Module):
 
 def together(figures: Callable[[NDArray[np.int64]], dict[str, float]], names: Iterable[str]) -> dict[str, Statistic]:
     """One statistic a name, of figures worked out together (NaN where one is missing), once for the same rows."""
+    found: dict[bytes, dict[str, float]] = {}
 
-    @lru_cache(maxsize=4096)
-    def of(chosen: bytes) -> dict[str, float]:
-        return figures(np.frombuffer(chosen, np.int64).copy())
+    def of(chosen: NDArray[np.int64]) -> dict[str, float]:
+        key = blake2b(chosen.astype(np.int64).tobytes(), digest_size=16).digest()
+        if key not in found:
+            found[key] = figures(chosen.astype(np.int64))
+        return found[key]
 
     def one(name: str) -> Statistic:
-        return lambda chosen: of(chosen.astype(np.int64).tobytes()).get(name, float("nan"))
+        return lambda chosen: of(chosen).get(name, float("nan"))
 
     return {name: one(name) for name in names}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
-from m2net.objectives.base import Objective, Statistic
+from m2net.objectives.base import Objective, Statistic, number
 from m2net.objectives.kept import Kept
 from m2net.objectives.readings import Reading, need_map, own_pixels
 from m2net.objectives.scores import score_figures, score_statistics
@@ -113,6 +113,11 @@ class BurdenReading(Reading):
                 row |= {f"{self.task}_{name}": float(said[k]), f"{self.task}_{name}_true": truth[k]}
             rows.append(row)
         return rows
+
+    def known(self, rows: list[dict[str, Any]]) -> NDArray[np.bool_]:
+        """Rows with a reader's score that is derived."""
+        told = [[number(row.get(f"{self.task}_{name}_true")) for name in self.derived] for row in rows]
+        return np.isfinite(np.array(told, dtype=np.float64).reshape(len(rows), -1)).any(1)
 
     def statistics(self, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
         """Spearman's rho and the mean absolute error of each derived score."""

@@ -16,7 +16,7 @@ from m2net.errors import ConfigError
 from m2net.objectives.base import Judged, Objective, Statistic, nan_mean, nothing, number, together
 from m2net.objectives.kept import Kept
 from m2net.objectives.severity import auc
-from m2net.vocabulary import Column, Diagnosis
+from m2net.vocabulary import Column, Diagnosis, Lobe
 
 _CLASSES = list(Diagnosis)
 
@@ -48,17 +48,25 @@ class DiagnosisObjective(Objective):
         if gamma < 0 or not 0 <= smoothing < 0.5:
             raise ConfigError(f"gamma {gamma} and smoothing {smoothing}", expected="gamma from 0, smoothing from 0 to below 0.5")
         self.gamma, self.balanced, self.smoothing = gamma, balanced, smoothing
+        self.target = self.task = str(Column.DIAGNOSIS)
+        self.classes = len(_CLASSES)
+        self.register_buffer("set_weight", torch.ones(2 ** len(_CLASSES)))  # by bit mask of the label's set
+        self.membership: Tensor
+        self.set_weight: Tensor
+        self.decide_between(groups)
+
+    def decide_between(self, groups: Sequence[Sequence[str]]) -> None:
+        """Tell these groups of classes from each other, whatever was told before: the head answers by class.
+
+        Raises:
+            ConfigError: groups that do not hold each class once.
+        """
         self.groups = [list(group) for group in groups] or [[str(d)] for d in _CLASSES]
         named = sorted(name for group in self.groups for name in group)
         if named != sorted(map(str, _CLASSES)) or len(self.groups) < 2:
             raise ConfigError(f"the groups are {self.groups}", expected=f"each of {', '.join(_CLASSES)} in one of two groups or more")
-        self.target = self.task = str(Column.DIAGNOSIS)
-        self.classes = len(_CLASSES)
-        membership = torch.tensor([[str(d) in group for d in _CLASSES] for group in self.groups])
+        membership = torch.tensor([[str(d) in group for d in _CLASSES] for group in self.groups], device=self.set_weight.device)
         self.register_buffer("membership", membership, persistent=False)  # (groups, classes)
-        self.register_buffer("set_weight", torch.ones(2 ** len(_CLASSES)))  # by bit mask of the label's set
-        self.membership: Tensor
-        self.set_weight: Tensor
         self.diagnosed = Kept(probability=(torch.float64, len(self.groups)), possible=(torch.bool, len(self.groups)))
 
     @property
@@ -113,6 +121,12 @@ class DiagnosisObjective(Objective):
         """Group probabilities (n, groups) of class logits (n, classes)."""
         return (logits.float().softmax(1)[:, None] * self.membership).sum(2)  # autocast would round a matrix product to bfloat16
 
+    def of_lobes(self, output: Output) -> Tensor | None:
+        """Group probabilities that each lobe gives by itself (B, 5, groups), NaN where it is absent; None where the head tells no lobes."""
+        if output.lobe_logits is None:
+            return None
+        return self.grouped(output.lobe_logits.detach().flatten(0, 1)).unflatten(0, output.lobe_logits.shape[:2])
+
     def _possible(self, batch: BagBatch) -> Tensor:
         """(B, groups) whether the label allows the group."""
         return (self._truth(batch)[:, None] & self.membership[None]).any(2)
@@ -130,12 +144,19 @@ class DiagnosisObjective(Objective):
         return group_metrics(kept["probability"], kept["possible"], self.names)
 
     def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
-        """The label's possible groups, the predicted one, and the probability of each."""
+        """Possible groups, the predicted one, and the probability of each: of the patient and, where the head tells them, of each lobe."""
         rows = []
         for possible, row in zip(self._possible(batch).tolist(), self.probabilities(output).tolist(), strict=True):
             columns: dict[str, Any] = {self.task: "|".join(name for name, may in zip(self.names, possible, strict=True) if may)}
             columns[f"{self.task}_predicted"] = self.names[int(np.argmax(row))]
             rows.append(columns | {f"{self.task}_p_{name}": p for name, p in zip(self.names, row, strict=True)})
+        lobes = self.of_lobes(output)
+        for columns, each in zip(rows, [] if lobes is None else lobes.tolist(), strict=False):
+            columns |= {
+                f"{self.task}_{lobe.key}_p_{name}": p
+                for lobe, own in zip(Lobe, each, strict=True)
+                for name, p in zip(self.names, own, strict=True)
+            }
         return rows
 
     def judged(self, rows: list[dict[str, Any]]) -> Judged:

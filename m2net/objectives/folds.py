@@ -17,23 +17,25 @@ _RANKING = frozenset({"auc", "spearman"})
 
 
 def ranks(figure: str) -> bool:
-    """Whether a figure compares the scores of studies with each other, as ``auc``, ``auc_share``, ``auc_covid19`` and ``spearman``."""
-    return figure.partition("_")[0] in _RANKING
+    """Whether a figure compares the scores of studies with each other, as ``auc``, ``auc_covid19`` and ``opacity_spearman``."""
+    return bool(_RANKING & {figure.partition("_")[0], figure.rpartition("_")[2]})
 
 
-def within_folds(statistic: Statistic, folds: NDArray[np.int64]) -> Statistic:
-    """Mean of a figure over folds, by their number of studies, where it is defined.
+def within_folds(statistic: Statistic, folds: NDArray[np.int64], known: NDArray[np.bool_] | None = None) -> Statistic:
+    """Mean of a figure over folds, by their number of studies whose truth is known, where it is defined.
 
     Args:
         statistic: the figure.
         folds: (studies,) of each study.
+        known: (studies,) whether its truth is known; of all by default.
     """
+    counted = np.ones(len(folds), bool) if known is None else known
 
     def of(chosen: NDArray[np.int64]) -> float:
         parts = [chosen[folds[chosen] == fold] for fold in np.unique(folds)]
         values = np.array([statistic(part) if len(part) else np.nan for part in parts])
-        sizes = np.array([len(part) for part in parts], dtype=float)
-        defined = np.isfinite(values)
+        sizes = np.array([counted[part].sum() for part in parts], dtype=float)
+        defined = np.isfinite(values) & (sizes > 0)
         return float(np.average(values[defined], weights=sizes[defined])) if defined.any() else float("nan")
 
     return of
@@ -46,5 +48,5 @@ def folds_of(rows: list[dict[str, Any]]) -> NDArray[np.int64]:
 
 def statistics_within_folds(objective: Objective, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
     """An objective's figures of rows; those of ranking within each fold that the rows tell."""
-    folds = folds_of(rows)
-    return {name: within_folds(figure, folds) if ranks(name) else figure for name, figure in objective.statistics(rows).items()}
+    folds, known = folds_of(rows), objective.known(rows)
+    return {name: within_folds(figure, folds, known) if ranks(name) else figure for name, figure in objective.statistics(rows).items()}

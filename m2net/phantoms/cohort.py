@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from PIL import Image
 
 from m2net.errors import ConfigError
 from m2net.files import folder_whole
-from m2net.machine import be_one_of_many
+from m2net.machine import processes
 from m2net.phantoms.disease import checked_mix
 from m2net.phantoms.donors import Donor, donor_name, read_donor
 from m2net.phantoms.files import new_manifest, write_dicom_radiograph, write_dicom_series, write_nifti
@@ -129,7 +128,7 @@ def write_cohort(plan: CohortPlan, out: Path, workers: int = 1) -> Iterator[int]
     manifest = new_manifest(out)
     rows: list[dict[str, str]] = []
     done = 0
-    with ProcessPoolExecutor(max(1, workers), initializer=be_one_of_many) as pool:
+    with processes(workers) as pool:
         masks = list(
             pool.map(partial(read_donor, scheme=plan.lobes_scheme), map(Path, plan.lobes))
         )  # all, before the first patient is made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from m2net.errors import ConfigError, StudyError
 from m2net.files import folder_whole
-from m2net.machine import be_one_of_many
+from m2net.machine import processes
 from m2net.phantoms.backgrounds import backgrounds
 from m2net.phantoms.disease import checked_mix
 from m2net.phantoms.files import new_manifest
@@ -85,7 +84,7 @@ def write_paintings(studies: list[Study], plan: PaintingPlan, out: Path, workers
     plan.check()
     manifest = new_manifest(out)
     rows: list[dict[str, str]] = []
-    with ProcessPoolExecutor(max(1, workers), initializer=be_one_of_many) as pool:
+    with processes(workers) as pool:
         folders = [f"study_{number:05d}" for number in range(1, len(studies) + 1)]  # a study_id is free text, and no name for a folder
         for done, made in enumerate(pool.map(partial(_paint_study, plan=plan, out=out), studies, folders), start=1):
             rows += made

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, as_completed
 from pathlib import Path
 
 from m2net.errors import BROKE, StudyError
-from m2net.machine import be_one_of_many
+from m2net.machine import processes
 from m2net.studies.fingerprint import fingerprint
 from m2net.studies.manifest import Study
 from m2net.studies.options import ReadOptions
@@ -58,7 +58,7 @@ def verify(studies: Sequence[Study], options: ReadOptions, journal: Journal, wor
             yield study, known
     if not todo:
         return
-    with ProcessPoolExecutor(max(1, workers), initializer=be_one_of_many) as pool:
+    with processes(workers) as pool:
         waiting = {pool.submit(judge, study, _options(study, options)): (study, key) for study, key in todo}
         for done in as_completed(waiting):
             study, key = waiting[done]

@@ -17,7 +17,13 @@ def load_model(path: Path) -> M2NetModule:
         CheckpointError: not one of m2net's, or its weights do not fit its own settings.
     """
     checkpoint = read_checkpoint(path)
-    model = M2NetModule(**hyper_parameters(checkpoint))
+    try:
+        model = M2NetModule(**hyper_parameters(checkpoint))
+    except TypeError as error:
+        raise CheckpointError(
+            f"{path} holds a setting that this m2net does not know ({error})", expected="a checkpoint of this version or before",
+            remedy="Update m2net",
+        ) from error  # fmt: skip
     try:
         model.load_state_dict(checkpoint["state_dict"])
     except (RuntimeError, KeyError) as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import CSVLogger
 
 from m2net.bags.datamodule import BagDataModule
@@ -29,6 +29,9 @@ def run_fold(trainer: pl.Trainer, module: M2NetModule, data: BagDataModule, fold
 def fit_below(trainer: pl.Trainer, module: M2NetModule, data: BagDataModule, folder: Path) -> str:
     """Train with every checkpoint below ``folder``; returns the one that validation chose, or the last where nothing validates.
 
+    Averages of weights are taken off the trainer afterwards: Lightning's would answer a checkpoint's loading by laying the last step's own
+    weights over the averaged ones that were chosen, calibrated and kept.
+
     Raises:
         ConfigError: the trainer keeps no checkpoint, or none that validation chooses where there is a validation part.
     """
@@ -43,6 +46,7 @@ def fit_below(trainer: pl.Trainer, module: M2NetModule, data: BagDataModule, fol
     for each in keepers:
         each.dirpath = str(folder)
     trainer.fit(module, datamodule=data)
+    trainer.callbacks[:] = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]  # type: ignore[attr-defined]
     if not keeper.best_model_path:
         raise ConfigError(
             "the run ended before a checkpoint was written", expected="a validation within it",

@@ -64,7 +64,10 @@ def read_changes(path: Path | None) -> dict[str, Any]:
     for name, value in parts.items():
         if name != "seed_everything" and not isinstance(value, dict):
             raise ConfigError(f"{path}: {name} is {value!r}", expected="settings by name, as m2net fit takes them")
-    for task, own in (found.get("model", {}).get("tasks") or {}).items():
+    tasks = found.get("model", {}).get("tasks") or {}
+    if not isinstance(tasks, dict):
+        raise ConfigError(f"{path}: model.tasks is {tasks!r}", expected="tasks by name, as m2net fit takes them")
+    for task, own in tasks.items():
         if not isinstance(own, dict) or not isinstance(own.get("objective"), dict):
             raise ConfigError(f"{path}: the task {task} has no objective", expected="objective: {name: ...}, and a head or weight")
     return dict(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -114,8 +115,13 @@ class M2NetModule(pl.LightningModule):
                 if more := set(parts) - {"objective"}:
                     raise ConfigError(f"task {task} has {', '.join(sorted(more))}", expected="an objective only")
                 continue
-            heads[task] = {**(parts.get("head") or {}), "classes": objectives[task].classes}
-            self.weights[task] = float(parts.get("weight", 1.0))
+            head, weight = parts.get("head") or {}, parts.get("weight", 1.0)
+            if not isinstance(head, Mapping):
+                raise ConfigError(f"the head of {task} is {head!r}", expected="settings, as {name: hierarchical}")
+            if isinstance(weight, bool) or not isinstance(weight, int | float):
+                raise ConfigError(f"the weight of {task} is {weight!r}", expected="a number")
+            heads[task] = {**head, "classes": objectives[task].classes}
+            self.weights[task] = float(weight)
         drawn = [o.target for o in objectives.values() if isinstance(o, SegmentationObjective | ScoreObjective)]
         if twice := {target for target in drawn if drawn.count(target) > 1}:
             raise ConfigError(f"several tasks answer {', '.join(sorted(twice))}", expected="one task a mask or score")

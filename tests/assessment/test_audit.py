@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from m2net.assessment.audit import ALL, ClassAudit, Strongest, _strata, audit, pooled_auc
+from m2net.assessment.audit import ALL, ClassAudit, Strongest, _single_facts, _strata, _strongest, _tables, audit, pooled_auc
+from m2net.assessment.shortcuts import as_fact
 from m2net.bags.store import spacings
 from m2net.cli.main import main
 from m2net.errors import ConfigError
@@ -45,6 +47,25 @@ def test_a_model_of_the_shortcut_loses_and_a_model_of_the_disease_does_not(rng: 
         assert found.model.value > 0.8
         assert (found.lost.value < 0.06) if kept else (found.lost.value > 0.12)
         assert found.lost.low <= found.lost.value <= found.lost.high
+
+
+def test_a_date_is_a_day_however_it_is_written(rng: np.random.Generator) -> None:
+    """Every case after the first of March and every control before: a perfect shortcut, as text or as a number."""
+    days = rng.permutation(200)
+    written = [date(2020, 1, 1) + timedelta(days=int(day)) for day in days]
+    for texts in ([d.isoformat() for d in written], [f"{d.isoformat()}T08:30" for d in written], [f"{d:%Y%m%d}" for d in written]):
+        facts = [{"column date": {"date": as_fact(text)}} for text in texts]
+        assert _strongest(_single_facts(facts), days >= 60) == Strongest("column date/date", 1.0)
+        assert _tables(facts)["column date"].shape == (200, 1)
+        assert len(np.unique(_strata(_single_facts(facts)["column date/date"]))) == 3
+    assert as_fact("2020-01-02T12:00") == pytest.approx(float(as_fact("2020-01-01")) + 1.5)
+    assert as_fact("LightSpeed 16") == "LightSpeed 16"
+
+
+def test_a_column_may_have_a_slash_in_its_name() -> None:
+    facts = [{"column date/time": {"date/time": float(k % 2)}} for k in range(8)]
+    assert _single_facts(facts) == {"column date/time/date/time": [float(k % 2) for k in range(8)]}
+    np.testing.assert_array_equal(_tables(facts)["column date/time"][:, 0], np.arange(8) % 2)
 
 
 def test_pairs_of_two_folds_say_nothing(rng: np.random.Generator) -> None:
@@ -136,7 +157,7 @@ def test_one_class_is_refused() -> None:
         audit(["a", "a", ""], ["1", "2", "3"], [{}, {}, {}])
 
 
-def test_the_command_finds_a_printed_letter(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_the_command_finds_a_printed_letter(tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]) -> None:
     rows = []
     for k in range(60):
         plane = np.full((90, 110), 20.0)
@@ -151,7 +172,7 @@ def test_the_command_finds_a_printed_letter(tmp_path: Path, rng: np.random.Gener
             plane[4:10, 4:7] = 255
         Image.fromarray(plane.astype(np.uint8)).save(tmp_path / f"{k}.png")
         rows.append({"study_id": f"s{k}", "patient_id": f"p{k}", "modality": "ct", "image": f"{k}.png",
-                     "diagnosis": "covid19" if sick else "non_pneumonia|cap"})  # fmt: skip
+                     "diagnosis": "covid19" if sick else "non_pneumonia|cap", "seen": f"{k % 28 + 1}. March 2020 at {k}"})  # fmt: skip
     with (tmp_path / "m.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -168,6 +189,9 @@ def test_the_command_finds_a_printed_letter(tmp_path: Path, rng: np.random.Gener
     assert abs(found["model"]["value"] - 0.5) < 0.25
     assert main([*words, "--strata", "marks/nothing"]) == 2
     assert main([*words, "--columns", "diagnosis"]) == 2
+    capsys.readouterr()
+    assert main([*words, "--columns", "seen"]) == 2
+    assert "dates as 2020-03-31" in capsys.readouterr().err
     (tmp_path / "other.csv").write_text("study_id,diagnosis_p_covid19\nanother,0.5\n")
     assert main([*words, "--predictions", str(tmp_path / "other.csv")]) == 2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from m2net.assessment import InfectionBox, explainer, find_boxes, saliency
 from m2net.assessment.boxes import match
 from m2net.assessment.saliency import SALIENCY, DepthScores, integrated_gradients
 from m2net.bags import Prepared
+from m2net.bags.hull import lungs_hull
 from m2net.cli.main import main
 from m2net.networks import ScoreMapHead
 from m2net.objectives import DiagnosisObjective
@@ -226,6 +228,42 @@ def test_a_box_lies_where_the_saliency_is(weak: Path, phantom: Phantom, tmp_path
         planes = np.nonzero(sitk.GetArrayFromImage(outline) >= 0.5)
         found = own.TransformContinuousIndexToPhysicalPoint([float(axis.mean()) for axis in planes[::-1]])
         np.testing.assert_allclose(box["centre_mm_lps"], found, atol=0.51 * max(own.GetSpacing()))
+
+
+@pytest.mark.parametrize("hull", [False, True])
+def test_what_is_salient_beyond_the_lungs_is_told(
+    weak: Path, phantom: Phantom, tmp_path: Path, hull: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A saliency everywhere: what is shown is the found lungs and a rim, or the hulls that the model sees, and the rest is counted."""
+    shown: list[np.ndarray] = []
+
+    def everywhere(_maps: torch.Tensor, _batch: object, prepared: Prepared) -> np.ndarray:
+        lungs = np.asarray(prepared.masks["found_lungs"]) > 0
+        rim = ndimage.distance_transform_edt(~lungs, sampling=(1e3, 1.0, 1.0)) if not hull else None  # in pixels of 6 mm, within slices
+        shown.append(np.stack([lungs_hull(plane) for plane in lungs]) if rim is None else rim < 1.5)
+        return np.ones(prepared.image.shape, np.float32)
+
+    monkeypatch.setattr(explainer, "_stitched", everywhere)
+    monkeypatch.setattr(
+        DiagnosisObjective, "probabilities", lambda self, _output: torch.tensor([[float(n == "covid19") for n in self.names]])
+    )
+    told = explainer.Explainer(weak / "best.ckpt")
+    if hull:
+        told.model.spec = replace(told.model.spec, lungs_only=True, lungs_from="hull")
+    write_nifti(tmp_path / "a.nii.gz", phantom.image, phantom.geometry)
+    prepared = told.model.prepare(read_image(tmp_path / "a.nii.gz"))
+    judgement = told.judge(prepared, ["score_maps"])
+    (there,) = shown
+    np.testing.assert_array_equal(judgement.saliency["score_maps"] > 0, there)
+    assert judgement.beyond["score_maps"] == pytest.approx(1 - there.mean())
+    warned = [text for text in told.explain(read_image(tmp_path / "a.nii.gz")).warnings if "beyond the lungs" in text]
+    (text,) = warned
+    assert text.startswith(f"Of what is salient {1 - there.mean():.0%} lies beyond")
+
+
+def test_each_saliency_has_a_threshold_of_its_own(weak: Path) -> None:
+    assert {name: explainer.Explainer(weak / "best.ckpt", name).threshold for name in SALIENCY} == explainer.DEFAULT_THRESHOLDS
+    assert explainer.Explainer(weak / "best.ckpt", "joint", 0.4).threshold == 0.4
 
 
 def test_a_png_slice(weak_pictures: Path, tmp_path: Path) -> None:

@@ -110,6 +110,21 @@ def test_what_is_unlabelled_is_not_looked_at(rng: np.random.Generator) -> None:
     assert found["map_pointing"] == 0
 
 
+def test_what_nobody_drew_is_neither_free_nor_a_false_box() -> None:
+    """Slice 1 alone was looked at, and shows nothing; a box in it is false, one in the others is not, and the patient is not healthy."""
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[[0, 2]] = MASK_UNLABELLED
+    saliency = np.zeros(SHAPE, np.float32)
+    saliency[:, 12:20, 12:20] = 0.7
+    found = told(saliency, mask)
+    assert (found.row["infection"], found.row["free"]) == (0, 0)
+    assert found.boxes["map", 0.6] == (0, 1, 0, 0, 0, 0)
+    assert [infected for _, infected in found.slices] == [False]
+    assert told(saliency, np.zeros(SHAPE, np.uint8)).row["free"] == 1
+    mask[2][TRUE] = 1  # infection within a slice that is not drawn throughout is infection
+    assert [infected for _, infected in told(saliency, mask).slices] == [False, True]
+
+
 def test_a_flat_map_points_nowhere_and_a_healthy_verdict_shows_none() -> None:
     everywhere = sick()
     everywhere[0, 0, 0] = 1  # where the maximum of a flat map is found first
@@ -135,7 +150,13 @@ def test_boxes_by_threshold() -> None:
 
 
 def made(patient: str, infected: int, counts: dict[float, tuple[int, ...]], **figures: float) -> Localised:
-    row = {"study_id": patient, "patient_id": patient, "infection": infected, "diagnosis": "covid19" if infected else "non_pneumonia"}
+    row = {
+        "study_id": patient,
+        "patient_id": patient,
+        "infection": infected,
+        "free": 1 - infected,
+        "diagnosis": "covid19" if infected else "non_pneumonia",
+    }
     return Localised(row | figures, {("map", t): c for t, c in counts.items()}, [])
 
 

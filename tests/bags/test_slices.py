@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from m2net.bags import (
     prepare_volume,
     random_slices,
 )
+from m2net.bags.datamodule import BagDataModule
 from m2net.bags.hull import lungs_hull
 from m2net.bags.normalising import value_map
 from m2net.cli.main import main
@@ -302,6 +304,33 @@ def test_pockets_are_drawn_in_the_body_outside_the_lungs_only(study: Prepared) -
     assert not torch.equal(Augmentation(pockets=1.0).paint(replace(batch, draws=batch.draws + 1)).instances, drawn.instances)
     with pytest.raises(ConfigError, match=r"pockets: 0.5 without a mask"):
         Augmentation.of({"pockets": 0.5}, SPEC, ("infection",))
+
+
+def test_pockets_that_go_with_masks_are_told(cohort: Path, store: Path, tmp_path: Path) -> None:
+    """Half of the training studies have no lobe mask: whatever goes with that could be learnt from painted gas."""
+    with cohort.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for k, row in enumerate(rows):
+        row |= {name: str(cohort.parent / row[name]) for name in ("image", "lobes") if row[name]} | {"lungs": "", "infection": ""}
+        row["lobes"] = row["lobes"] if k % 2 else ""
+    with (tmp_path / "m.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    bare = sum(row["split"] == "train" and not row["lobes"] for row in rows)
+
+    def data(pockets: float) -> BagDataModule:
+        made = BagDataModule(
+            str(tmp_path / "m.csv"), str(store), {"spacing_mm": 6.0, "patch": 32}, ["lobes"], augmentation={"pockets": pockets}
+        )
+        made.prepare_data()
+        return made
+
+    with pytest.warns(UserWarning, match=rf"{bare} of 6 training studies have none"):
+        data(0.3).setup("fit")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data(0.0).setup("fit")
 
 
 def test_wrong_views_are_named() -> None:

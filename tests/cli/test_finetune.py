@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,15 @@ import pytest
 import SimpleITK as sitk
 import torch
 import yaml
+from sklearn.metrics import roc_auc_score
 
+from m2net.assessment.outcome import Repeat, compare
+from m2net.batch import Output
+from m2net.cli.finetune import _ask_alike
 from m2net.cli.main import main
 from m2net.errors import ConfigError
 from m2net.studies import read_manifest
-from m2net.training import load_model, read_checkpoint
+from m2net.training import M2NetModule, load_model, read_checkpoint
 from m2net.training.finetuning import labelled_patients, plan_finetuning
 from m2net.training.loading import CHECKPOINT_MARK
 from m2net.vocabulary import Split
@@ -80,6 +85,25 @@ def test_few_patients_are_judged_by_repeated_folds(
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.ckpt")} == before
 
 
+def test_the_base_is_asked_between_the_same_groups(rng: np.random.Generator) -> None:
+    """A model of three classes is the base of one that tells COVID-19 or not: its rows are then figures of that question."""
+    tasks = {"diagnosis": {"head": {"name": "pooled"}, "objective": {"name": "diagnosis"}}}
+    network, spec = {"encoder": {"name": "residual", "width": 4}}, {"spacing_mm": 6.0, "patch": 32}
+    groups = [["covid19"], ["non_pneumonia", "cap"]]
+    base = M2NetModule(network, tasks, spec)
+    tuned = M2NetModule(network, {"diagnosis": {**tasks["diagnosis"], "objective": {"name": "diagnosis", "groups": groups}}}, spec)
+    _ask_alike(base, tuned)
+    objective = base.objectives["diagnosis"]
+    logits = torch.from_numpy(rng.normal(size=(40, 3)))
+    batch = SimpleNamespace(num_bags=40, bag_targets={"diagnosis": torch.eye(3).bool()[torch.arange(40) % 3]})
+    rows = [row | {"patient_id": str(k)} for k, row in enumerate(objective.rows(Output(logits), batch))]  # type: ignore[arg-type]
+    (figure, *_) = compare("diagnosis", tuned.objectives["diagnosis"], rows, [Repeat(rows, np.zeros(40, np.int64), None)])  # type: ignore[arg-type]
+    p = logits.softmax(1)[:, 1].numpy()
+    assert figure.base is not None
+    assert figure.base.value == pytest.approx(roc_auc_score(np.arange(40) % 3 == 1, p))
+    assert figure.outcome == "not distinguishable"
+
+
 def with_low_lobes(source: Path, target: Path) -> Path:
     """The mask with all of each lung given to its lower lobe, but for the topmost slice: wrong, and no check of quality can see it."""
     mask = sitk.ReadImage(str(source))
@@ -121,8 +145,11 @@ def test_wrong_labels_are_found_out(
     assert outcome["verdict"] == "worse than base"
     assert figure["gain"]["high"] < 0
     assert (tmp_path / "run" / "best.ckpt").is_file()
+    curves = tmp_path / "run" / "csv"
+    fitted = [path.read_text() for path in curves.glob("metrics*.csv") if "train/loss" in path.read_text()]
     assert main([*words, "--accept"]) == 0
     assert "done before, kept" in capsys.readouterr().out
+    assert [path.read_text() for path in curves.glob("metrics*.csv") if "train/loss" in path.read_text()] == fitted
 
 
 def test_another_scheme_starts_its_last_layer_anew_and_tasks_without_labels_are_kept(

@@ -96,6 +96,47 @@ def test_wrong_words(
     assert message in said(capsys)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trainer.accelerator=cudaa"], "cudaa"),
+        (["--trainer.check_val_every_n_epoch=1", "--trainer.val_check_interval=900"], "val_check_interval"),
+        (["--model.tasks={lobes: {head: dense, objective: {name: segmentation, mask: lobes}}}"], "the head of lobes is 'dense'"),
+        (["--model.tasks={lobes: {head: {name: dense}, objective: {name: segmentation, mask: lobes}, weight: heavy}}"], "is 'heavy'"),
+    ],
+)
+def test_settings_that_cannot_be_run(trained: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    assert main(["fit", "--config", str(trained / "config.in.yaml"), *words]) == 2
+    assert message in said(capsys)
+
+
+def test_tables_that_are_no_predictions(cohort: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["audit", str(cohort), "--store", str(store), "--spacing", "6", "--label", "severity", "--predictions"]
+    (tmp_path / "binary.csv").write_bytes(b"study_id\n\xff\xfe\x00")
+    assert main([*words, str(tmp_path / "binary.csv")]) == 2
+    assert "is no table of text" in said(capsys)
+    (tmp_path / "fold.csv").write_text("study_id,fold,severity_ge1\ns,first,0.5\n")
+    assert main([*words, str(tmp_path / "fold.csv")]) == 2
+    assert "has the fold 'first'; expected numbers from 0" in said(capsys)
+
+
+def test_a_checkpoint_of_a_later_version(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = torch.load(trained / "best.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["telepathy"] = True
+    torch.save(checkpoint, tmp_path / "later.ckpt")
+    assert main(["assess", str(tmp_path), "--model", str(tmp_path / "later.ckpt"), "--out", str(tmp_path / "out")]) == 2
+    assert "holds a setting that this m2net does not know" in said(capsys)
+
+
+def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("m2net.cli.split.run", interrupted)
+    assert main(["split", str(tmp_path / "m.csv"), "--folds", "3"]) == 130
+    assert said(capsys) == "m2net: stopped; what is done is kept."
+
+
 @pytest.mark.parametrize("spacing", ["0", "-1", "nan"])
 def test_an_impossible_spacing(cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spacing: str) -> None:
     for command in ("prepare", "audit"):

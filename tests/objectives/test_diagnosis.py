@@ -5,9 +5,11 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
 
+from m2net.assessment.findings import _diagnosed
 from m2net.batch import Output
 from m2net.errors import ConfigError
 from m2net.objectives import DiagnosisObjective, group_metrics
+from m2net.vocabulary import Lobe
 from tests.networks.test_scoremaps import batch_of
 
 SETS = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0], [1, 1, 1]]
@@ -34,6 +36,27 @@ def test_the_loss_is_the_published_formula_over_sets() -> None:
                 terms.append(weight[tuple(label)] * (1 - p) * -np.log(p))
     loss = objective.loss(Output(deep.mean(0), deep=deep), labelled(SETS))
     assert float(loss) == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def test_each_lobe_says_by_itself_what_the_patient_has() -> None:
+    """Softmax of the lobe's own logits, summed over a group; an absent lobe says nothing."""
+    objective = DiagnosisObjective(groups=[["covid19"], ["non_pneumonia", "cap"]])
+    lobes = torch.randn(1, 5, 3, generator=torch.Generator().manual_seed(1))
+    lobes[0, 3] = float("nan")
+    output = Output(torch.zeros(1, 3), lobe_logits=lobes)
+    (row,) = objective.rows(output, labelled([[0, 1, 0]]))
+    found = _diagnosed(objective, output).lobes
+    for k, lobe in enumerate(Lobe):
+        own = {name: row[f"diagnosis_{lobe.key}_p_{name}"] for name in ("covid19", "non_pneumonia+cap")}
+        if k == 3:
+            assert found[lobe.key] is None
+            assert np.isnan(list(own.values())).all()
+            continue
+        e = np.exp(lobes[0, k].double().numpy())
+        assert own["covid19"] == pytest.approx(e[1] / e.sum(), abs=1e-6)
+        assert own["non_pneumonia+cap"] == pytest.approx((e[0] + e[2]) / e.sum(), abs=1e-6)
+        assert found[lobe.key] == pytest.approx(own)
+    assert "diagnosis_left_upper_p_covid19" not in objective.rows(Output(torch.zeros(1, 3)), labelled([[0, 1, 0]]))[0]
 
 
 def test_certain_bags_leave_the_loss_finite() -> None:

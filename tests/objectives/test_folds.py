@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from m2net.objectives import DiagnosisObjective, SeverityObjective, ranks, statistics_within_folds, within_folds
+from m2net.objectives import BurdenReading, DiagnosisObjective, SeverityObjective, ranks, statistics_within_folds, within_folds
 
 EVERYONE = np.arange(90)
 
@@ -63,6 +63,32 @@ def test_every_auc_of_a_diagnosis_is_within_folds(rng: np.random.Generator) -> N
         ]
         assert figures[f"auc_{name}"](EVERYONE) == pytest.approx(np.mean(expected))
     assert {name for name in figures if ranks(name)} == {"auc", *(f"auc_{name}" for name in classes)}
+
+
+def test_folds_count_by_the_studies_that_are_graded(rng: np.random.Generator) -> None:
+    """Two of the last fold's twenty are graded, and wrongly ordered: they weigh two, not twenty."""
+    rows = graded(rng, shift=0.0)
+    for k, row in enumerate(rows[70:]):
+        row |= {"severity": ("0", "1")[k] if k < 2 else "", "severity_ge1": ("0.9", "0.1")[k] if k < 2 else row["severity_ge1"]}
+    parts = [rows[:40], rows[40:70]]
+    aucs = [roc_auc_score([int(row["severity"]) for row in part], [float(row["severity_ge1"]) for row in part]) for part in parts]
+    expected = (40 * aucs[0] + 30 * aucs[1] + 2 * 0.0) / 72
+    assert statistics_within_folds(SeverityObjective("binary"), rows)["auc"](EVERYONE) == pytest.approx(expected)
+
+
+def test_derived_scores_are_ranked_within_folds(rng: np.random.Generator) -> None:
+    """Each fold's model orders perfectly, on a scale of its own."""
+    truth = rng.permutation(30).astype(float)
+    rows = [
+        {"fold": str(k % 3), "burden_geographic_extent": str(t + 100 * (k % 3)), "burden_geographic_extent_true": str(t) if k else ""}
+        for k, t in enumerate(truth)
+    ]
+    objective = BurdenReading()
+    figures = statistics_within_folds(objective, rows)
+    assert figures["geographic_extent_spearman"](np.arange(30)) == pytest.approx(1)
+    assert objective.statistics(rows)["geographic_extent_spearman"](np.arange(30)) < 0.6
+    assert not ranks("geographic_extent_mae")
+    assert objective.known(rows).tolist() == [False] + [True] * 29
 
 
 def test_a_fold_where_a_figure_is_undefined_is_left_out(rng: np.random.Generator) -> None:

@@ -235,6 +235,17 @@ def test_bootstrap_draws_patients_not_studies(rng: np.random.Generator) -> None:
     assert high - low > 2.5 * (as_if_independent[1] - as_if_independent[0])
 
 
+def test_figures_of_many_draws_are_worked_out_once_for_all_names() -> None:
+    asked = []
+    statistics = together(lambda chosen: {"a": float(len(asked)), "b": asked.append(0) or 0.0}, ["a", "b"])
+    draws = [np.array([k, k + 1]) for k in range(6000)]
+    first = [statistics["b"](draw) for draw in draws]
+    assert first == [0.0] * 6000
+    for draw in draws:
+        statistics["a"](draw)
+    assert len(asked) == 6000
+
+
 def test_figures_of_the_same_rows_are_worked_out_once() -> None:
     values, asked = np.arange(6.0), []
 

@@ -17,6 +17,10 @@ from tests.assessment.test_assessment import SCHEMA
 TASKS = {
     "lobes": {"head": {"name": "dense"}, "objective": {"name": "segmentation", "mask": "lobes"}},
     "diagnosis": {"head": {"name": "score_maps", "depths": [4, 5]}, "objective": {"name": "diagnosis"}, "weight": 0.5},
+    "aware": {
+        "head": {"name": "lobe_aware", "width": 8, "pool": "attention"},
+        "objective": {"name": "diagnosis", "groups": [["covid19"], ["non_pneumonia", "cap"]]},
+    },
     "severity": {
         "head": {"name": "lobe_aware", "width": 8},
         "objective": {"name": "severity", "scheme": "binary", "calibrate": "temperature", "coverage": 0.8},
@@ -80,6 +84,12 @@ def test_each_lobe_is_said_on_the_page(joint: Path, rows: list[dict[str, str]], 
     severity = found["severity"]["severity"]
     assert severity["calibrated"] is True
     assert set(severity["lobes"]) == {lobe.key for lobe in Lobe}
+    there = [p for p in severity["lobes"].values() if p is not None]
+    assert all(len(p) == 1 for p in there)
+    assert found["diagnosis"]["diagnosis"]["lobes"] == {}  # score maps tell no lobes
+    lobes = found["diagnosis"]["aware"]["lobes"]
+    assert {key for key, own in lobes.items() if own} == {key for key, own in severity["lobes"].items() if own}
+    assert all(set(own) == {"covid19", "non_pneumonia+cap"} for own in lobes.values() if own)
     page = (folder / "report.html").read_text()
-    assert "Each lobe by itself" in page
+    assert page.count("Each lobe by itself") == 2
     assert "calibrated on validation studies" in page

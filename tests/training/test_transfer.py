@@ -233,6 +233,24 @@ def test_averaged_weights_are_the_checkpoint(configure: Callable[..., Path], tmp
     torch.testing.assert_close(load_model(tmp_path / "best.ckpt").state_dict()[weight], averaged[weight])
 
 
+def test_folds_are_judged_by_the_weights_that_they_keep(configure: Callable[..., Path], cohort: Path, tmp_path: Path) -> None:
+    """Averaged weights: what crossval writes of a fold is what m2net test says of its checkpoint, and not what the last step's own do."""
+    network = {"encoder": {"name": "residual", "width": 4}}
+    config = configure(tmp_path, model={"network": network, "tasks": TASK, "optimizer": {"name": "adamw", "lr": 0.02}}, data={"masks": []})
+    average = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.6}}
+    words = ["--config", str(config), "--trainer.callbacks+", json.dumps(average)]
+    assert main(["crossval", *words, "--folds", "3", "--out", str(tmp_path / "cv")]) == 0
+    fold = tmp_path / "cv" / "fold_1"
+    kept = read_checkpoint(fold / "best.ckpt")
+    assert any(not torch.equal(kept["state_dict"][name], value) for name, value in kept["current_model_state"].items())
+    manifest = cohort.with_name(f"{cohort.stem}.3folds-0.csv")
+    place = ["--data.manifest", str(manifest), "--data.fold", "1", "--trainer.default_root_dir", str(tmp_path / "again")]
+    assert main(["test", *words, *place, "--ckpt_path", str(fold / "best.ckpt")]) == 0
+    with (fold / "predictions.csv").open(newline="") as one, (tmp_path / "again" / "predictions.csv").open(newline="") as other:
+        crossed, tested = list(csv.DictReader(one)), list(csv.DictReader(other))
+    assert crossed == tested
+
+
 def test_no_fold_shares_a_patient(cohort: Path, tmp_path: Path, store: Path) -> None:
     """Every fold's training, validation and test part, as the data module hands them out; patients have several studies each."""
     with cohort.open(newline="") as file:

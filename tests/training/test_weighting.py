@@ -98,6 +98,13 @@ def test_rare_labels_are_drawn_as_often_as_common_ones() -> None:
     assert lobes == pytest.approx(expected, abs=0.02)
 
 
+def test_studies_without_the_rare_labels_are_drawn_as_before() -> None:
+    """Where only masks and outcomes are balanced, a study that brings another task its labels is not left out."""
+    labels = [{"severity"}] * 60 + [{"lobes"}] * 20 + [{"diagnosis"}] * 20
+    chances = balanced_chances(labels, ["lobes", "severity"])
+    assert chances == pytest.approx([0.4 / 60] * 60 + [0.4 / 20] * 20 + [1 / 100] * 20)
+
+
 def draws(size: int, chances: list[float], epoch: int) -> list[tuple[int, int]]:
     sampler = EpochSampler(size, 0, chances)
     sampler.set_epoch(epoch)
