@@ -20,6 +20,16 @@ COHORTS = {"train": (1000, 95, "0.4 0.6 0"), "fresh": (1010, 96, "0 0 1")}
 SIZE = ["--matrix", "96", "--slice-mm", "4", "--grades", "4"]
 ROWS = {"shares": ["four_grades"], "lobe_aware": ["four_grades", "lobe_aware"]}
 """Configurations of each row."""
+POINTED = 100
+"""Patients of each part whose infection is pointed at: the threshold of the boxes is chosen on some that calibrate."""
+
+
+def both_parts(manifests: dict[str, Path]) -> Path:
+    """One manifest of the patients that train and calibrate and of the fresh ones."""
+    joined = RUNS / "both.csv"
+    if not joined.exists():
+        subprocess.run([sys.executable, str(HERE.parent / "join.py"), str(joined), *map(str, manifests.values())], check=True)
+    return joined
 
 
 def main() -> None:
@@ -39,10 +49,13 @@ def main() -> None:
         if not (out / "metrics.json").exists():
             placed = [f"--data.manifest={manifests['fresh']}", f"--trainer.default_root_dir={out}", "--trainer.logger=false"]
             command("test", *configs, *placed, "--ckpt_path", RUNS / row / "best.ckpt")
-        found = out / "audit.json"
+        store, found = ["--store", RUNS / "store"], out / "audit.json"
         if not found.exists():
             words = ["--label", "severity", "--predictions", out / "predictions.csv", "--out", found]
-            command("audit", manifests["fresh"], "--store", RUNS / "store", "--spacing", "4", *words)
+            command("audit", manifests["fresh"], *store, "--spacing", "4", *words)
+        if not (out / "localisation.json").exists():
+            words = ["--model", RUNS / row / "best.ckpt", "--methods", "drawn", "--most", str(POINTED), "--out", out]
+            command("localise", both_parts(manifests), *store, *words)
     subprocess.run([sys.executable, str(HERE / "results.py")], check=True)
 
 
