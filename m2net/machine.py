@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -35,7 +36,11 @@ def cpu_count() -> int:
 
 
 def be_one_of_many() -> None:
-    """Set a worker process up: big blocks kept, one thread for linear algebra, since its siblings use the other cores."""
+    """Set a worker process up: big blocks kept, one thread for linear algebra, since its siblings use the other cores.
+
+    Ctrl-C reaches every process of a terminal; the worker leaves it to its parent, and finishes what it is at.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     from threadpoolctl import threadpool_limits
 
     keep_big_blocks()

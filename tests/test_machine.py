@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import wait
 from pathlib import Path
 
@@ -31,3 +33,33 @@ def test_without_a_stop_everything_is_done(tmp_path: Path) -> None:
         for k in range(5):
             pool.submit(leave_a_mark, tmp_path, k)
     assert len(list(tmp_path.iterdir())) == 5
+
+
+COMMAND = """
+import os, signal, sys
+from pathlib import Path
+from m2net.cli import main as entry
+from m2net.machine import processes
+
+def work(k):
+    if k == 500:
+        os.killpg(0, signal.SIGINT)  # as a terminal does: to every process of the group
+    Path(sys.argv[1], str(k)).touch()
+
+def run(argv):
+    with processes(3) as pool:
+        list(pool.map(work, range(20000)))
+
+sys.modules["m2net.cli.split"] = type("Split", (), {"run": staticmethod(run)})
+sys.exit(entry.main(["split"]))
+"""
+
+
+def test_ctrl_c_of_a_terminal_is_one_line_and_what_runs_is_finished(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, str(tmp_path)], start_new_session=True, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == "m2net: stopped.\n"
+    assert done.returncode == 130
+    assert (tmp_path / "500").exists()
+    assert len(list(tmp_path.iterdir())) < 20000

@@ -154,9 +154,15 @@ def _column(facts: Sequence[Facts], family: str, name: str) -> list[float | str]
     return [one.get(family, {}).get(name, "") for one in facts]
 
 
+def _is_text(column: list[float | str]) -> bool:
+    """Whether most of what is known in a column is text; a word among numbers or dates, as ``unknown``, is not known."""
+    texts = sum(isinstance(v, str) and bool(v) for v in column)
+    return texts > sum(not isinstance(v, str) for v in column)
+
+
 def _numbers(column: list[float | str]) -> NDArray[np.float64]:
     """(n, k) numbers of a column: itself, or one column a category; what is unknown is put below everything."""
-    if any(isinstance(v, str) and v for v in column):
+    if _is_text(column):
         texts = np.array([str(v) for v in column])
         return np.stack([texts == v for v in np.unique(texts)], axis=1).astype(np.float64)
     values = np.array([float("nan") if isinstance(v, str) else v for v in column])
@@ -190,7 +196,7 @@ def _strata(column: list[float | str]) -> NDArray[np.int64]:
 
     Two studies or more that share a value at the edge of a tertile, as a third of them without any white, are a stratum of their own.
     """
-    if any(isinstance(v, str) and v for v in column):
+    if _is_text(column):
         return np.unique([str(v) for v in column], return_inverse=True)[1]
     values = _numbers(column)[:, 0]
     if len(np.unique(values)) <= _STRATA:

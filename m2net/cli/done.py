@@ -9,6 +9,9 @@ from typing import Any
 
 from m2net.files import written_whole
 
+_JUDGED = b"2"
+"""Raised where results of before are no longer what is judged today, so that they are not kept: at 2, averaged weights are judged."""
+
 
 class Done:
     """A mark in a folder: its results were made from this content, and are as they were left."""
@@ -22,7 +25,7 @@ class Done:
             result: name of the file that the part is for.
         """
         self.path, self.result = folder / "done.json", folder / result
-        self.key = hashlib.sha256(known).hexdigest()
+        self.key = hashlib.sha256(_JUDGED + known).hexdigest()
 
     def holds(self) -> bool:
         """Whether the part is done; a mark of something else is taken away before it is done anew."""

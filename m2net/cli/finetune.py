@@ -249,10 +249,12 @@ def _fit(this: Run) -> tuple[Any, str]:
     from m2net.training.crossval import fit_below
 
     cli = make_cli([*this.words, f"--trainer.default_root_dir={this.out}"], run_now=False)
-    keep_curves(cli.trainer)
     done = Done(this.out, this.known, "best.ckpt")
     if done.holds():
+        if not this.folds:  # a test will open the loggers
+            keep_curves(cli.trainer)
         return cli, str(done.result)
+    keep_curves(cli.trainer)
     cli.trainer.callbacks.append(SaveConfig(cli.parser, cli.config, overwrite=True))  # type: ignore[attr-defined]
     made = fit_below(cli.trainer, cli.model, cli.datamodule, this.out)
     done.write()

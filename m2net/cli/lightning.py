@@ -181,11 +181,10 @@ def make_cli(argv: list[str], *, run_now: bool = True) -> M2NetCLI:
     )
 
 
-def _raised_by_lightning(error: Exception) -> bool:
-    """Whether Lightning itself refused a value, and no code that it ran."""
-    module = traceback.walk_tb(error.__traceback__)
-    raised_in = [str(frame.f_globals.get("__name__", "")) for frame, _ in module][-1]
-    return raised_in.partition(".")[0] in ("pytorch_lightning", "lightning_fabric")
+def _refused_by_lightning(error: Exception) -> bool:
+    """Whether Lightning refused a setting: it raised the error, and no room of m2net below the command line had called it."""
+    rooms = [str(frame.f_globals.get("__name__", "")).split(".") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return rooms[-1][0] in ("pytorch_lightning", "lightning_fabric") and not any(r[0] == "m2net" and r[1:2] != ["cli"] for r in rooms)
 
 
 @contextmanager
@@ -204,7 +203,7 @@ def lightning_run() -> Iterator[None]:
     except MisconfigurationException as error:
         raise ConfigError(f"Lightning cannot run this configuration: {error}") from error
     except ValueError as error:
-        if not _raised_by_lightning(error):
+        if not _refused_by_lightning(error):
             raise
         raise ConfigError(f"Lightning cannot run this configuration: {error}") from error
     finally:

@@ -47,7 +47,7 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit code (2 for what the user can mend, 130 for Ctrl-C)."""
+    """Run a command; returns the exit code (2 for what the user can mend, 130 for Ctrl-C outside of Lightning)."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"m2net: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("m2net: stopped; what is done is kept.", file=sys.stderr)
+        print("m2net: stopped.", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

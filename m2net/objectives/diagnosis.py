@@ -159,6 +159,10 @@ class DiagnosisObjective(Objective):
             }
         return rows
 
+    def known(self, rows: list[dict[str, Any]]) -> NDArray[np.bool_]:
+        """Rows whose label excludes some group."""
+        return np.array([0 < len({*str(row.get(self.task) or "").split("|")} & {*self.names}) < len(self.names) for row in rows], np.bool_)
+
     def judged(self, rows: list[dict[str, Any]]) -> Judged:
         """Group probabilities, and groups where the label allows one only."""
         probability = np.array([[number(row.get(f"{self.task}_p_{name}")) for name in self.names] for row in rows])

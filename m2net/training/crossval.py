@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def fit_below(trainer: pl.Trainer, module: M2NetModule, data: BagDataModule, fol
     for each in keepers:
         each.dirpath = str(folder)
     trainer.fit(module, datamodule=data)
+    warnings.filterwarnings("ignore", message="Be aware that when using .ckpt_path.")  # it asks for them back
     trainer.callbacks[:] = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]  # type: ignore[attr-defined]
     if not keeper.best_model_path:
         raise ConfigError(

@@ -58,6 +58,9 @@ def test_a_date_is_a_day_however_it_is_written(rng: np.random.Generator) -> None
         assert _strongest(_single_facts(facts), days >= 60) == Strongest("column date/date", 1.0)
         assert _tables(facts)["column date"].shape == (200, 1)
         assert len(np.unique(_strata(_single_facts(facts)["column date/date"]))) == 3
+        facts[7] = {"column date": {"date": as_fact("unknown")}}  # below every day, and no category of its own
+        assert _strongest(_single_facts(facts), days >= 60).auc > 0.99
+        assert _tables(facts)["column date"].shape == (200, 1)
     assert as_fact("2020-01-02T12:00") == pytest.approx(float(as_fact("2020-01-01")) + 1.5)
     assert as_fact("LightSpeed 16") == "LightSpeed 16"
 

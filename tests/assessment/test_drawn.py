@@ -54,6 +54,7 @@ def test_it_is_the_map_that_assess_writes(drawing: Path, phantom: Phantom) -> No
     written = assessor.assess(volume).maps["infection"] > 0
     lungs = np.asarray(study.masks["found_lungs"]) > 0
     np.testing.assert_array_equal((told >= 0.5)[lungs], written[lungs])
+    assert 0 < written[lungs].mean() < 1
     assert 0 < told[lungs].min() < told.max() <= 1
     assert not told[:, 0].any()  # in front of the chest
 

@@ -76,6 +76,12 @@ def test_folds_count_by_the_studies_that_are_graded(rng: np.random.Generator) ->
     assert statistics_within_folds(SeverityObjective("binary"), rows)["auc"](EVERYONE) == pytest.approx(expected)
 
 
+def test_a_label_that_excludes_no_group_is_not_known() -> None:
+    objective = DiagnosisObjective(groups=[["covid19"], ["non_pneumonia", "cap"]])
+    told = ["covid19", "non_pneumonia+cap", "covid19|non_pneumonia+cap", "", None]
+    assert objective.known([{"diagnosis": text} for text in told]).tolist() == [True, True, False, False, False]
+
+
 def test_derived_scores_are_ranked_within_folds(rng: np.random.Generator) -> None:
     """Each fold's model orders perfectly, on a scale of its own."""
     truth = rng.permutation(30).astype(float)
