@@ -78,9 +78,8 @@ def localise(judge: Judge, study: Study, prepared: Prepared, methods: Sequence[s
             found = [] if saliency is None else find_boxes(np.where(unlabelled, np.float32(0), saliency), threshold, least)
             met = [count for overlap in OVERLAPS for count in match(found, true, overlap)]
             boxes[name, threshold] = (len(true), len(found), *met)
-    open_slices = unlabelled.any(axis=(1, 2)) & ~infection.any(axis=(1, 2))  # there may be infection that nobody drew
-    slices = [(one.probabilities, bool(infection[one.slice_index].any())) for one in judgement.slices if not open_slices[one.slice_index]]
-    return Localised(row, boxes, slices)
+    told = [one for one in judgement.slices if infection[one.slice_index].any() or not unlabelled[one.slice_index].any()]
+    return Localised(row, boxes, [(one.probabilities, bool(infection[one.slice_index].any())) for one in told])
 
 
 def _infection(prepared: Prepared) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -117,7 +117,7 @@ class BurdenReading(Reading):
     def known(self, rows: list[dict[str, Any]]) -> NDArray[np.bool_]:
         """Rows with a reader's score that is derived."""
         told = [[number(row.get(f"{self.task}_{name}_true")) for name in self.derived] for row in rows]
-        return np.isfinite(np.array(told, dtype=np.float64).reshape(len(rows), -1)).any(1)
+        return np.asarray(np.isfinite(np.array(told, dtype=np.float64).reshape(len(rows), -1)).any(axis=1))
 
     def statistics(self, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
         """Spearman's rho and the mean absolute error of each derived score."""

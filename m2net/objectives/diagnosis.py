@@ -125,7 +125,8 @@ class DiagnosisObjective(Objective):
         """Group probabilities that each lobe gives by itself (B, 5, groups), NaN where it is absent; None where the head tells no lobes."""
         if output.lobe_logits is None:
             return None
-        return self.grouped(output.lobe_logits.detach().flatten(0, 1)).unflatten(0, output.lobe_logits.shape[:2])
+        bags, lobes, _ = output.lobe_logits.shape
+        return self.grouped(output.lobe_logits.detach().flatten(0, 1)).reshape(bags, lobes, -1)
 
     def _possible(self, batch: BagBatch) -> Tensor:
         """(B, groups) whether the label allows the group."""
