@@ -16,7 +16,7 @@ from torch import Tensor
 from m2net.assessment.applied import AppliedModel
 from m2net.assessment.boxes import InfectionBox, find_boxes
 from m2net.assessment.saliency import SALIENCY, DepthScores
-from m2net.assessment.stitching import stitch_values
+from m2net.assessment.stitching import stitch_labels, stitch_values
 from m2net.bags import Prepared, View, to_source_grid
 from m2net.bags.hull import lungs_hull
 from m2net.batch import BagBatch
@@ -24,14 +24,13 @@ from m2net.errors import ConfigError
 from m2net.networks import ScoreMapHead
 from m2net.objectives import DiagnosisObjective
 from m2net.studies import Volume
-from m2net.vocabulary import Diagnosis
+from m2net.vocabulary import Diagnosis, Intensity
 
 DEFAULT_METHOD = "score_maps"
 DEFAULT_THRESHOLDS = {"score_maps": 0.25, "joint": 0.2, "grad_cam": 0.05, "grad_cam_depths": 0.15}
 """The best on synthetic patients, and the threshold of each there, chosen on validation (experiments/weakly_supervised/README.md)."""
 
-_BEYOND = "Of what is salient {:.0%} lies beyond the lungs that were found and is not shown: the answer may rest on no disease."
-_TELLING = 0.5  # share of what is salient, beyond the lungs, from which a reader is told
+_BEYOND = "Saliency is stronger beyond the lungs that were found, where it is not shown, than in them: the answer may rest on no disease."
 _RIM_MM = 6.0  # consolidated lung at the pleura is easily missed by the finder
 _PICTURE_MM = 400.0  # taken for the longer side of a picture, whose millimetres are not known, when the rim is laid
 _LEAST_SHARE = 0.002  # of a slice's lungs square; smaller components are no box
@@ -83,7 +82,8 @@ class Explanation:
 class Judgement:
     """As Explanation, on the grid of the prepared study; ``side`` is that of the lungs' square in its pixels.
 
-    ``beyond`` is, by method, the share of the pixels from the threshold up that lie farther from the lungs than the saliency is shown.
+    ``beyond`` is, by method, the mean saliency of what was looked at farther from the lungs than it is shown, over the mean of what is
+    shown; 0 where nothing lies beyond.
     """
 
     probabilities: dict[str, float]
@@ -196,7 +196,8 @@ class Explainer:
         wanted = methods if infected or not only_infected else ()
         maps = {name: SALIENCY[name](scores, given.instances, explained, self.model.spec.slices) for name in wanted}
         whole = {name: _stitched(found, batch, prepared) for name, found in maps.items()}
-        near = _near_lungs(prepared, hull=self.model.spec.keeps_hull)
+        near = _near_lungs(prepared, hull=self.model.spec.keeps_hull or prepared.intensity is Intensity.RELATIVE)
+        looked = stitch_labels(torch.ones(given.instances[:, 0].shape), batch, near.shape) > 0
         return Judgement(
             probabilities=dict(zip(names, probability, strict=True)),
             predicted=names[predicted],
@@ -208,7 +209,7 @@ class Explainer:
             ],
             saliency={name: values * near for name, values in whole.items()},
             side=int(batch.side[0]),
-            beyond={name: _share_beyond(values >= self.threshold, near) for name, values in whole.items()},
+            beyond={name: _beyond(values, near & looked, looked & ~near) for name, values in whole.items()},
         )
 
     def _class_of(self, logits: Tensor, group: int) -> int:
@@ -219,8 +220,7 @@ class Explainer:
 
 def _doubts(judgement: Judgement, method: str) -> list[str]:
     if judgement.infected:
-        beyond = judgement.beyond[method]
-        return [_BEYOND.format(beyond)] if beyond >= _TELLING else []
+        return [_BEYOND] if judgement.beyond[method] > 1 else []
     group = judgement.predicted.replace("+", " or ")
     return [f"Predicted is {group}, which may be free of pneumonia: no boxes; the saliency is that of {judgement.explained}."]
 
@@ -233,7 +233,8 @@ def least_box(square: float) -> int:
 def _near_lungs(prepared: Prepared, *, hull: bool) -> NDArray[np.bool_]:
     """Where saliency is shown, (Z, Y, X): an infection lies in the lungs and nowhere else, and score maps are coarse.
 
-    The lungs that were found and a rim of six millimetres; of a model that sees their convex hulls, these.
+    The lungs that were found and a rim of six millimetres. Of a model that sees their convex hulls, and of a picture, whose dense lung is
+    often missed, these hulls.
     """
     lungs = np.asarray(prepared.masks["found_lungs"]) > 0
     if hull:
@@ -243,8 +244,10 @@ def _near_lungs(prepared: Prepared, *, hull: bool) -> NDArray[np.bool_]:
     return np.asarray(ndimage.binary_dilation(lungs, np.ones((1, 3, 3), bool), iterations=rim))
 
 
-def _share_beyond(salient: NDArray[np.bool_], near: NDArray[np.bool_]) -> float:
-    return float((salient & ~near).sum() / max(1, salient.sum()))
+def _beyond(saliency: NDArray[np.float32], near: NDArray[np.bool_], far: NDArray[np.bool_]) -> float:
+    if not far.any() or not near.any():
+        return 0.0
+    return float(saliency[far].mean() / max(float(saliency[near].mean()), 1e-12))
 
 
 def _stitched(maps: Tensor, batch: BagBatch, prepared: Prepared) -> NDArray[np.float32]:

@@ -234,16 +234,17 @@ def test_a_box_lies_where_the_saliency_is(weak: Path, phantom: Phantom, tmp_path
 def test_what_is_salient_beyond_the_lungs_is_told(
     weak: Path, phantom: Phantom, tmp_path: Path, hull: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A saliency everywhere: what is shown is the found lungs and a rim, or the hulls that the model sees, and the rest is counted."""
-    shown: list[np.ndarray] = []
+    """A saliency of 0.2 in the lungs and a rim, or in the hulls that the model sees, and of 0.5 or 0.1 in the rest of the squares read."""
+    places: list[np.ndarray] = []
+    outside = 0.5
 
-    def everywhere(_maps: torch.Tensor, _batch: object, prepared: Prepared) -> np.ndarray:
+    def planted(_maps: torch.Tensor, _batch: object, prepared: Prepared) -> np.ndarray:
         lungs = np.asarray(prepared.masks["found_lungs"]) > 0
-        rim = ndimage.distance_transform_edt(~lungs, sampling=(1e3, 1.0, 1.0)) if not hull else None  # in pixels of 6 mm, within slices
-        shown.append(np.stack([lungs_hull(plane) for plane in lungs]) if rim is None else rim < 1.5)
-        return np.ones(prepared.image.shape, np.float32)
+        rim = ndimage.distance_transform_edt(~lungs, sampling=(1e3, 1.0, 1.0))  # within slices, in pixels of 6 mm
+        places.append(np.stack([lungs_hull(plane) for plane in lungs]) if hull else rim < 1.5)
+        return np.where(places[-1], 0.2, outside).astype(np.float32)
 
-    monkeypatch.setattr(explainer, "_stitched", everywhere)
+    monkeypatch.setattr(explainer, "_stitched", planted)
     monkeypatch.setattr(
         DiagnosisObjective, "probabilities", lambda self, _output: torch.tensor([[float(n == "covid19") for n in self.names]])
     )
@@ -251,14 +252,14 @@ def test_what_is_salient_beyond_the_lungs_is_told(
     if hull:
         told.model.spec = replace(told.model.spec, lungs_only=True, lungs_from="hull")
     write_nifti(tmp_path / "a.nii.gz", phantom.image, phantom.geometry)
-    prepared = told.model.prepare(read_image(tmp_path / "a.nii.gz"))
-    judgement = told.judge(prepared, ["score_maps"])
-    (there,) = shown
-    np.testing.assert_array_equal(judgement.saliency["score_maps"] > 0, there)
-    assert judgement.beyond["score_maps"] == pytest.approx(1 - there.mean())
-    warned = [text for text in told.explain(read_image(tmp_path / "a.nii.gz")).warnings if "beyond the lungs" in text]
-    (text,) = warned
-    assert text.startswith(f"Of what is salient {1 - there.mean():.0%} lies beyond")
+    volume = read_image(tmp_path / "a.nii.gz")
+    judgement = told.judge(told.model.prepare(volume), ["score_maps"])
+    np.testing.assert_array_equal(judgement.saliency["score_maps"] > 0, places[0])
+    assert judgement.beyond["score_maps"] == pytest.approx(0.5 / 0.2)
+    assert any("stronger beyond the lungs" in text for text in told.explain(volume).warnings)
+    outside = 0.1
+    assert told.judge(told.model.prepare(volume), ["score_maps"]).beyond["score_maps"] == pytest.approx(0.1 / 0.2)
+    assert not any("stronger beyond the lungs" in text for text in told.explain(volume).warnings)
 
 
 def test_each_saliency_has_a_threshold_of_its_own(weak: Path) -> None:
