@@ -37,6 +37,10 @@ CROSSVALS = {
     "covid_ct, 5 folds, started with paintings, seed 1": PAINTINGS / "crossval_1" / "crossval.json",
     "covid_ct, 5 folds, started with real lobes, seed 0": PAINTINGS / "crossval_real_lobes" / "crossval.json",
 }
+LOCALISATIONS = {
+    "phantom (synthetic), localisation": RUNS / "weak_phantom" / "localisation" / "localisation.json",
+    "pictures (synthetic), localisation": RUNS / "covid_ct" / "localisation" / "localisation.json",
+}
 AUDITS = {
     "phantom (synthetic), test part": RUNS / "weak_phantom" / "audit.json",
     "covid_ct, cross-validation in train": RUNS / "covid_ct" / "crossval" / "audit_diagnosis.json",
@@ -51,9 +55,8 @@ AUDITS = {
 }
 
 
-def localisation() -> Iterator[FigureRow]:
+def localisation(what: str, path: Path) -> Iterator[FigureRow]:
     """Where the infection was found."""
-    path, what = RUNS / "weak_phantom" / "localisation" / "localisation.json", "phantom (synthetic), localisation"
     if not path.exists():
         return
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -80,7 +83,8 @@ def rows() -> Iterator[FigureRow]:
     """Every figure there is."""
     for what, path in TESTS.items():
         yield from metrics_rows(what, path)
-    yield from localisation()
+    for what, path in LOCALISATIONS.items():
+        yield from localisation(what, path)
     yield from named_rows("real series {}, learnt from synthetic patients", RUNS / "weak_phantom" / "real" / "figures.json")
     for what, path in CROSSVALS.items():
         yield from crossval_rows(what, path)

@@ -27,8 +27,12 @@ from m2net.studies import Volume
 from m2net.vocabulary import Diagnosis, Intensity
 
 DEFAULT_METHOD = "score_maps"
-DEFAULT_THRESHOLDS = {"score_maps": 0.25, "joint": 0.2, "grad_cam": 0.05, "grad_cam_depths": 0.15}
-"""The best on synthetic patients, and the threshold of each there, chosen on validation (experiments/weakly_supervised/README.md)."""
+DEFAULT_THRESHOLDS = {
+    Intensity.HU: {"score_maps": 0.25, "joint": 0.2, "grad_cam": 0.05, "grad_cam_depths": 0.15},
+    Intensity.RELATIVE: {"score_maps": 0.65, "joint": 0.35, "grad_cam": 0.65, "grad_cam_depths": 0.55},
+}
+"""The best on synthetic patients, and the threshold of each on these and on their pictures, chosen on validation
+(experiments/weakly_supervised/README.md)."""
 
 _BEYOND = "Saliency is stronger beyond the lungs that were found, where it is not shown, than in them: the answer may rest on no disease."
 _RIM_MM = 6.0  # consolidated lung at the pleura is easily missed by the finder
@@ -105,7 +109,7 @@ class Explainer:
         Args:
             checkpoint: file written by m2net fit.
             method: score_maps, joint (the paper's), grad_cam or grad_cam_depths.
-            threshold: saliency from which a pixel is in a box; the method's own (``DEFAULT_THRESHOLDS``) by default.
+            threshold: saliency from which a pixel is in a box; the method's own on such images (``DEFAULT_THRESHOLDS``) by default.
             device: torch device; the accelerator if there is one.
 
         Raises:
@@ -114,11 +118,11 @@ class Explainer:
         """
         if method not in SALIENCY:
             raise ConfigError(f"the saliency {method!r} is unknown", expected=f"one of {', '.join(SALIENCY)}")
-        threshold = DEFAULT_THRESHOLDS[method] if threshold is None else threshold
-        if not 0 < threshold < 1:
+        if threshold is not None and not 0 < threshold < 1:
             raise ConfigError(f"a threshold of {threshold}", expected="between 0 and 1")
         self.model = AppliedModel(checkpoint, device)
-        self.method, self.threshold = method, threshold
+        self.method = method
+        self.threshold = DEFAULT_THRESHOLDS[Intensity(self.model.spec.intensity)][method] if threshold is None else threshold
         self.task = self._find_task()
         if self.model.spec.view != View.SLICES:
             raise ConfigError(f"the model reads {self.model.spec.view}", expected="slices (data.input.view), so that each is judged once")

@@ -25,6 +25,7 @@ from m2net.networks import ScoreMapHead
 from m2net.objectives import DiagnosisObjective
 from m2net.phantoms import SCANNERS, Phantom, write_dicom_series, write_nifti
 from m2net.studies import read_image
+from m2net.vocabulary import Intensity
 from tests.networks.test_scoremaps import network
 
 HEAD = {"name": "score_maps", "bag_pool": "top", "top": 0.3, "activation": "none", "dropout": 0.1}
@@ -262,8 +263,10 @@ def test_what_is_salient_beyond_the_lungs_is_told(
     assert not any("stronger beyond the lungs" in text for text in told.explain(volume).warnings)
 
 
-def test_each_saliency_has_a_threshold_of_its_own(weak: Path) -> None:
-    assert {name: explainer.Explainer(weak / "best.ckpt", name).threshold for name in SALIENCY} == explainer.DEFAULT_THRESHOLDS
+def test_each_saliency_has_a_threshold_of_its_own(weak: Path, weak_pictures: Path) -> None:
+    for folder, kind in ((weak, Intensity.HU), (weak_pictures, Intensity.RELATIVE)):
+        found = {name: explainer.Explainer(folder / "best.ckpt", name).threshold for name in SALIENCY}
+        assert found == explainer.DEFAULT_THRESHOLDS[kind]
     assert explainer.Explainer(weak / "best.ckpt", "joint", 0.4).threshold == 0.4
 
 
