@@ -20,7 +20,7 @@ def run(argv: list[str]) -> int:
     options.add_argument(
         "--threshold",
         type=float,
-        help="saliency from which a pixel is in a box (unless told otherwise the method's own, for CT or pictures); m2net localise chooses one",
+        help="saliency from which a pixel is in a box (by default the method's own for CT, or for pictures); m2net localise chooses one",
     )
     options.add_argument("--overlays", type=int, default=6, help="slices to draw")
     given = options.parse_args(argv[1:])
