@@ -20,7 +20,7 @@ COHORTS = {"train": (1000, 95, "0.4 0.6 0"), "fresh": (1010, 96, "0 0 1")}
 SIZE = ["--matrix", "96", "--slice-mm", "4", "--grades", "4"]
 ROWS = {"shares": ["four_grades"], "lobe_aware": ["four_grades", "lobe_aware"]}
 """Configurations of each row."""
-POINTED = 100
+POINTED = 30
 """Patients of each part whose infection is pointed at: the threshold of the boxes is chosen on some that calibrate."""
 
 
