@@ -95,7 +95,7 @@ def test_the_base_is_asked_between_the_same_groups(rng: np.random.Generator) -> 
     _ask_alike(base, tuned)
     objective = base.objectives["diagnosis"]
     logits = torch.from_numpy(rng.normal(size=(40, 3)))
-    batch = SimpleNamespace(num_bags=40, bag_targets={"diagnosis": torch.eye(3).bool()[torch.arange(40) % 3]})
+    batch = SimpleNamespace(num_bags=40, instances=torch.zeros(1), bag_targets={"diagnosis": torch.eye(3).bool()[torch.arange(40) % 3]})
     rows = [row | {"patient_id": str(k)} for k, row in enumerate(objective.rows(Output(logits), batch))]  # type: ignore[arg-type]
     (figure, *_) = compare("diagnosis", tuned.objectives["diagnosis"], rows, [Repeat(rows, np.zeros(40, np.int64), None)])  # type: ignore[arg-type]
     p = logits.softmax(1)[:, 1].numpy()
