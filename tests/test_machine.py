@@ -46,6 +46,8 @@ def work(k):
         os.killpg(0, signal.SIGINT)  # as a terminal does: to every process of the group
     Path(sys.argv[1], str(k)).touch()
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background has it ignored
+
 def run(argv):
     with processes(3) as pool:
         list(pool.map(work, range(20000)))

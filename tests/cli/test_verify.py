@@ -211,26 +211,22 @@ class Dying:
         self.future: Future[object] = Future()
         self.future.set_exception(BrokenProcessPool("killed"))
 
-    def __enter__(self) -> Dying:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
     def submit(self, *_: object) -> Future[object]:
         return self.future
+
+    def shutdown(self, **_: object) -> None:
+        """Nothing runs."""
 
 
 def test_a_killed_worker_condemns_no_study(
     clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("m2net.studies.verifying.ProcessPoolExecutor", Dying)
+    monkeypatch.setattr("m2net.machine.ProcessPoolExecutor", Dying)
     journal = tmp_path / "journal"
     assert main(["verify", str(clean / "manifest.csv"), "--journal", str(journal), "--clean", str(clean / "never.csv")]) == 2
     assert "fewer --workers" in capsys.readouterr().err
     assert not journal.exists()
     assert not (clean / "never.csv").exists()
-    monkeypatch.setattr("m2net.bags.store.ProcessPoolExecutor", Dying)
     assert main(["prepare", str(clean / "manifest.csv"), "--store", str(tmp_path / "store"), "--spacing", "4"]) == 2
 
 
