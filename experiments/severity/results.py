@@ -7,7 +7,6 @@ Figures of what was not run this time stay as they are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from m2net.objectives import SeverityObjective, intervals
-from m2net.reports.figures import FigureRow, audit_rows, figure_row, interval_row, metrics_rows, write_figures
+from m2net.reports.figures import FigureRow, audit_rows, interval_row, localisation_rows, metrics_rows, write_figures
 from m2net.reports.trust import graded, reliability, trust_rows
 
 HERE, RUNS = Path(__file__).parent, Path("runs/severity")
@@ -37,15 +36,6 @@ def difference(one: Path, other: Path) -> Iterator[FigureRow]:
     apart = {name: lambda chosen, name=name: first[name](chosen) - second[name](chosen) for name in first}
     for name, found in intervals(apart, [tables[0][study]["patient_id"] for study in studies]).items():
         yield interval_row("shares minus lobe_aware", f"severity/{name}", asdict(found), len(studies))
-
-
-def localisation(what: str, path: Path) -> Iterator[FigureRow]:
-    """How well the drawn infection points at the true one."""
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"methods": {}}
-    for figures in found["methods"].values():
-        yield figure_row(what, "drawn/threshold", figures.pop("threshold"))
-        for name, value in figures.items():
-            yield interval_row(what, f"drawn/{name}", value, found["studies"])
 
 
 def draw(out: Path) -> None:
@@ -70,7 +60,7 @@ if __name__ == "__main__":
     for row in ROWS:
         folder, what = RUNS / row / "test", f"{row}, synthetic, fresh patients"
         table += [*metrics_rows(what, folder / "metrics.json"), *trust_rows(what, folder, 0.9), *audit_rows(what, folder / "audit.json")]
-        table += localisation(f"{what}, infection drawn", folder / "localisation.json")
+        table += localisation_rows(f"{what}, infection drawn", folder / "localisation.json")
     table += difference(*(RUNS / row / "test" / "predictions.csv" for row in ROWS))
     kept = write_figures(out, table)
     if any((RUNS / row / "test" / "predictions.csv").exists() for row in ROWS):

@@ -7,14 +7,10 @@ Reads what `m2net test`, `localise`, `crossval` and `audit` wrote below runs/; f
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from scipy.stats import binomtest
-
-from m2net.recipes.table import read_table
-from m2net.reports.figures import FigureRow, audit_rows, crossval_rows, figure_row, interval_row, metrics_rows, named_rows, write_figures
+from m2net.reports.figures import FigureRow, audit_rows, crossval_rows, localisation_rows, metrics_rows, named_rows, write_figures
 
 RUNS = Path("runs")
 PAINTINGS = RUNS / "paintings"
@@ -55,36 +51,12 @@ AUDITS = {
 }
 
 
-def localisation(what: str, path: Path) -> Iterator[FigureRow]:
-    """Where the infection was found."""
-    if not path.exists():
-        return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    for method, figures in found["methods"].items():
-        yield figure_row(what, f"{method}/threshold", figures.pop("threshold"))
-        for name, value in figures.items():
-            yield interval_row(what, f"{method}/{name}", value, found["studies"])
-        yield pointing(what, method, path.with_suffix(".csv"))
-    for name, value in found["auprc_difference"].items():
-        yield interval_row(what, f"auprc {name}", value, found["studies"])
-    for name, value in found["slices"].items():
-        yield interval_row(what, f"single slices/{name}", value, found["studies"])
-
-
-def pointing(what: str, method: str, table: Path) -> FigureRow:
-    """The pointing game with its binomial (Clopper-Pearson) interval: a bootstrap of hits alone has none."""
-    hits = [float(row[f"{method}_pointing"]) for row in read_table(table) if row[f"{method}_pointing"]]
-    found = binomtest(round(sum(hits)), len(hits))
-    low, high = found.proportion_ci()
-    return figure_row(what, f"{method}/pointing, binomial", found.statistic, float(low), float(high), len(hits))
-
-
 def rows() -> Iterator[FigureRow]:
     """Every figure there is."""
     for what, path in TESTS.items():
         yield from metrics_rows(what, path)
     for what, path in LOCALISATIONS.items():
-        yield from localisation(what, path)
+        yield from localisation_rows(what, path)
     yield from named_rows("real series {}, learnt from synthetic patients", RUNS / "weak_phantom" / "real" / "figures.json")
     for what, path in CROSSVALS.items():
         yield from crossval_rows(what, path)

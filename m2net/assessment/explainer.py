@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 from m2net.assessment.applied import AppliedModel
 from m2net.assessment.boxes import InfectionBox, find_boxes
 from m2net.assessment.saliency import SALIENCY, DepthScores
-from m2net.assessment.stitching import stitch_labels, stitch_values
+from m2net.assessment.stitching import stitch_values
 from m2net.bags import Prepared, View, to_source_grid
 from m2net.bags.hull import lungs_hull
 from m2net.batch import BagBatch
@@ -199,9 +199,7 @@ class Explainer:
         infected = str(Diagnosis.NON_PNEUMONIA) not in self.objective.groups[predicted]
         wanted = methods if infected or not only_infected else ()
         maps = {name: SALIENCY[name](scores, given.instances, explained, self.model.spec.slices) for name in wanted}
-        whole = {name: _stitched(found, batch, prepared) for name, found in maps.items()}
-        near = _near_lungs(prepared, hull=self.model.spec.keeps_hull or prepared.intensity is Intensity.RELATIVE)
-        looked = stitch_labels(torch.ones(given.instances[:, 0].shape), batch, near.shape) > 0
+        saliency, beyond = self._shown(maps, batch, prepared) if maps else ({}, {})
         return Judgement(
             probabilities=dict(zip(names, probability, strict=True)),
             predicted=names[predicted],
@@ -211,10 +209,20 @@ class Explainer:
                 SliceFinding(int(z), weight, dict(zip(names, row, strict=True)))
                 for z, weight, row in zip(batch.corner[:, 0].tolist(), output.instance_weight.tolist(), by_slice, strict=True)
             ],
-            saliency={name: values * near for name, values in whole.items()},
+            saliency=saliency,
             side=int(batch.side[0]),
-            beyond={name: _beyond(values, near & looked, looked & ~near) for name, values in whole.items()},
+            beyond=beyond,
         )
+
+    def _shown(
+        self, maps: Mapping[str, Tensor], batch: BagBatch, prepared: Prepared
+    ) -> tuple[dict[str, NDArray[np.float32]], dict[str, float]]:
+        """Maps (N, H, W) of the instances on the store's grid, near the lungs only, and how strong each is beyond them."""
+        near = _near_lungs(prepared, hull=self.model.spec.keeps_hull or prepared.intensity is Intensity.RELATIVE)
+        looked = stitch_values(torch.ones_like(next(iter(maps.values()))), batch, near.shape) > 0
+        whole = {name: _stitched(found, batch, prepared) for name, found in maps.items()}
+        beyond = {name: _beyond(values, near & looked, looked & ~near) for name, values in whole.items()}
+        return {name: values * near for name, values in whole.items()}, beyond
 
     def _class_of(self, logits: Tensor, group: int) -> int:
         """The most probable class of the group."""

@@ -60,13 +60,15 @@ def check_columns(manifest: Manifest, columns: Sequence[str], option: str) -> No
     Raises:
         ConfigError: one is not in the manifest, is m2net's own, or is text that nearly every study has to itself.
     """
+    if not columns:
+        return
+    from m2net.assessment.shortcuts import as_fact
+
     further = sorted(set(manifest.columns) - set(Column))
     for name in columns:
         if name not in further:
             found = "is m2net's own" if name in manifest.columns else f"is not in {manifest.path}"
             raise ConfigError(f"{option}: the column {name} {found}", expected=f"some of {', '.join(further) or 'none'}")
-        from m2net.assessment.shortcuts import as_fact
-
         texts = [fact for fact in (as_fact(study.extra.get(name, "")) for study in manifest) if isinstance(fact, str) and fact]
         if len(set(texts)) > max(_FEW, len(texts) / 2):
             raise ConfigError(

@@ -113,9 +113,10 @@ def together(figures: Callable[[NDArray[np.int64]], dict[str, float]], names: It
     found: dict[bytes, dict[str, float]] = {}
 
     def of(chosen: NDArray[np.int64]) -> dict[str, float]:
-        key = blake2b(chosen.astype(np.int64).tobytes(), digest_size=16).digest()
+        chosen = chosen.astype(np.int64)
+        key = blake2b(chosen.tobytes(), digest_size=16).digest()
         if key not in found:
-            found[key] = figures(chosen.astype(np.int64))
+            found[key] = figures(chosen)
         return found[key]
 
     def one(name: str) -> Statistic:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from m2net.reports.results import write_table
+from scipy.stats import binomtest
+
+from m2net.reports.results import read_rows, write_table
 
 FigureRow = dict[str, Any]
 
@@ -57,6 +59,30 @@ def audit_rows(what: str, path: Path) -> Iterator[FigureRow]:
         for name in ("model", "within", "lost"):
             if one[name]:
                 yield interval_row(what, f"{of}/{name} ({one['strata']})", one[name])
+
+
+def localisation_rows(what: str, path: Path) -> Iterator[FigureRow]:
+    """Figures of a localisation.json and of the localisation.csv beside it; none where nothing was run.
+
+    The pointing game has its binomial interval as well (Clopper-Pearson): a bootstrap of hits alone has none.
+    """
+    if not path.exists():
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    studies = read_rows(path.with_suffix(".csv"))
+    for method, figures in found["methods"].items():
+        yield figure_row(what, f"{method}/threshold", figures.pop("threshold"))
+        for name, value in figures.items():
+            yield interval_row(what, f"{method}/{name}", value, found["studies"])
+        hits = [float(row[f"{method}_pointing"]) for row in studies if row.get(f"{method}_pointing")]
+        if hits:
+            game = binomtest(round(sum(hits)), len(hits))
+            low, high = game.proportion_ci()
+            yield figure_row(what, f"{method}/pointing, binomial", game.statistic, float(low), float(high), len(hits))
+    for name, value in found["auprc_difference"].items():
+        yield interval_row(what, f"auprc {name}", value, found["studies"])
+    for name, value in found["slices"].items():
+        yield interval_row(what, f"single slices/{name}", value, found["studies"])
 
 
 def write_figures(path: Path, rows: list[FigureRow], by: Sequence[str] = ("experiment", "figure")) -> int:

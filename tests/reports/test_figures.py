@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+from scipy.stats import beta
 
-from m2net.reports.figures import audit_rows, figure_row, named_rows, write_figures
+from m2net.reports.figures import audit_rows, figure_row, localisation_rows, named_rows, write_figures
 
 
 def read(path: Path) -> list[tuple[str, str, str]]:
@@ -52,3 +53,17 @@ def test_figures_of_several_classes_do_not_replace_each_other(names: list[str], 
     assert len({row["figure"] for row in rows}) == len(rows) == 3 * len(names)
     assert write_figures(tmp_path / "results.csv", rows) == 0
     assert len(read(tmp_path / "results.csv")) == len(rows)
+
+
+def test_the_pointing_game_has_a_binomial_interval(tmp_path: Path) -> None:
+    """Three of four studies that were called infected are pointed at; of the fifth nothing is shown."""
+    one = {"value": 0.75, "low": 0.5, "high": 1.0}
+    found = {"studies": 5, "methods": {"drawn": {"threshold": 0.2, "pointing": one}}, "auprc_difference": {}, "slices": {}}
+    (tmp_path / "localisation.json").write_text(json.dumps(found))
+    (tmp_path / "localisation.csv").write_text("study_id,drawn_pointing\na,1.0\nb,0.0\nc,1.0\nd,1.0\ne,\n")
+    threshold, plain, game = localisation_rows("a", tmp_path / "localisation.json")
+    assert (threshold["figure"], threshold["value"], plain["n"]) == ("drawn/threshold", "0.2000", 5)
+    assert (game["figure"], game["value"], game["n"]) == ("drawn/pointing, binomial", "0.7500", 4)
+    assert float(game["low"]) == pytest.approx(beta.ppf(0.025, 3, 2), abs=1e-4)
+    assert float(game["high"]) == pytest.approx(beta.ppf(0.975, 4, 1), abs=1e-4)
+    assert not list(localisation_rows("a", tmp_path / "none.json"))
