@@ -2,6 +2,7 @@
 
 python experiments/tables/run.py --at-once 2   # rows side by side, each on its share of the cores; what is done is kept
 python experiments/tables/run.py --screen      # the same with few patients and steps: does everything run?
+python experiments/tables/run.py --paper-size  # at the size of the published network: wants an accelerator
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from paper_size import MATRIX, SPACING_MM, write_at_paper_size
 from results import BY_ALL_MASKS, HERE, RUNS, parted, write_results
 
 from m2net.cli.chain import cohort_once, command, side_by_side
@@ -35,11 +38,23 @@ FEWER = (25, 5)
 FEWER_ROWS = ("m2unet", "lobes_m2unet")
 
 
-def cohort(folder: Path, patients: int) -> Path:
+class Size(NamedTuple):
+    """Where runs are kept, pixels of the phantoms' slices, mm of those that the networks see, and whether networks are as published."""
+
+    runs: Path
+    matrix: int
+    spacing_mm: float
+    published: bool
+
+
+SMALL, PAPER = Size(RUNS, 96, 4.0, False), Size(RUNS / "paper_size", MATRIX, SPACING_MM, True)
+
+
+def cohort(folder: Path, patients: int, matrix: int) -> Path:
     """Half of the patients from each of two sites, in one manifest with its folds, without the few whose lungs are cut by the picture."""
     manifest = folder / "manifest.csv"
     sites = [
-        cohort_once(folder / site, patients // 2, seed, "--site", site, "--matrix", "96", "--slice-mm", "4", verified=True)
+        cohort_once(folder / site, patients // 2, seed, "--site", site, "--matrix", str(matrix), "--slice-mm", "4", verified=True)
         for site, seed in SITES.items()
     ]
     subprocess.run([sys.executable, str(HERE.parent / "join.py"), str(manifest), *map(str, sites)], check=True)
@@ -85,25 +100,37 @@ def judge_by_all_masks(configs: Sequence[str | Path], out: Path, log: Path | Non
             command("test", *configs, *placed, "--ckpt_path", model, log=log and log.with_name(f"log_{BY_ALL_MASKS}_{fold}.txt"))
 
 
+def configurations(row: str, size: Size) -> list[str | Path]:
+    """The files that are one row, laid over each other, as words of the command line."""
+    files = [HERE / "common.yaml", HERE / "rows" / f"{parted(row)[0]}.yaml"]
+    if size.published:
+        files = [write_at_paper_size(path, size.runs / "configurations" / row / path.name) for path in files]
+    return [word for path in files for word in ("--config", path)]
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--screen", action="store_true", help="48 patients and 40 steps a fold")
+    options.add_argument("--paper-size", action="store_true", help="width, patches and patches a study of the published network")
     every = list(ROWS) + [f"{row}-{percent}" for percent in FEWER for row in FEWER_ROWS]
     options.add_argument("--rows", nargs="+", default=every, choices=every, metavar="ROW", help="some of: " + ", ".join(every))
     beside = "rows side by side, each on its share of the cores; output in log.txt"
     options.add_argument("--at-once", type=int, default=1, choices=range(1, 65), metavar="N", help=beside)
     given = options.parse_args()
-    runs, patients = (RUNS / "screen", 48) if given.screen else (RUNS, 240)
-    more = ["--trainer.max_steps=40", "--trainer.val_check_interval=40"] if given.screen else []
-    manifest = cohort(runs / "cohort", patients)
-    out = runs / "results.csv" if given.screen else HERE / "results.csv"
+    size = PAPER if given.paper_size else SMALL
+    out = HERE / ("paper_size.csv" if given.paper_size else "results.csv")
+    patients, more = 240, []
+    if given.screen:
+        size = size._replace(runs=size.runs / "screen")
+        out, patients, more = size.runs / "results.csv", 48, ["--trainer.max_steps=40", "--trainer.val_check_interval=40"]
+    runs = size.runs
+    manifest = cohort(runs / "cohort", patients, size.matrix)
     manifests = {100: manifest, **{percent: with_fewer_lobes(manifest, percent) for percent in FEWER}}
-    command("prepare", manifest, "--store", runs / "store", "--spacing", "4")  # so that the first row's minutes do not hold it
+    command("prepare", manifest, "--store", runs / "store", "--spacing", f"{size.spacing_mm:g}")  # so that no row's minutes hold it
 
     def run(row: str) -> None:
-        name, labelled = parted(row)
-        configs: list[str | Path] = ["--config", HERE / "common.yaml", "--config", HERE / "rows" / f"{name}.yaml"]
-        configs += [f"--data.store={runs / 'store'}", f"--trainer.default_root_dir={runs / row}", *more]
+        labelled = parted(row)[1]
+        configs = [*configurations(row, size), f"--data.store={runs / 'store'}", f"--trainer.default_root_dir={runs / row}", *more]
         log = runs / row / "log.txt" if given.at_once > 1 else None
         crossval([*configs, f"--data.manifest={manifests[labelled]}"], runs / row, log)
         if labelled < 100:

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from sklearn.metrics import roc_auc_score
 
+from m2net.cli.lightning import make_cli
 from m2net.recipes.table import read_table
 from m2net.reports.results import write_table
 
@@ -25,7 +27,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """run.py, which imports results.py beside it."""
     monkeypatch.syspath_prepend(str(TABLES))
     yield importlib.import_module("run")
-    for name in ("run", "results"):
+    for name in ("run", "results", "paper_size"):
         sys.modules.pop(name, None)
 
 
@@ -36,6 +38,26 @@ def test_every_row_has_its_file_and_every_pair_its_rows(script: ModuleType) -> N
     assert {name for one, other, _ in pairs for name in (one, other)} <= rows
     assert len(set(pairs)) == len(pairs)
     assert all(one != other for one, other, _ in pairs)
+
+
+@pytest.mark.parametrize("row", ["m2unet", "diagnosis_alone", "lobes_position_aware"])
+def test_a_row_at_paper_size_is_the_published_network(row: str, script: ModuleType, tmp_path: Path) -> None:
+    published = yaml.safe_load((TABLES.parent / "m2unet" / "paper.yaml").read_text())
+    configs = script.configurations(row, script.PAPER._replace(runs=tmp_path))
+    built = make_cli([*map(str, configs), "--trainer.logger=false", "--trainer.accelerator=cpu"], run_now=False)
+    found = yaml.safe_load(built.parser.dump(built.config))
+    network, data = found["model"]["network"], found["data"]
+    if "decoder" in network:
+        assert network == published["model"]["network"]
+    assert network["encoder"] == published["model"]["network"]["encoder"]
+    for task in found["model"]["tasks"].values():
+        if task["head"]["name"] == "hierarchical":
+            assert task["head"]["concepts"] == published["model"]["tasks"]["severity"]["head"]["concepts"]
+    assert data["studies_per_batch"] == published["data"]["studies_per_batch"]
+    assert data["input"]["spacing_mm"] == script.PAPER.spacing_mm
+    if data["input"].get("view") != "slices":
+        assert (data["input"]["patch"], data["instances"]) == (published["data"]["input"]["patch"], published["data"]["instances"])
+    assert script.configurations(f"{row}-25", script.SMALL) == script.configurations(row, script.SMALL)
 
 
 def test_fewer_masks_are_as_many_in_each_fold(script: ModuleType, tmp_path: Path) -> None:
