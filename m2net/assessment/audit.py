@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from m2net.assessment.shortcuts import Facts
 from m2net.errors import ConfigError
 from m2net.objectives import Interval, auc, intervals, within_folds
+from m2net.objectives.base import Statistic
 
 Scores = NDArray[np.float64]
 ALL = "all together"
@@ -39,8 +40,10 @@ class ClassAudit:
         strongest: the single strongest fact.
         model: the model's AUC, within each fold where it was cross-validated, None without predictions.
         within: its AUC within strata of the strongest fact (tertiles, or categories), pairs within a stratum (and fold) pooled.
-        lost: overall minus within.
+        lost: what is gone within the strata, of the AUC over the same kind of pairs (within a fold, all strata).
         strata: the fact that the strata were made from.
+        fact: AUC of that fact itself within its strata, direction chosen in hindsight: tertiles leave some of it. What of the model's AUC
+            lies below this may be the fact still.
     """
 
     name: str
@@ -51,6 +54,7 @@ class ClassAudit:
     within: Interval | None = None
     lost: Interval | None = None
     strata: str = ""
+    fact: Interval | None = None
 
 
 def audit(
@@ -104,7 +108,7 @@ def _audit_class(
     by = strata or strongest.name
     entry: dict[str, Any] = {}
     if score is not None and by:
-        entry = _stratified(score, positive, _strata(singles[by]), fold, patients) | {"strata": by}
+        entry = _stratified(score, positive, singles[by], fold, patients) | {"strata": by}
     families = {family: _forest(table, positive, patients, seed) for family, table in _tables(facts).items()}
     return ClassAudit(name, int(positive.sum()), families, strongest, **entry)
 
@@ -126,17 +130,25 @@ def _auc(score: Scores, positive: NDArray[np.bool_]) -> float:
 
 
 def _stratified(
-    score: Scores, positive: NDArray[np.bool_], stratum: NDArray[np.int64], fold: NDArray[np.int64], patients: list[str]
+    score: Scores, positive: NDArray[np.bool_], column: list[float | str], fold: NDArray[np.int64], patients: list[str]
 ) -> dict[str, Any]:
     have = np.flatnonzero(np.isfinite(score))
     score, positive, fold = score[have], positive[have], fold[have]
-    both = stratum[have] * (fold.max(initial=0) + 1) + fold
-    overall = within_folds(lambda c: _auc(score[c], positive[c]), fold)
+    both = _strata(column)[have] * (fold.max(initial=0) + 1) + fold
+    numbers = _numbers(column)[have]
+    fact = numbers[:, 0] if numbers.shape[1] == 1 else np.zeros(len(have))  # within a category a category tells nothing
+    sign = -1.0 if _auc(fact, positive) < 0.5 else 1.0
 
-    def within(chosen: NDArray[np.int64]) -> float:
-        return pooled_auc(score[chosen], positive[chosen], both[chosen])
+    def pooled(values: Scores, stratum: NDArray[np.int64]) -> Statistic:
+        return lambda chosen: pooled_auc(values[chosen], positive[chosen], stratum[chosen])
 
-    figures = {"model": overall, "within": within, "lost": lambda c: overall(c) - within(c)}
+    within, pairs = pooled(score, both), pooled(score, fold)
+    figures = {
+        "model": within_folds(lambda c: _auc(score[c], positive[c]), fold),
+        "within": within,
+        "lost": lambda c: pairs(c) - within(c),
+        "fact": pooled(sign * fact, both),
+    }
     return dict(intervals(figures, [patients[k] for k in have]))
 
 
@@ -192,18 +204,18 @@ def _strongest(singles: dict[str, list[float | str]], positive: NDArray[np.bool_
 
 
 def _strata(column: list[float | str]) -> NDArray[np.int64]:
-    """Tertiles of a number, or its values where these are few; categories as they are.
+    """Tertiles of a number, or its values where these are few; categories as they are. What is unknown is a stratum of its own.
 
     Two studies or more that share a value at the edge of a tertile, as a third of them without any white, are a stratum of their own.
     """
     if _is_text(column):
         return np.unique([str(v) for v in column], return_inverse=True)[1]
-    values = _numbers(column)[:, 0]
+    values, known = _numbers(column)[:, 0], np.array([not isinstance(v, str) and bool(np.isfinite(v)) for v in column])
     if len(np.unique(values)) <= _STRATA:
         return np.unique(values, return_inverse=True)[1]
-    edges = np.quantile(values, [k / _STRATA for k in range(1, _STRATA)])
+    edges = np.quantile(values[known], [k / _STRATA for k in range(1, _STRATA)])
     shared = [edge for edge in edges if (values == edge).sum() > 1]
-    return np.asarray(2 * np.digitize(values, edges) - np.isin(values, shared), np.int64)
+    return np.where(known, 1 + 2 * np.digitize(values, edges) - np.isin(values, shared), 0)
 
 
 def _forest(table: NDArray[np.float64], positive: NDArray[np.bool_], patients: list[str], seed: int) -> Interval:

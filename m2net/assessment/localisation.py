@@ -95,8 +95,9 @@ class _Truth:
     """One study's infection, and the pixels over which every saliency is held against it."""
 
     def __init__(self, prepared: Prepared, infection: NDArray[np.bool_], unlabelled: NDArray[np.bool_], read: set[int]) -> None:
-        """The lungs' pixels of the slices that were read or are infected."""
+        """The lungs' pixels of the slices that were read or are infected; what nobody drew is pointed at by nobody, either."""
         usual = 224 / 15 * POINTING_MM / max(infection.shape)  # of a picture, whose millimetres are not known
+        self.drawn = ~unlabelled
         self.away_mm = ndimage.distance_transform_edt(~infection, sampling=prepared.spacing_mm or (1.0, usual, usual))
         slices: NDArray[np.bool_] = np.asarray(infection.any(axis=(1, 2)))
         slices[sorted(read)] = True
@@ -113,7 +114,7 @@ class _Truth:
         }
         if not np.ptp(saliency):  # a map that says nothing points nowhere
             return {"pointing": 0.0, "auprc": by_chance["auprc_chance"], **by_chance}
-        top = np.unravel_index(int(saliency.argmax()), saliency.shape)
+        top = np.unravel_index(int(np.where(self.drawn, saliency, -np.inf).argmax()), saliency.shape)
         precision = float(average_precision_score(self.infected, saliency[self.looked]))
         return {"pointing": float(self.away_mm[top] <= POINTING_MM), "auprc": precision, **by_chance}
 

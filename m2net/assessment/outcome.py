@@ -16,7 +16,7 @@ from m2net.objectives.calibration import calibrated, fit_shift
 from m2net.objectives.reliability import brier
 
 Rows = list[dict[str, Any]]
-_MORE = ("brier", "ece", "mae")
+_MORE = ("brier", "mae")
 _LESS_IS_BETTER = frozenset(_MORE)
 _UNDEFINED = 0.02  # of draws without the figure; with more nothing is concluded: fewer than some four labelled patients (of a class)
 

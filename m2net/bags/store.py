@@ -113,6 +113,7 @@ class Store:
                     except BROKE as error:
                         yield Progress(study.study_id, f"{study.image} broke the reader ({type(error).__name__}: {error})")
         finally:
+            self._index = {**_remembered(self.root / "index.json", {}), **self._index}  # another process may have prepared others since
             self._remember("index", self._index)
             if done_well:
                 self._remember("spacings", sorted({*spacings(self.root), self.spacing_mm}))

@@ -153,6 +153,8 @@ def _audit(out: Path, cli: Any, rows: list[dict[str, Any]], columns: tuple[str, 
 
 
 def _pool(out: Path, module: Any, tables: list[tuple[int, list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+    from math import isfinite
+
     from rich.console import Console
     from rich.table import Table
 
@@ -169,7 +171,7 @@ def _pool(out: Path, module: Any, tables: list[tuple[int, list[dict[str, Any]]]]
     write_json(out / "crossval.json", {**facts, "studies": len(rows), "patients": len({r["patient_id"] for r in rows}), "figures": plain})
     table = Table("figure", "value", "95 % interval over patients", title=f"Out of fold, {len(rows)} studies")
     for name, figure in plain.items():
-        table.add_row(name, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}")
+        table.add_row(name, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}" if isfinite(figure["low"]) else "none")
     Console().print(table)
     print_scales(module)
     print(out / "crossval.json")

@@ -90,6 +90,10 @@ class Objective(nn.Module):
         """The task's headline figures as functions of rows, for intervals over patients."""
         raise TypeError(f"{type(self).__name__} does not define statistics()")
 
+    def within(self, figures: dict[str, Statistic]) -> dict[str, Statistic]:
+        """Figures whose ranking ones are means over folds; those that follow from several are worked out anew, none by default."""
+        return figures
+
     def known(self, rows: list[dict[str, Any]]) -> NDArray[np.bool_]:
         """Rows of predictions.csv (n,) whose truth is known: what the task's own column says, by default."""
         told = [str(row.get(self.task, "")) for row in rows]

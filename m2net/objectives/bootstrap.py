@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+FEWEST = 10
+"""Patients below which there is no interval: resampled, fewer give one that is too narrow (of two it holds the truth half the time)."""
+_UNBOUNDED = frozenset({"ece"})
+"""Figures without an interval: resampled studies lie farther from any curve than the studies do, a calibration error only grows."""
 
 
 def patient_bootstrap(
@@ -24,11 +30,11 @@ def patient_bootstrap(
         undefined: share of NaN draws above which there is no interval.
 
     Returns:
-        Lower and upper bound; NaN where no resample is defined, or too many are not.
+        Lower and upper bound; NaN of fewer than ``FEWEST`` patients, and where no resample is defined, or too many are not.
     """
-    if not len(patients):
-        return float("nan"), float("nan")
     names, codes = np.unique(np.asarray(patients), return_inverse=True)
+    if len(names) < FEWEST:
+        return float("nan"), float("nan")
     members = [np.flatnonzero(codes == k) for k in range(len(names))]
     rng = np.random.default_rng(seed)
     values = []
@@ -51,18 +57,20 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        """``0.913 (0.867 to 0.948)``."""
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+        """``0.913 (0.867 to 0.948)``, or ``0.913`` where there is no interval."""
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})" if math.isfinite(self.low) else f"{self.value:.3f}"
 
 
 def intervals(
     statistics: Mapping[str, Callable[[NDArray[np.int64]], float]], patients: Sequence[str], *, draws: int = 1000, seed: int = 0
 ) -> dict[str, Interval]:
-    """Each figure over all studies with its patient-bootstrap interval."""
-    everyone = np.arange(len(patients))
+    """Each figure over all studies with its patient-bootstrap interval; a calibration error (``ece``) has none."""
+    everyone, none = np.arange(len(patients)), (float("nan"), float("nan"))
     if not len(everyone):
         return {name: Interval(float("nan"), float("nan"), float("nan")) for name in statistics}
     return {
-        name: Interval(statistic(everyone), *patient_bootstrap(statistic, patients, draws=draws, seed=seed))
+        name: Interval(
+            statistic(everyone), *(none if name in _UNBOUNDED else patient_bootstrap(statistic, patients, draws=draws, seed=seed))
+        )
         for name, statistic in statistics.items()
     }

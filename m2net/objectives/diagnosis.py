@@ -191,9 +191,10 @@ class DiagnosisObjective(Objective):
 def group_metrics(probability: Tensor, possible: Tensor, names: Sequence[str]) -> dict[str, float]:
     """Metrics of group probabilities (n, G) against the groups that labels allow (n, G).
 
-    Accuracy and the weighted figures are of the labels that settle one group. One group against the rest: positive is a label that allows
-    it alone, negative one that excludes it; what may be either is left out. ``precision``, ``recall`` and ``f1`` are means over the groups
-    weighted by their size (as scikit-learn's ``weighted``), ``auc`` is the plain mean over the groups.
+    Accuracy and ``recall`` are of the labels that settle one group, NaN where these are of one group and others exclude it: what these
+    groups are taken for is not in them. One group against the rest: positive is a label that allows it alone, negative one that excludes
+    it; what may be either is left out. ``precision``, ``recall`` and ``f1`` are means over the groups weighted by their size (as
+    scikit-learn's ``weighted``), ``auc`` is the plain mean over the groups.
     """
     settled = possible.sum(1) == 1
     truth, said = possible[settled].long().argmax(1), probability[settled].argmax(1)
@@ -205,10 +206,9 @@ def group_metrics(probability: Tensor, possible: Tensor, names: Sequence[str]) -
         claimed = probability.argmax(1) == k
         hit, false = float((positive & claimed).sum()), float((negative & claimed).sum())
         present, absent = float(positive.sum()), float(negative.sum())
-        of_settled = float((said == k).sum())
-        precision.append(hit / of_settled if of_settled else 0.0)
+        precision.append(hit / (hit + false) if hit + false else 0.0)
         recall.append(hit / present if present else 0.0)
-        f1.append(2 * hit / (of_settled + present) if of_settled + present else 0.0)
+        f1.append(2 * hit / (hit + false + present) if hit + false + present else 0.0)
         size.append(present)
         either = positive | negative
         aucs.append(auc(probability[either, k], positive[either]))
@@ -221,6 +221,8 @@ def group_metrics(probability: Tensor, possible: Tensor, names: Sequence[str]) -
     weight = np.array(size) / sum(size) if sum(size) else np.full(len(size), np.nan)
     for what, values in (("precision", precision), ("recall", recall), ("f1", f1)):
         metrics[what] = float(np.dot(weight, values))
+    if bool((possible.any(1) & ~possible.all(1) & ~settled).any()) and len(set(truth.tolist())) < 2:
+        metrics |= dict.fromkeys(("accuracy", "recall"), float("nan"))
     metrics["auc"] = nan_mean(torch.tensor(aucs, dtype=torch.float64))
     return metrics
 

@@ -49,4 +49,5 @@ def folds_of(rows: list[dict[str, Any]]) -> NDArray[np.int64]:
 def statistics_within_folds(objective: Objective, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
     """An objective's figures of rows; those of ranking within each fold that the rows tell."""
     folds, known = folds_of(rows), objective.known(rows)
-    return {name: within_folds(figure, folds, known) if ranks(name) else figure for name, figure in objective.statistics(rows).items()}
+    figures = objective.statistics(rows)
+    return objective.within({name: within_folds(figure, folds, known) if ranks(name) else figure for name, figure in figures.items()})

@@ -47,16 +47,22 @@ def cut_error(probability: Values, grade: NDArray[np.int64]) -> float:
     return float(np.mean([calibration_error(above[:, k], grade > k) for k in range(above.shape[1])]))
 
 
-def calibration_band(probability: Values) -> float:
+def calibration_band(probability: Values, patient: NDArray[np.int64] | None = None) -> float:
     """``cut_error`` that a perfectly calibrated model with these (n, K) grade probabilities stays below with a chance of 95 %.
 
-    Grades are drawn from the probabilities themselves (consistency resampling, Broecker and Smith 2007).
+    Grades are drawn from the probabilities themselves (consistency resampling, Broecker and Smith 2007); those of one patient's studies
+    together, since they are not so many answers.
+
+    Args:
+        probability: (n, K) of the grades.
+        patient: (n,) of each study; each has its own by default.
     """
     if not len(probability):
         return float("nan")
     rng = np.random.default_rng(0)
     below = probability.cumsum(1)[:, :-1]
-    drawn = [cut_error(probability, (rng.random((len(below), 1)) >= below).sum(1)) for _ in range(_BAND_DRAWS)]
+    whose = np.arange(len(below)) if patient is None else np.unique(patient, return_inverse=True)[1]
+    drawn = [cut_error(probability, (rng.random((whose.max() + 1, 1))[whose] >= below).sum(1)) for _ in range(_BAND_DRAWS)]
     return float(np.quantile(drawn, 0.95))
 
 

@@ -146,7 +146,9 @@ class SeverityObjective(Objective):
         """Metrics, mean over the cuts, each defined or NaN, with n and the number of bags at or above each cut."""
         kept = self.graded.rows()
         probability, grade = calibrated(kept["log_p"].numpy(), self.calibration), kept["grade"][:, 0]
-        metrics = figures_of(torch.from_numpy(at_or_above(probability)), grade, kept["true"]) | trust(probability, grade.numpy())
+        metrics = figures_of(torch.from_numpy(at_or_above(probability)), grade, kept["true"]) | trust(
+            probability, grade.numpy(), kept["patient"][:, 0].numpy()
+        )
         if sets := self.likely(probability):
             inside = [int(g) in one for g, one in zip(grade.tolist(), sets, strict=True)]
             metrics |= {"coverage": float(np.mean(inside)), "set_size": float(np.mean([len(one) for one in sets]))}
@@ -216,13 +218,21 @@ class SeverityObjective(Objective):
         figures |= {"ece": trusted(cut_error), "brier": trusted(brier)}
         return figures | self._set_statistics(rows, grade.numpy())
 
+    def within(self, figures: dict[str, Statistic]) -> dict[str, Statistic]:
+        """The share of the best AUC is that of both means: in a small fold the best may come close to chance, and its share anywhere."""
+        if "auc_share" not in figures:
+            return figures
+        auc, best = figures["auc"], figures["auc_best"]
+        return figures | {"auc_share": lambda chosen: share_above_chance(auc(chosen), best(chosen))}
+
     def _set_statistics(self, rows: list[dict[str, Any]], grade: NDArray[np.float32]) -> dict[str, Statistic]:
         """Coverage and size of the conformal sets, where the rows hold them."""
         name = f"{self.task}_set"
         if not any(name in row for row in rows):
             return {}
         sets = [[int(g) for g in str(row.get(name, "")).split("|") if g] for row in rows]
-        inside = np.array([float("nan") if math.isnan(g) else float(int(g) in one) for g, one in zip(grade, sets, strict=True)])
+        told = np.array([name in row for row in rows]) & ~np.isnan(grade)  # a fold may have had no study to set a threshold on
+        inside = np.array([float(int(g) in one) if k else float("nan") for g, one, k in zip(grade, sets, told, strict=True)])
         size = np.where(np.isnan(inside), np.nan, [float(len(one)) for one in sets])
         return {"coverage": lambda c: nan_mean(torch.from_numpy(inside[c])), "set_size": lambda c: nan_mean(torch.from_numpy(size[c]))}
 
@@ -242,8 +252,8 @@ def grades_of(scheme: str) -> int:
     return grades
 
 
-def trust(probability: NDArray[np.float64], grade: NDArray[np.int64]) -> dict[str, float]:
-    """How far (n, K) grade probabilities can be trusted.
+def trust(probability: NDArray[np.float64], grade: NDArray[np.int64], patient: NDArray[np.int64]) -> dict[str, float]:
+    """How far (n, K) grade probabilities of the studies of these patients (n,) can be trusted.
 
     Returns:
         ``ece``, ``ece_band`` (what a calibrated model stays below at 95 %), ``brier``, ``risk_half`` (error rate among the more confident
@@ -255,11 +265,16 @@ def trust(probability: NDArray[np.float64], grade: NDArray[np.int64]) -> dict[st
     risk = selective_risk(probability[np.arange(len(said)), said], said != grade)
     return {
         "ece": cut_error(probability, grade),
-        "ece_band": calibration_band(probability),
+        "ece_band": calibration_band(probability, patient),
         "brier": brier(probability, grade),
         "risk_half": float(risk[(len(risk) - 1) // 2]),
         "aurc": float(risk.mean()),
     }
+
+
+def share_above_chance(value: float, best: float) -> float:
+    """(AUC - 0.5) / (best AUC - 0.5); NaN where the best is no better than chance."""
+    return (value - 0.5) / (best - 0.5) if best > 0.5 else float("nan")
 
 
 def cut_auc(above: Tensor, grade: Tensor) -> float:
@@ -298,7 +313,7 @@ def figures_of(above: Tensor, grade: Tensor, true: Tensor) -> dict[str, float]:
     if len(grade) and not bool(true.isnan().any()):
         best = cut_auc(true, grade)
         metrics["auc_best"] = best
-        metrics["auc_share"] = (metrics["auc"] - 0.5) / (best - 0.5) if best > 0.5 else float("nan")
+        metrics["auc_share"] = share_above_chance(metrics["auc"], best)
     return metrics
 
 

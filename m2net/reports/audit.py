@@ -28,5 +28,6 @@ def show_audit(label: str, audits: list[ClassAudit]) -> None:
         table.add_row("the model", *(str(a.model or "") for a in audits))
         table.add_row("the model within strata of", *(a.strata for a in audits))
         table.add_row("", *(str(a.within or "") for a in audits))
+        table.add_row("that fact itself, within them", *(str(a.fact or "") for a in audits))
         table.add_row("lost by stratifying", *(str(a.lost or "") for a in audits))
     Console(width=140).print(table)

@@ -17,7 +17,7 @@ FigureRow = dict[str, Any]
 
 def figure_row(what: str, figure: str, value: Any, low: Any = "", high: Any = "", n: Any = "") -> FigureRow:
     """One line: the experiment, the figure's name, value and bounds to four digits, n; undefined is an empty cell."""
-    texts = [f"{v:.4f}" if isinstance(v, float) else ("" if v is None else v) for v in (value, low, high)]
+    texts = ["" if v is None or v != v else f"{v:.4f}" if isinstance(v, float) else v for v in (value, low, high)]
     return {"experiment": what, "figure": figure, "value": texts[0], "low": texts[1], "high": texts[2], "n": n}
 
 
@@ -27,11 +27,16 @@ def interval_row(what: str, figure: str, found: dict[str, Any], n: Any = "") -> 
 
 
 def metrics_rows(what: str, path: Path) -> Iterator[FigureRow]:
-    """Figures with bounds of the metrics.json of ``m2net test``; none where it was not run."""
+    """Figures with bounds of the metrics.json of ``m2net test``, with the studies that a task was judged on; none where it was not run."""
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name, value in found.items():
         if f"{name}_low" in found:
-            yield figure_row(what, name, value, found[f"{name}_low"], found[f"{name}_high"], found["studies"])
+            yield figure_row(what, name, value, found[f"{name}_low"], found[f"{name}_high"], _judged_on(found, name))
+
+
+def _judged_on(found: dict[str, Any], figure: str) -> int:
+    """Studies with a truth for the figure's task: ``TASK/n``, of all where the task does not tell."""
+    return int(found.get(f"{figure.partition('/')[0]}/n", found["studies"]))
 
 
 def crossval_rows(what: str, path: Path, n: Callable[[str], int] | None = None) -> Iterator[FigureRow]:
@@ -56,8 +61,8 @@ def audit_rows(what: str, path: Path) -> Iterator[FigureRow]:
         for family, value in one["families"].items():
             yield interval_row(what, f"{of}/{family} alone", value)
         yield figure_row(what, f"{of}/strongest: {one['strongest']['name']}", one["strongest"]["auc"])
-        for name in ("model", "within", "lost"):
-            if one[name]:
+        for name in ("model", "within", "lost", "fact"):
+            if one.get(name):
                 yield interval_row(what, f"{of}/{name} ({one['strata']})", one[name])
 
 
@@ -73,7 +78,8 @@ def localisation_rows(what: str, path: Path) -> Iterator[FigureRow]:
     for method, figures in found["methods"].items():
         yield figure_row(what, f"{method}/threshold", figures.pop("threshold"))
         for name, value in figures.items():
-            yield interval_row(what, f"{method}/{name}", value, found["studies"])
+            told = sum(bool(row.get(f"{method}_{name}")) for row in studies)  # pointing and AUPRC are of the infected that are called so
+            yield interval_row(what, f"{method}/{name}", value, told or found["studies"])
         hits = [float(row[f"{method}_pointing"]) for row in studies if row.get(f"{method}_pointing")]
         if hits:
             game = binomtest(round(sum(hits)), len(hits))

@@ -35,6 +35,11 @@ OWN_SCHEME = "m2net"
 """m2net's own codes, said expressly: needed only where a mask holds nothing but 0 and 255 (unlabelled)."""
 
 _SHORT = {"lul": Lobe.LEFT_UPPER, "lll": Lobe.LEFT_LOWER, "rul": Lobe.RIGHT_UPPER, "rml": Lobe.RIGHT_MIDDLE, "rll": Lobe.RIGHT_LOWER}
+_PLURAL = {
+    "consolidations": "consolidation", "ggos": "ggo", "infections": "infection", "lesions": "lesion", "opacities": "opacity",
+    "infiltrates": "infiltrate", "lobes": "lobe",
+}  # fmt: skip
+_NOT = {"no", "non", "not", "without", "excluding", "nodule", "nodules"}
 _OF_LUNG = {"lung", "lungs", "left", "right", "field", "fields", "parenchyma", "mask", "masks", "label", "segmentation", "whole", "both"}
 _LEVELS = {"upper": "UPPER", "superior": "UPPER", "middle": "MIDDLE", "lower": "LOWER", "inferior": "LOWER"}
 
@@ -44,7 +49,10 @@ def code_of(name: str, kind: Column) -> int | None:
 
     Understands ``lung_upper_lobe_left``, ``Left upper lobe``, ``LUL``, ``Right lung``, ``GGO``, ``Consolidation``.
     """
-    words = set(re.sub(r"[^a-z]+", " ", name.lower()).split())
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # RightLowerLobe
+    words = {_PLURAL.get(word, word) for word in re.sub(r"[^a-z]+", " ", parted.lower()).split()}
+    if words & _NOT:
+        return None
     if kind is Column.LOBES:
         short = [lobe for key, lobe in _SHORT.items() if key in words]
         side = {"left", "right"} & words
@@ -84,6 +92,13 @@ def meant(name: str, kind: Column) -> int | None:
     return own
 
 
+def not_understood(names: dict[int, str], present: set[int], kind: Column) -> list[str]:
+    """Names of labels that are there and become background, though they may be part of ``kind``: a finding, or a piece of lung."""
+    kinds = (Column.LOBES, Column.LUNGS, Column.INFECTION)
+    lost = [name for code, name in names.items() if code and code in present and not any(meant(name, other) is not None for other in kinds)]
+    return lost if kind is Column.INFECTION else [name for name in lost if re.search("lung|lobe|lingula|pulmon", name.lower())]
+
+
 def recode(path: Path, array: NDArray[Any], names: dict[int, str], kind: Column) -> NDArray[np.uint8]:
     """Codes of a label map as m2net's; what is not named as part of ``kind`` becomes background.
 
@@ -98,7 +113,7 @@ def recode(path: Path, array: NDArray[Any], names: dict[int, str], kind: Column)
         raise StudyError(
             f"{path} names no {kind} (it names {some})",
             expected=f"labels that name {kind}",
-            remedy="Give another mask, or rename its labels",
+            remedy=f"Give another mask, rename its labels, or say {OWN_SCHEME} in the mask's scheme column if its codes are m2net's",
         )
     out = np.zeros(array.shape, np.uint8)
     for code, own in wanted.items():

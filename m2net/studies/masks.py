@@ -14,7 +14,7 @@ from m2net.errors import GeometryError, LateralityError, StudyError
 from m2net.studies.dicom.headers import read_header
 from m2net.studies.files import VOLUME_ENDINGS, read_volume_file
 from m2net.studies.geometry import Geometry, to_lps
-from m2net.studies.labels import OWN_SCHEME, SCHEMES, meant, names_any, recode, schemes_of
+from m2net.studies.labels import OWN_SCHEME, SCHEMES, meant, not_understood, recode, schemes_of
 from m2net.studies.pictures import PICTURE_ENDINGS, grey_pixels
 from m2net.studies.remarks import Remark
 from m2net.studies.volume import Volume
@@ -121,14 +121,21 @@ def _volume(path: Path, kind: Column, scheme: str) -> tuple[NDArray[np.uint8], G
             from m2net.studies.dicom.segmentation import read_segmentation
 
             array, geometry, names = read_segmentation(path)
-            return recode(path, array, names, kind), geometry, ()
+            return recode(path, array, names, kind), geometry, _left_out(names, array, kind)
         raise StudyError(
             f"the {kind} mask {path} is of no kind that m2net reads",
             expected="NIfTI, MHA, NRRD, DICOM-SEG or a picture",
             remedy="Convert it",
         )
     stored = read_volume_file(path)
-    return _coded(path, stored.values, stored.names, kind, scheme), stored.geometry, stored.remarks
+    codes = _coded(path, stored.values, stored.names, kind, scheme)
+    return codes, stored.geometry, stored.remarks if scheme else (*stored.remarks, *_left_out(stored.names, stored.values, kind))
+
+
+def _left_out(names: dict[int, str], values: NDArray[Any], kind: Column) -> tuple[Remark, ...]:
+    lost = not_understood(names, {int(v) for v in np.unique(values)}, kind) if names else []
+    said = f"Labels that were not understood as {kind} count as background: {', '.join(lost[:6])}."
+    return (Remark("mask", said, "Rename them, or leave them out of the mask"),) if lost else ()
 
 
 def _coded(path: Path, values: NDArray[Any], names: dict[int, str], kind: Column, scheme: str) -> NDArray[np.uint8]:
@@ -142,7 +149,7 @@ def _coded(path: Path, values: NDArray[Any], names: dict[int, str], kind: Column
         raise StudyError(f"{SCHEME_COLUMNS[kind]} is {scheme!r}", expected=f"one of {', '.join(schemes_of(kind))}")
     if scheme and scheme != OWN_SCHEME:
         return recode(path, values, SCHEMES[scheme], kind)
-    if names_any(names, kind):
+    if names and scheme != OWN_SCHEME:
         return recode(path, values, names, kind)
     if values.min() < 0 or values.max() > MASK_UNLABELLED:
         raise StudyError(

@@ -36,6 +36,8 @@ _LUNG_HU = (-920, -500)
 _LUNG_WIDE_MM = 25.0
 _REACH_MM = 8.0
 _MASK_SHARE = 0.6
+_INFECTION_SHARE = 0.5
+_ONE_SIDED = 0.25
 _TISSUE_HU = (-150, 200)
 _COARSE_MM = 1.6
 _SMALL = 64
@@ -150,11 +152,12 @@ def _read_masks(study: Study, volume: Volume, verdict: Verdict) -> dict[Column, 
 
 def _judge_ct(volume: Volume, spacing: tuple[float, float, float], masks: dict[Column, Mask], verdict: Verdict) -> None:
     slices = len(volume.array)
-    if spacing[0] > _UNUSABLE_MM:
-        verdict.add(Status.REJECT, "spacing", f"slices lie {spacing[0]:.1f} mm apart", f"Give a series with at most {_UNUSABLE_MM:.0f} mm")
+    apart = max(spacing)  # of a coronal series another axis than the first
+    if apart > _UNUSABLE_MM:
+        verdict.add(Status.REJECT, "spacing", f"slices lie {apart:.1f} mm apart", f"Give a series with at most {_UNUSABLE_MM:.0f} mm")
         return
-    if spacing[0] > _THICK_MM:
-        verdict.add(Status.WARN, "spacing", f"slices lie {spacing[0]:.1f} mm apart", "Prefer a thinner reconstruction")
+    if apart > _THICK_MM:
+        verdict.add(Status.WARN, "spacing", f"slices lie {apart:.1f} mm apart", "Prefer a thinner reconstruction")
     if slices < _FEW_SLICES:
         verdict.add(Status.WARN, "slices", f"only {slices} slices", "Check that the series is whole")
     if volume.tags.get("contrast"):
@@ -197,6 +200,13 @@ def _judge_lungs(thorax: Thorax, array: NDArray[np.int16], mm: tuple[float, floa
     if not LUNG_ML[0] <= ml <= LUNG_ML[1]:
         said = f"{ml:.0f} ml of lung were found, outside {LUNG_ML[0]:.0f} to {LUNG_ML[1]:.0f} ml"
         verdict.add(Status.WARN, "lungs", said, "Look at the study")
+    right, left = (int((thorax.lungs == code).sum()) for code in (LungCode.RIGHT, LungCode.LEFT))
+    if min(right, left) < _ONE_SIDED * max(right, left):
+        side, share = ("right", right / left) if right < left else ("left", left / right)
+        verdict.add(
+            Status.WARN, "lungs", f"the {side} lung that was found holds {100 * share:.0f} % of the other's air",
+            "Look at the study: of a lung that is white or was taken out, patches see little",
+        )  # fmt: skip
     area = found.sum(axis=(1, 2))
     for size, name in ((int(area[:2].max()), "lowest"), (int(area[-2:].max()), "highest")):  # the finder leaves out the last plane
         if size > _CUT_SHARE * area.max():
@@ -242,9 +252,38 @@ def _judge_masks(masks: dict[Column, Mask], lungs: NDArray[np.bool_], strides: l
             said = f"only {100 * of_mask:.0f} % of the {kind} mask lies in the lungs found, and covers {100 * of_lungs:.0f} % of them"
             verdict.add(Status.REJECT, "mask", said, "The mask lies elsewhere, or belongs to another study")
             continue
+        if of_mask < _MASK_SHARE:
+            said = f"the lungs found are {100 * of_mask:.0f} % of the {kind} mask"
+            verdict.add(Status.WARN, "mask", said, "Look at the study: patches are cut where lungs are found, and miss the rest")
         missing = _missing(kind, array)
         if missing:
             verdict.add(Status.WARN, "mask", f"the {kind} mask lacks the {', '.join(missing)}", "Right after surgery; else mend the mask")
+    if Column.INFECTION in masks:
+        _judge_infection(masks, lungs, strides, verdict)
+
+
+def _judge_infection(masks: dict[Column, Mask], lungs: NDArray[np.bool_], strides: list[int], verdict: Verdict) -> None:
+    """Infection lies in the lungs: those of a mask, else those found, slice by slice within their hull's rows and columns."""
+    codes = masks[Column.INFECTION].array[:, :: strides[0], :: strides[1]]
+    infected = (codes > 0) & (codes < MASK_UNLABELLED)
+    if not infected.any():
+        return  # a study without infection
+    drawn = next((masks[kind].array[:, :: strides[0], :: strides[1]] for kind in (Column.LUNGS, Column.LOBES) if kind in masks), None)
+    within = _spanned(lungs) if drawn is None else (drawn > 0) & (drawn < MASK_UNLABELLED)
+    share = float((infected & within).sum()) / float(infected.sum())
+    if share < _INFECTION_SHARE:
+        said = f"only {100 * share:.0f} % of the infection mask lies in the lungs"
+        verdict.add(Status.WARN, "mask", said, "The mask may lie elsewhere, or belong to another study; look at it")
+
+
+def _spanned(lungs: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Slice by slice the rectangle around the lungs found: consolidation is no air."""
+    out = np.zeros_like(lungs)
+    for plane, filled in zip(lungs, out, strict=True):
+        if plane.any():
+            rows, columns = np.flatnonzero(plane.any(1)), np.flatnonzero(plane.any(0))
+            filled[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    return out
 
 
 def _missing(kind: Column, array: NDArray[np.uint8]) -> list[str]:

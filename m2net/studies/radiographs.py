@@ -30,11 +30,13 @@ def read_radiograph(path: Path) -> Volume:
     """Read one radiograph: a DICOM file, or a folder or zip with exactly one.
 
     The modality LUT, then the VOI LUT or window are applied; MONOCHROME1 is inverted after them. The shown range is scaled to
-    0..32767 with the constants kept in ``tags`` (``low``, ``high``, ``inverted``). ``pixel_mm`` is PixelSpacing, or the spacing
+    0..32767 with the constants kept in ``tags`` (``low``, ``high``, ``inverted``); padding (PixelPaddingValue) is left out of it and
+    black. ``pixel_mm`` is PixelSpacing, or the spacing
     on the detector, which a body in front of it is enlarged on.
 
     Raises:
-        StudyError: none or several images, another modality, colour, several frames, or pixels that cannot be decoded.
+        StudyError: none or several images, another modality, colour, several frames, pixels that cannot be decoded, or an image that its
+            header calls mirrored, turned or lateral (PatientOrientation other than left, foot).
     """
     with dicom_files(path) as files:
         candidates = [path] if path in files else files
@@ -59,26 +61,54 @@ def _read(file: Path) -> Volume:
         header = pydicom.dcmread(file, force=True)
     if int(header.get("SamplesPerPixel", 1) or 1) != 1 or int(header.get("NumberOfFrames", 1) or 1) != 1:
         raise StudyError(f"{file} has colour or several frames", expected="one grey radiograph", remedy="Give the original image")
-    shown = _shown(file, header)
-    low, high = float(shown.min()), float(shown.max())
+    _check_orientation(file, header)
+    shown, padded = _shown(file, header)
+    within = shown[~padded] if not padded.all() else shown
+    low, high = float(within.min()), float(within.max())
     if high <= low:
         raise StudyError(f"{file} is an image of one grey value", expected="a radiograph", remedy="Export it again")
     inverted = str(header.get("PhotometricInterpretation", "")) == "MONOCHROME1"
     share = (shown - low) / (high - low)
-    scaled = np.rint((1 - share if inverted else share) * RELATIVE_MAX).astype(np.int16)
+    scaled = np.rint(np.where(padded, 0, 1 - share if inverted else share) * RELATIVE_MAX).astype(np.int16)
     pixel, remarks = _pixel_mm(header)
     tags = {"low": low, "high": high, "inverted": inverted, "view": str(header.get("ViewPosition", "") or "")}
     return Volume(scaled[None], None, Intensity.RELATIVE, Modality.CXR, remarks=tuple(remarks), tags=tags, pixel_mm=pixel)
 
 
-def _shown(file: Path, header: Dataset) -> NDArray[np.float64]:
+def _check_orientation(file: Path, header: Dataset) -> None:
+    """Columns grow to the patient's left, rows to the feet; a header that does not say so is believed to mean it."""
+    told = [str(v).strip().upper() for v in header.get("PatientOrientation") or ()]
+    if len(told) != 2 or not all(told) or (told[0][0], told[1][0]) == ("L", "F"):
+        return
+    lateral = told[0][0] in "AP" or told[1][0] in "AP"
+    raise StudyError(
+        f"{file} has rows to {told[0]} and columns to {told[1]} (PatientOrientation)", expected="a frontal radiograph, L and F",
+        remedy="Give the frontal view" if lateral else "Turn it, the patient's left to the picture's right, and mend the header",
+    )  # fmt: skip
+
+
+def _padding(header: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_]:
+    """Pixels that PixelPaddingValue, up to PixelPaddingRangeLimit, says are none."""
+    try:
+        first = int(header["PixelPaddingValue"].value)
+        last = int(header.get("PixelPaddingRangeLimit", first) or first)
+    except (KeyError, TypeError, ValueError):
+        return np.zeros(stored.shape, np.bool_)
+    return np.asarray((stored >= min(first, last)) & (stored <= max(first, last)))
+
+
+def _shown(file: Path, header: Dataset) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Values as they are meant to be shown, and which are padding."""
     try:
         try:
-            stored: NDArray[Any] = apply_modality_lut(header.pixel_array, header)
+            stored: NDArray[Any] = header.pixel_array
+            padded = _padding(header, stored)
+            stored = apply_modality_lut(stored, header)
         except RuntimeError:  # a compression that pydicom has no decoder for here; GDCM has
             image = decoded(file, str(header.get("PhotometricInterpretation", "")))
             stored = sitk.GetArrayFromImage(image).reshape(int(header.Rows), int(header.Columns))
-        return np.asarray(apply_voi_lut(stored, header), dtype=np.float64)
+            padded = _padding(header, stored)
+        return np.asarray(apply_voi_lut(stored, header), dtype=np.float64), padded
     except DAMAGED as error:
         raise StudyError(f"the pixels of {file} cannot be decoded", expected="a readable DICOM image", remedy="Export it again") from error
 

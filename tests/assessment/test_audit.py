@@ -218,3 +218,36 @@ def test_a_pixel_size_at_which_nothing_could_be_prepared_is_not_remembered(tmp_p
     (tmp_path / "m.csv").write_text("study_id,patient_id,modality,image\ns,p,ct,broken.nii.gz\n")
     assert main(["prepare", str(tmp_path / "m.csv"), "--store", str(tmp_path / "store"), "--spacing", "4"]) == 2
     assert spacings(tmp_path / "store") == []
+
+
+def test_what_tertiles_leave_of_a_fact_is_said(rng: np.random.Generator) -> None:
+    """A model that is the strongest fact and nothing else keeps within its tertiles what the fact keeps, which is far above 0.5."""
+    n = 600
+    fact = rng.normal(size=n)
+    positive = rng.random(n) < 1 / (1 + np.exp(-2 * fact))
+    labels = np.where(positive, "covid19", "non_pneumonia").tolist()
+    facts = [{"border": {"mean": float(v)}} for v in fact]
+    (found,) = audit(labels, [f"p{k}" for k in range(n)], facts, {"covid19": fact, "non_pneumonia": -fact})
+    assert None not in (found.within, found.fact, found.lost, found.model)
+    assert found.fact.value == pytest.approx(found.within.value)
+    assert 0.6 < found.fact.value < found.model.value - 0.1
+    assert found.lost.value == pytest.approx(found.model.value - found.within.value)
+
+
+def test_folds_of_other_prevalence_lose_nothing_by_one_stratum(rng: np.random.Generator) -> None:
+    """Pairs are what strata are counted by, on both sides of what is lost."""
+    positive = np.concatenate([np.arange(200) < 100, np.arange(200) < 10])
+    fold = np.repeat([0, 1], 200)
+    score = rng.normal(size=400) + positive * np.where(fold == 0, 2.0, 0.5)
+    labels = np.where(positive, "covid19", "non_pneumonia").tolist()
+    facts = [{"site": {"site": "one"}, "border": {"mean": float(v)}} for v in rng.normal(size=400)]
+    (found,) = audit(labels, [f"p{k}" for k in range(400)], facts, {"covid19": score}, fold, strata="site/site")
+    assert found.lost is not None
+    assert (found.lost.value, found.lost.low, found.lost.high) == (0, 0, 0)
+
+
+def test_what_is_unknown_is_a_stratum() -> None:
+    strata = _strata([*map(float, range(9)), "", ""])
+    assert len(np.unique(strata)) == 4
+    assert strata[-1] == strata[-2]
+    assert strata[-1] not in strata[:-2]

@@ -129,3 +129,18 @@ def test_weights_travel_with_the_checkpoint() -> None:
     again.load_state_dict(objective.state_dict())
     torch.testing.assert_close(again.set_weight, objective.set_weight)
     assert float(again.set_weight[2]) == pytest.approx(2.0)
+
+
+def test_groups_that_others_exclude_are_claimed_falsely() -> None:
+    """102 studies without pneumonia and 89 with one of its kinds, all called healthy: not a precision of 1."""
+    names = ("non_pneumonia", "covid19", "cap")
+    rows = [
+        {"study_id": f"s{k}", "diagnosis": "non_pneumonia" if k < 102 else "covid19|cap"}
+        | {f"diagnosis_p_{name}": p for name, p in zip(names, (0.8, 0.1, 0.1), strict=True)}
+        for k in range(191)
+    ]
+    figures = {name: figure(np.arange(191)) for name, figure in DiagnosisObjective().statistics(rows).items()}
+    assert figures["precision"] == pytest.approx(102 / 191)
+    assert figures["f1"] == pytest.approx(2 * 102 / (191 + 102))
+    assert np.isnan(figures["accuracy"])  # of the 89 no label says which they are
+    assert figures["specificity_non_pneumonia"] == 0

@@ -106,3 +106,21 @@ def test_a_fold_where_a_figure_is_undefined_is_left_out(rng: np.random.Generator
     expected = (14 * rho(np.arange(14)) + 15 * rho(np.arange(14, 29))) / 29
     assert within_folds(rho, folds)(np.arange(30)) == pytest.approx(expected)
     assert np.isnan(within_folds(rho, folds)(np.array([29])))
+
+
+def test_the_share_of_the_best_is_that_of_both_means(rng: np.random.Generator) -> None:
+    """A fold whose best AUC is hardly above chance has any share."""
+    rows = graded(rng, shift=0.0)
+    for row in rows:
+        row["true_severity_ge1"] = str(np.clip(0.5 + 0.05 * rng.normal() + 0.02 * int(row["severity"]), 0, 1))
+    figures = statistics_within_folds(SeverityObjective("binary"), rows)
+    auc, best = figures["auc"](EVERYONE), figures["auc_best"](EVERYONE)
+    assert auc == pytest.approx(fold_by_fold(rows))
+    assert figures["auc_share"](EVERYONE) == pytest.approx((auc - 0.5) / (best - 0.5))
+
+
+def test_sets_of_one_fold_only_are_judged_there(rng: np.random.Generator) -> None:
+    rows = graded(rng, shift=0.0)
+    told = [row | ({"severity_set": row["severity"]} if row["fold"] == "0" else {}) for row in rows]
+    figures = SeverityObjective("binary").statistics(told)
+    assert (figures["coverage"](EVERYONE), figures["set_size"](EVERYONE)) == (1.0, 1.0)

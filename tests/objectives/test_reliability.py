@@ -186,3 +186,18 @@ def test_severity_is_judged_calibrated(rng: np.random.Generator, how: str) -> No
         SeverityObjective(calibrate="platt")
     with pytest.raises(ConfigError, match="a coverage of 2"):
         SeverityObjective(coverage=2.0)
+
+
+def test_the_band_knows_studies_of_one_patient(rng: np.random.Generator) -> None:
+    """Calibrated answers about 40 patients of five studies each, which share a grade, lie above the band of 200 independent studies."""
+    above = np.repeat(rng.random(40) * 0.6 + 0.2, 5)
+    patient = np.repeat(np.arange(40), 5)
+    pair = np.stack([1 - above, above], axis=1)
+    inside = {"each": 0, "patients": 0}
+    bands = {"each": calibration_band(pair), "patients": calibration_band(pair, patient)}
+    for _ in range(60):
+        error = cut_error(pair, np.repeat(rng.random(40), 5) < above)
+        for name, band in bands.items():
+            inside[name] += error <= band
+    assert inside["patients"] >= 52
+    assert inside["each"] <= 20

@@ -62,7 +62,7 @@ def test_the_pointing_game_has_a_binomial_interval(tmp_path: Path) -> None:
     (tmp_path / "localisation.json").write_text(json.dumps(found))
     (tmp_path / "localisation.csv").write_text("study_id,drawn_pointing\na,1.0\nb,0.0\nc,1.0\nd,1.0\ne,\n")
     threshold, plain, game = localisation_rows("a", tmp_path / "localisation.json")
-    assert (threshold["figure"], threshold["value"], plain["n"]) == ("drawn/threshold", "0.2000", 5)
+    assert (threshold["figure"], threshold["value"], plain["n"]) == ("drawn/threshold", "0.2000", 4)
     assert (game["figure"], game["value"], game["n"]) == ("drawn/pointing, binomial", "0.7500", 4)
     assert float(game["low"]) == pytest.approx(beta.ppf(0.025, 3, 2), abs=1e-4)
     assert float(game["high"]) == pytest.approx(beta.ppf(0.975, 4, 1), abs=1e-4)

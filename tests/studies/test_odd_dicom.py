@@ -112,6 +112,16 @@ def two_patients(tmp: Path) -> None:
 
 
 @case
+def two_examinations(tmp: Path) -> None:
+    """Baseline and follow-up under the same series number: the larger must not be read for the other's label."""
+    write_series(tmp / "s", A)
+    write_series(tmp / "s", volume(1, (16, 24, 20)), "b", StudyInstanceUID="1.2.5", SeriesInstanceUID="1.2.9")
+    refused(tmp / "s", "series of 2 examinations")
+    refused(tmp / "s", "series 2 of 2 examinations", series="2")
+    same(tmp / "s", series="1.2.2")
+
+
+@case
 def broken_uids(tmp: Path) -> None:
     write_series(tmp / "s", A, SOPInstanceUID="", SeriesInstanceUID="{6F9619FF-8B86-D011-B42D-00CF4FC964FF}")
     same(tmp / "s")
@@ -148,6 +158,15 @@ def derived_series(tmp: Path) -> None:
     write_series(tmp / "s", A)
     write_series(tmp / "s", volume(1, (20, 24, 20)), "b", SeriesInstanceUID="1.2.9", ImageType=["DERIVED", "PRIMARY", "MPR"])
     same(tmp / "s", remark="derived")
+
+
+@case
+def coronal_series(tmp: Path) -> None:
+    for k in range(A.shape[1]):
+        place = ORIGIN + np.array([0, SPACING[1] * k, SPACING[0] * (len(A) - 1)])
+        write_slice(tmp / "s" / str(k), A[::-1, k], place, (1, 0, 0, 0, 0, -1), PixelSpacing=[SPACING[0], SPACING[2]])
+    found = same(tmp / "s", remark="The slices are coronal")
+    assert not all(remark.harmless for remark in found.remarks)
 
 
 @case

@@ -217,6 +217,33 @@ def monochrome1_compressed(tmp: Path) -> None:
 
 
 @case
+def radiograph_turned(tmp: Path) -> None:
+    pixels = np.arange(480).reshape(20, 24)
+    for told in (["L", "F"], ["LP", "F"], None):
+        radiograph(tmp / "a.dcm", pixels, **({"PatientOrientation": told} if told else {}))
+        assert read_image(tmp / "a.dcm", modality=Modality.CXR).array[0, 0, 0] == 0
+    for told, remedy in ((["R", "F"], "Turn it"), (["F", "L"], "Turn it"), (["A", "F"], "Give the frontal view")):
+        radiograph(tmp / "a.dcm", pixels, PatientOrientation=told)
+        with pytest.raises(StudyError, match=f"rows to {told[0]} and columns to {told[1]}.*{remedy}"):
+            read_image(tmp / "a.dcm", modality=Modality.CXR)
+
+
+@case
+def radiograph_padded(tmp: Path) -> None:
+    """Corners outside a turned collimator neither set the scale nor shine."""
+    pixels = np.arange(480).reshape(20, 24)
+    padded = np.zeros(pixels.shape, bool)
+    padded[:4, :4] = padded[-3:, -5:] = True
+    for photometric in ("MONOCHROME1", "MONOCHROME2"):
+        radiograph(tmp / "a.dcm", np.where(padded, 60000, pixels), PhotometricInterpretation=photometric, PixelPaddingValue=60000)
+        found = read_image(tmp / "a.dcm", modality=Modality.CXR).array[0]
+        low, high = pixels[~padded].min(), pixels[~padded].max()
+        share = (pixels - low) / (high - low)
+        np.testing.assert_allclose(found[~padded], 32767 * (1 - share if photometric[-1] == "1" else share)[~padded], atol=1)
+        assert not found[padded].any()
+
+
+@case
 def two_views(tmp: Path) -> None:
     for view in ("PA", "LL"):
         radiograph(tmp / "s" / view, np.arange(480).reshape(20, 24), ViewPosition=view)

@@ -120,6 +120,42 @@ def mask_of_slicer(tmp: Path) -> None:
     np.testing.assert_array_equal(found, np.where(np.isin(lobes(), (1, 3)), lobes(), 0))
 
 
+def named(path: Path, codes: np.ndarray, *names: str) -> None:
+    """A 3D Slicer segmentation whose code k has the k-th name."""
+    made = sitk.GetImageFromArray(codes.astype(np.uint8))
+    made.SetSpacing(SPACING[::-1])
+    made.SetOrigin(ORIGIN.tolist())
+    for k, name in enumerate(names, 1):
+        made.SetMetaData(f"Segment{k}_Name", name)
+        made.SetMetaData(f"Segment{k}_LabelValue", str(k))
+    sitk.WriteImage(made, str(path))
+
+
+@case
+def mask_names_unknown(tmp: Path) -> None:
+    """Names that say nothing are not passed over for the numbers, unless the manifest says that these are m2net's."""
+    like = image(tmp)
+    for names in (("Segment_1", "Segment_2"), ("lung", "lung_nodules"), ("no infection", "nothing")):
+        named(tmp / "m.seg.nrrd", lobes() % 3, *names)
+        with pytest.raises(StudyError, match="names no infection.*say m2net"):
+            read_mask(tmp / "m.seg.nrrd", Column.INFECTION, like)
+        np.testing.assert_array_equal(read_mask(tmp / "m.seg.nrrd", Column.INFECTION, like, "m2net").array, lobes() % 3)
+    named(tmp / "m.seg.nrrd", lobes(), "LeftUpperLobe", "LeftLowerLobe", "RightUpperLobe", "RightLowerLobe", "RightMiddleLobe")
+    found = read_mask(tmp / "m.seg.nrrd", Column.LOBES, like).array
+    np.testing.assert_array_equal(found, np.array([0, 1, 2, 3, 5, 4])[lobes()])
+
+
+@case
+def mask_names_in_part(tmp: Path) -> None:
+    like = image(tmp)
+    named(tmp / "m.seg.nrrd", lobes() % 3, "GGOs", "Crazy paving")
+    found = read_mask(tmp / "m.seg.nrrd", Column.INFECTION, like)
+    np.testing.assert_array_equal(found.array, lobes() % 3 == 1)
+    assert [(r.harmless, "Crazy paving" in r.text) for r in found.remarks] == [(False, True)]
+    named(tmp / "m.seg.nrrd", lobes() % 3, "Consolidations", "left lung")  # anatomy beside it is no loss
+    assert read_mask(tmp / "m.seg.nrrd", Column.INFECTION, like).remarks == ()
+
+
 @case
 def mask_as_dicom_seg(tmp: Path) -> None:
     import highdicom

@@ -19,7 +19,8 @@ from pydicom.uid import UID
 from m2net.errors import StudyError
 
 _TAGS = [
-    "PatientID", "Modality", "SeriesInstanceUID", "SeriesNumber", "AcquisitionNumber", "ImageType", "ImagePositionPatient",
+    "PatientID", "Modality", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "AcquisitionNumber", "ImageType",
+    "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames", "SliceThickness", "Manufacturer",
     "ConvolutionKernel", "KVP", "SamplesPerPixel", "PixelPaddingValue", "RescaleSlope", "RescaleIntercept", "ContrastBolusAgent",
     "PhotometricInterpretation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
@@ -40,6 +41,7 @@ class Frame:
         path: file that holds it.
         index: frame within a multi-frame file, None in a file of one frame.
         patient: PatientID as written, only ever compared; "" if missing.
+        study: StudyInstanceUID as written, only ever compared; "" if missing.
         series: SeriesInstanceUID as written, "" if missing.
         number: SeriesNumber, "" if missing.
         modality: as written.
@@ -61,6 +63,7 @@ class Frame:
     path: Path
     index: int | None
     patient: str
+    study: str
     series: str
     number: str
     modality: str
@@ -192,7 +195,8 @@ def _frame(file: Path, index: int | None, header: Dataset, where: list[Dataset])
     image_type = next((d.get(t) for d in where for t in ("FrameType", "ImageType") if d.get(t)), ())
     kernel = next((_text(d, "ConvolutionKernel") for d in where if _text(d, "ConvolutionKernel")), "")
     return Frame(
-        path=file, index=index, patient=_text(header, "PatientID"), series=_text(header, "SeriesInstanceUID"),
+        path=file, index=index, patient=_text(header, "PatientID"), study=_text(header, "StudyInstanceUID"),
+        series=_text(header, "SeriesInstanceUID"),
         number=_text(header, "SeriesNumber"),
         modality=_text(header, "Modality"), acquisition=_text(header, "AcquisitionNumber"),
         image_type=tuple(str(v).upper() for v in ([image_type] if isinstance(image_type, str) else image_type)),

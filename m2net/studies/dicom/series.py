@@ -113,6 +113,12 @@ def choose_series(path: Path, frames: list[Frame], options: ReadOptions) -> tupl
                 f"{path} holds a series {options.series} of {len(owners)} patients", expected="one", remedy="Give the series' UID"
             )
         candidates = wanted
+    examinations = len({f.study for s in candidates for f in s.frames if f.study and not f.missing})
+    if examinations > 1:
+        raise StudyError(
+            f"{path} holds {'series ' + options.series if options.series else 'series'} of {examinations} examinations of a patient",
+            expected="one examination: a label belongs to one", remedy="Give each a folder, or a series' UID (option or column series)",
+        )  # fmt: skip
     ranked = sorted(candidates, key=lambda s: _rank(s, options))
     chosen = ranked[0]
     _check(path, chosen)
@@ -126,6 +132,9 @@ def choose_series(path: Path, frames: list[Frame], options: ReadOptions) -> tupl
                 harmless=True,
             )
         )
+    if chosen.plane != "axial":
+        said = f"The slices are {chosen.plane}: no axial series is there."
+        remarks.append(Remark("series", said, "Prefer the axial series; patches are cut from axial slices"))
     return chosen, remarks
 
 

@@ -1,0 +1,33 @@
+"""Intervals by resampling patients, and what has none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from m2net.objectives import Interval, intervals
+from m2net.objectives.bootstrap import FEWEST
+
+
+def test_a_mean_has_about_the_interval_of_its_standard_error(rng: np.random.Generator) -> None:
+    values = rng.normal(size=400)
+    found = intervals({"mean": lambda chosen: float(values[chosen].mean())}, [f"p{k}" for k in range(400)])["mean"]
+    expected = 1.96 * values.std() / 20
+    assert found.high - found.value == pytest.approx(expected, rel=0.12)
+    assert found.value - found.low == pytest.approx(expected, rel=0.12)
+
+
+def test_few_patients_have_no_interval_however_many_their_studies(rng: np.random.Generator) -> None:
+    values = rng.random(400)
+    for patients, has in ((FEWEST - 1, False), (FEWEST, True)):
+        found = intervals({"mean": lambda chosen: float(values[chosen].mean())}, [f"p{k % patients}" for k in range(400)])["mean"]
+        assert found.value == pytest.approx(values.mean())
+        assert bool(np.isfinite([found.low, found.high]).all()) is has
+
+
+def test_a_calibration_error_has_no_interval() -> None:
+    found = intervals({"ece": lambda _: 0.02, "brier": lambda _: 0.1}, [f"p{k}" for k in range(50)])
+    assert np.isnan(found["ece"].low)
+    assert found["brier"].low == pytest.approx(0.1)
+    assert (str(found["ece"]), str(found["brier"])) == ("0.020", "0.100 (0.100 to 0.100)")
+    assert str(Interval(0.5, 0.4, 0.6)) == "0.500 (0.400 to 0.600)"
