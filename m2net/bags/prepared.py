@@ -18,7 +18,7 @@ from m2net.studies.masks import Mask
 from m2net.studies.quality import Verdict, judge_read
 from m2net.vocabulary import Column, Intensity, Modality
 
-STORE_VERSION = 6
+STORE_VERSION = 7
 RADIOGRAPH_SIDE = 512  # longest side of a stored radiograph, pixels; smaller ones keep theirs
 _AIR = {Intensity.HU: -1024, Intensity.RELATIVE: 0}
 

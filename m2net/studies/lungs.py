@@ -16,6 +16,7 @@ from m2net.vocabulary import Intensity, LungCode, Modality
 _COARSE_MM = 4.0
 _AIR_HU = -400.0
 _BODY_HU = -300.0
+_ROOM_HU = -960.0  # lung holds blood and is denser
 _MIN_LUNG_ML = 150.0
 _CLOSING_MM = 12.0  # bridges vessels and consolidated patches
 
@@ -101,15 +102,34 @@ def _without_thin_ends(lungs: Mask) -> Mask:
 
 
 def _find_body(coarse: NDArray[np.float32]) -> Mask:
-    """The largest dense component, holes filled slice by slice, without the table."""
+    """The largest dense component, holes filled slice by slice, without the table.
+
+    A small field of view cuts the chest wall: it goes on beyond the picture as it meets the edge, and closes around lung that lies there.
+    """
     cross = np.zeros((3, 3, 3), bool)
     cross[1] = ndimage.generate_binary_structure(2, 1)
-    dense = ndimage.binary_opening(coarse > _BODY_HU, cross)
+    beyond = np.pad(coarse, ((0, 0), (2, 2), (2, 2)), mode="edge")
+    dense = ndimage.binary_opening(beyond > _BODY_HU, cross)[:, 1:-1, 1:-1]
     labels, count = ndimage.label(dense)
     if count == 0:
         return np.zeros(coarse.shape, bool)
     body = labels == (np.bincount(labels.ravel())[1:].argmax() + 1)
-    return np.stack([ndimage.binary_fill_holes(plane) for plane in body])
+    closed = [_close_edges(plane, values) for plane, values in zip(body, beyond[:, 1:-1, 1:-1], strict=True)]
+    return np.stack([ndimage.binary_fill_holes(plane)[1:-1, 1:-1] for plane in closed])
+
+
+def _close_edges(body: Mask, values: NDArray[np.float32]) -> Mask:
+    """The plane with its edges closed between body and body where lung lies there, not the air of the room."""
+    out = body.copy()
+    for edge in (np.s_[0, :], np.s_[-1, :], np.s_[:, 0], np.s_[:, -1]):
+        ends = np.flatnonzero(body[edge])
+        if len(ends) < 2:
+            continue
+        between = slice(ends[0], ends[-1] + 1)
+        gap = values[edge][between][~body[edge][between]]
+        if len(gap) and float(np.median(gap)) > _ROOM_HU:
+            out[edge][between] = True
+    return out
 
 
 def _find_lungs(coarse: NDArray[np.float32], body: Mask, coarse_mm: list[float]) -> NDArray[np.uint8] | None:
