@@ -18,7 +18,16 @@ from scipy.stats import binomtest
 from m2net.assessment.outcome import recalibrate
 from m2net.objectives import SeverityObjective, intervals
 from m2net.objectives.reliability import calibration_band, conformal_set, conformal_threshold, selective_risk
-from m2net.reports.figures import FigureRow, audit_rows, figure_row, interval_row, metrics_rows, named_rows, write_figures
+from m2net.reports.figures import (
+    FigureRow,
+    audit_rows,
+    figure_row,
+    interval_row,
+    localisation_rows,
+    metrics_rows,
+    named_rows,
+    write_figures,
+)
 from m2net.reports.trust import graded, reliability, trust_rows
 
 HERE, RUNS = Path(__file__).parent, Path("runs/joint")
@@ -89,6 +98,7 @@ if __name__ == "__main__":
                 *trust_rows(what, folder, COVERAGE),
                 *(row for label in ("severity", "diagnosis") for row in audit_rows(f"{what}, {label}", folder / f"audit_{label}.json")),
             ]
+    table += localisation_rows("synthetic, held out, site home", RUNS / "test_home" / "localisation.json")
     table += recalibrated("synthetic, site north", RUNS / "test_north" / "predictions.csv")
     table += own_sets("synthetic, site north", RUNS / "test_north" / "predictions.csv")
     table += named_rows("real series {}, from synthetic patients only", RUNS / "series" / "series.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,6 +95,11 @@ def _options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     given, overrides = options.parse_known_args(argv[1:])
     if given.config and not given.config.is_file():
         raise ConfigError(f"the configuration {given.config} does not exist", expected="a YAML file")
+    if given.start.resolve() == (given.out / "best.ckpt").resolve():
+        raise ConfigError(
+            f"--out is the folder of {given.start}, which the run would write over", expected="another folder",
+            remedy="Give --out a new one",
+        )  # fmt: skip
     if given.folds < 2 or given.repeats < 1:
         raise ConfigError(f"{given.folds} folds, {given.repeats} repeats", expected="at least 2 folds and 1 repeat")
     return given, overrides
@@ -210,7 +216,7 @@ def _base(this: Run, base: M2NetModule, cli: Any) -> tuple[Rows, Shift]:
         workers=data.workers, prepare_workers=data.prepare_workers,
     )  # fmt: skip
     own.prepare_data()
-    done = Done(folder, this.known, "predictions.csv")
+    done = Done(folder, this.known, "predicted.csv")
     if not done.holds():
         trainer = pl.Trainer(
             accelerator="auto", devices=1, precision=cli.trainer.precision, logger=False, enable_checkpointing=False,
@@ -256,9 +262,11 @@ def _fit(this: Run) -> tuple[Any, str]:
         return cli, str(done.result)
     keep_curves(cli.trainer)
     cli.trainer.callbacks.append(SaveConfig(cli.parser, cli.config, overwrite=True))  # type: ignore[attr-defined]
-    made = fit_below(cli.trainer, cli.model, cli.datamodule, this.out)
+    made = Path(fit_below(cli.trainer, cli.model, cli.datamodule, this.out))
+    if made != done.result:  # a ModelCheckpoint of the user's own names it otherwise
+        shutil.copyfile(made, done.result)
     done.write()
-    return cli, made
+    return cli, str(done.result)
 
 
 def _learnt_from(this: Run) -> set[str]:

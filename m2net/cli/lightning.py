@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -24,6 +25,7 @@ from m2net.machine import fast_bfloat16, keep_big_blocks
 from m2net.reports.results import ResultsWriter, print_scales
 from m2net.reports.watching import Watcher, begin, finish, keep_curves, keep_private, take_up
 from m2net.training.averaging import short_average
+from m2net.training.crossval import undefined
 from m2net.training.loading import hyper_parameters, read_checkpoint
 from m2net.training.module import DEFAULT_OPTIMIZER, M2NetModule
 from m2net.training.tuning import Tuning
@@ -107,6 +109,14 @@ class M2NetCLI(LightningCLI):
                 f"The fit ended before its ModelCheckpoint kept anything: the last weights are in {path}. A checkpoint is kept at a "
                 "validation, or with every_n_train_steps."
             )
+        for keeper in keepers:
+            if isinstance(keeper, ModelCheckpoint) and undefined(keeper):
+                path = Path(self.trainer.default_root_dir) / "last.ckpt"
+                self.trainer.save_checkpoint(path)
+                rank_zero_warn(
+                    f"{keeper.monitor} was undefined in every validation (one class only?): {keeper.best_model_path} holds the first "
+                    f"weights that were validated, not the best. The last are in {path}."
+                )
 
     def _parse_ckpt_path(self) -> None:
         """Evaluation takes the model and its input from the checkpoint; ``fit`` resumes an unchanged model only.

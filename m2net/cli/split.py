@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 from m2net.cli.options import parser
@@ -26,6 +27,12 @@ def run(argv: list[str]) -> int:
     column = Column.SPLIT if given.parts is not None else Column.FOLD
     manifest = read_manifest(given.manifest, replacing=column)
     out = given.out or given.manifest.with_suffix(".split.csv")
+    other = Column.FOLD if column is Column.SPLIT else Column.SPLIT
+    if not given.out and other in _columns(out) and other not in manifest.columns:
+        raise ConfigError(
+            f"{out} holds the {other} column of an earlier m2net split, which would be lost", expected="another file",
+            remedy="Name one with --out",
+        )  # fmt: skip
     if given.folds is not None:
         chosen = {p: str(f) for p, f in assign_folds(manifest.studies, given.folds, given.seed).items()}
     elif given.leave_one_site_out:
@@ -36,3 +43,11 @@ def run(argv: list[str]) -> int:
     counts = {name: sum(chosen[s.patient_id] == name for s in manifest) for name in sorted(set(chosen.values()))}
     print(f"{out}: " + ", ".join(f"{name} {n} studies" for name, n in counts.items()))
     return 0
+
+
+def _columns(path: Path) -> list[str]:
+    """Columns of a table, none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return next(csv.reader(file), [])

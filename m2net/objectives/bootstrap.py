@@ -30,11 +30,11 @@ def patient_bootstrap(
         undefined: share of NaN draws above which there is no interval.
 
     Returns:
-        Lower and upper bound; NaN of fewer than ``FEWEST`` patients, and where no resample is defined, or too many are not.
+        Lower and upper bound; NaN where no resample is defined, or too many are not.
     """
-    names, codes = np.unique(np.asarray(patients), return_inverse=True)
-    if len(names) < FEWEST:
+    if not len(patients):
         return float("nan"), float("nan")
+    names, codes = np.unique(np.asarray(patients), return_inverse=True)
     members = [np.flatnonzero(codes == k) for k in range(len(names))]
     rng = np.random.default_rng(seed)
     values = []
@@ -64,13 +64,14 @@ class Interval:
 def intervals(
     statistics: Mapping[str, Callable[[NDArray[np.int64]], float]], patients: Sequence[str], *, draws: int = 1000, seed: int = 0
 ) -> dict[str, Interval]:
-    """Each figure over all studies with its patient-bootstrap interval; a calibration error (``ece``) has none."""
+    """Each figure over all studies with its patient-bootstrap interval; ``ece`` has none, nor has any of fewer than ten patients."""
     everyone, none = np.arange(len(patients)), (float("nan"), float("nan"))
+    few = len(set(patients)) < FEWEST
     if not len(everyone):
         return {name: Interval(float("nan"), float("nan"), float("nan")) for name in statistics}
     return {
         name: Interval(
-            statistic(everyone), *(none if name in _UNBOUNDED else patient_bootstrap(statistic, patients, draws=draws, seed=seed))
+            statistic(everyone), *(none if few or name in _UNBOUNDED else patient_bootstrap(statistic, patients, draws=draws, seed=seed))
         )
         for name, statistic in statistics.items()
     }

@@ -94,7 +94,7 @@ def print_scales(module: M2NetModule) -> None:
 
 
 class ResultsWriter(Callback):
-    """After ``test`` metrics.json and predictions.csv in the run's folder, after ``predict`` the latter; transfer.json of a start."""
+    """After ``test`` metrics.json and predictions.csv in the run's folder, after ``predict`` predicted.csv; transfer.json of a start."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what became of the weights that the fit starts from."""
@@ -103,10 +103,13 @@ class ResultsWriter(Callback):
             write_json(self._folder(trainer) / "transfer.json", pl_module.transfer.plain())
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write both files and log the table."""
+        """Write both files and log the table; other processes wait, since what comes next reads them."""
         assert isinstance(pl_module, M2NetModule)
-        if not trainer.is_global_zero:
-            return
+        if trainer.is_global_zero:
+            self._write_test(trainer, pl_module)
+        trainer.strategy.barrier()
+
+    def _write_test(self, trainer: pl.Trainer, pl_module: M2NetModule) -> None:
         folder = self._folder(trainer)
         data = trainer.datamodule  # type: ignore[attr-defined]
         rows = self._rows(pl_module, data)
@@ -126,10 +129,10 @@ class ResultsWriter(Callback):
                 logger.log_table("test/predictions", columns=["case", *shown], data=data)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the predictions."""
+        """Write the predictions of all studies, those that trained included: not where those of a test are."""
         assert isinstance(pl_module, M2NetModule)
         if trainer.is_global_zero:
-            write_table(self._folder(trainer) / "predictions.csv", self._rows(pl_module, trainer.datamodule))  # type: ignore[attr-defined]
+            write_table(self._folder(trainer) / "predicted.csv", self._rows(pl_module, trainer.datamodule))  # type: ignore[attr-defined]
 
     def _folder(self, trainer: pl.Trainer) -> Path:
         folder = Path(trainer.default_root_dir)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import CSVLogger
 
@@ -34,7 +35,7 @@ def fit_below(trainer: pl.Trainer, module: M2NetModule, data: BagDataModule, fol
     weights over the averaged ones that were chosen, calibrated and kept.
 
     Raises:
-        ConfigError: the trainer keeps no checkpoint, or none that validation chooses where there is a validation part.
+        ConfigError: the trainer keeps no checkpoint, or none that validation chooses where it should or could.
     """
     keepers = [c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)]  # type: ignore[attr-defined]
     keeper = next((k for k in keepers if bool(k.monitor) == data.validate), None)
@@ -54,7 +55,18 @@ def fit_below(trainer: pl.Trainer, module: M2NetModule, data: BagDataModule, fol
             "the run ended before a checkpoint was written", expected="a validation within it",
             remedy="Lower trainer.val_check_interval, or raise trainer.max_steps",
         )  # fmt: skip
+    if undefined(keeper):
+        raise ConfigError(
+            f"{keeper.monitor} was undefined in every validation, so that nothing chose a checkpoint",
+            expected="a validation part with labels of two classes or more (or masks) of a task",
+            remedy="Give it more patients, other folds, or set data.validate to false: the last weights are judged then",
+        )  # fmt: skip
     return keeper.best_model_path
+
+
+def undefined(keeper: ModelCheckpoint) -> bool:
+    """Whether what a checkpoint is chosen by was NaN each time: Lightning keeps the first then, whatever came later."""
+    return bool(keeper.monitor) and keeper.best_model_score is not None and not bool(torch.isfinite(keeper.best_model_score))
 
 
 def pool_rows(tables: Iterable[tuple[int, list[dict[str, Any]]]]) -> list[dict[str, Any]]:

@@ -364,6 +364,14 @@ class M2NetModule(pl.LightningModule):
         if self.anchor is not None:
             self.anchor.pull(optimizer, self.tuning.anchor)
 
+    def on_train_start(self) -> None:
+        """Lay a resumed loader's place within its epoch over the loader again.
+
+        With ``max_epochs`` the number of steps is asked of Lightning, in ``configure_optimizers``, which makes the loader before that place
+        is restored; Lightning then passes over it, and the resumed epoch would begin anew.
+        """
+        self.trainer.fit_loop._load_combined_loader_states()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark the checkpoint as m2net's and say what it was trained on."""
         calibration = {task: o.calibration for task, o in self.named_objectives() if o.calibration}

@@ -64,3 +64,10 @@ def test_fit_tells_it(configure: Callable[..., Path], tmp_path: Path, decay: flo
         warnings.simplefilter("always")
         assert main(["fit", "--config", str(path)]) == 0
     assert any("50% of the averaged weights" in str(warning.message) for warning in heard) is said
+
+
+def test_an_average_that_never_begins_is_told() -> None:
+    told = short_average(averaging(update_starting_at_step=200), 200)
+    assert told is not None
+    assert "begins at step 200 of a run of 200" in told
+    assert short_average(averaging(update_starting_at_step=20), 200) is None

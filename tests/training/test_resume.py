@@ -43,29 +43,33 @@ TASKS = {"severity": {"head": HEAD, "objective": {"name": "severity", "scheme": 
 EMA = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.9}}
 
 
-@pytest.mark.parametrize(("killed_at", "validate_every"), [(5, 100), (6, 2)])
-def test_kill_minus_nine(configure: Callable[..., Path], tmp_path: Path, killed_at: int, validate_every: int) -> None:
+@pytest.mark.parametrize(
+    ("killed_at", "validate_every", "length"), [(5, 100, {"max_steps": 12}), (6, 2, {"max_steps": 12}), (5, 100, {"max_epochs": 4})]
+)
+def test_kill_minus_nine(
+    configure: Callable[..., Path], tmp_path: Path, killed_at: int, validate_every: int, length: dict[str, int]
+) -> None:  # fmt: skip
     """Six studies in batches of two: three steps an epoch; killed in the middle of one, and at the end of one where validation runs."""
 
-    def config(name: str, steps: int) -> list[str]:
+    def config(name: str) -> list[str]:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         keeper = {"dirpath": str(folder), "filename": "{step}", "every_n_train_steps": 2, "save_top_k": -1}
         callbacks = [EMA, {"class_path": "pytorch_lightning.callbacks.ModelCheckpoint", "init_args": keeper}]
-        changes = {"max_steps": steps, "callbacks": callbacks, "val_check_interval": validate_every}
+        changes = {"max_steps": -1, **length, "callbacks": callbacks, "val_check_interval": validate_every}
         network = {"encoder": {"name": "residual", "width": 4}}
         path = configure(folder, model={"network": network, "tasks": TASKS}, data={"masks": [], "workers": 1}, trainer=changes)
         return ["--config", str(path)]
 
-    assert main(["fit", *config("whole", 10)]) == 0
-    words = config("killed", 10)
+    assert main(["fit", *config("whole")]) == 0
+    words = config("killed")
     done = subprocess.run([sys.executable, "-c", KILL, str(killed_at), *words], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
     last = max((tmp_path / "killed").glob("step=*.ckpt"), key=lambda p: int(p.stem.split("=")[1]))
     assert last.name == "step=4.ckpt"
     assert main(["fit", *words, "--ckpt_path", str(last)]) == 0
-    one, other = (torch.load(tmp_path / name / "step=10.ckpt", weights_only=True) for name in ("whole", "killed"))
-    assert one["global_step"] == other["global_step"] == 10
+    one, other = (torch.load(tmp_path / name / "step=12.ckpt", weights_only=True) for name in ("whole", "killed"))
+    assert one["global_step"] == other["global_step"] == 12
     for part in ("state_dict", "current_model_state"):
         assert set(one[part]) == set(other[part])
         different = [k for k in one[part] if not torch.equal(one[part][k], other[part][k])]

@@ -15,7 +15,9 @@ from sklearn.metrics import roc_auc_score
 from m2net.assessment.applied import AppliedModel
 from m2net.cli.main import main
 from m2net.errors import CheckpointError, ConfigError
+from m2net.recipes.table import read_table
 from m2net.reports.page import trained_on
+from m2net.reports.results import write_table
 from m2net.studies import write_manifest
 from m2net.training import load_model, read_checkpoint
 from m2net.training.loading import CHECKPOINT_MARK
@@ -64,7 +66,8 @@ def test_test_writes_metrics_and_a_row_a_study(trained: Path, tmp_path: Path, co
         rows = list(csv.DictReader(file))
     assert metrics["studies"] == len(rows) == 2
     assert metrics["lobes/n"] == 2
-    assert metrics["lobes/dice_mean_low"] <= metrics["lobes/dice_mean"] <= metrics["lobes/dice_mean_high"]
+    assert metrics["lobes/dice_mean"] > 0
+    assert metrics["lobes/dice_mean_low"] is metrics["lobes/dice_mean_high"] is None  # two patients have no interval
     assert {"severity/auc", "severity/n", "severity/f1", "phantom_version"} <= set(metrics)
     assert {"study_id", "patient_id", "severity", "severity_ge1", "lobes_dice_left_upper"} <= set(rows[0])
     mean = sum(float(r["lobes_dice_left_upper"]) for r in rows) / 2
@@ -87,7 +90,10 @@ def test_test_on_a_new_manifest_without_split_or_labels(trained: Path, tmp_path:
     assert metrics["studies"] == 2
     assert metrics["severity/n"] == 0
     assert metrics["severity/auc"] is None
+    told = (tmp_path / "predictions.csv").read_text()
     assert main(["predict", *words[1:]]) == 0
+    assert (tmp_path / "predictions.csv").read_text() == told  # what was judged stays
+    assert len((tmp_path / "predicted.csv").read_text().splitlines()) == 3
 
 
 def test_evaluation_takes_the_model_from_the_checkpoint(trained: Path, tmp_path: Path, configure: Configure) -> None:
@@ -292,3 +298,50 @@ def test_a_checkpoint_after_further_steps_has_no_calibration_of_the_weights_befo
     assert (kept["best"]["global_step"], kept["later"]["global_step"]) == (2, 3)
     assert "temperature" in kept["best"]["m2net"]["calibration"]["severity"]
     assert kept["later"]["m2net"]["calibration"] == {}
+
+
+def one_class(manifest: Path, out: Path) -> Path:
+    """The cohort with one grade in its validation part, and severity alone to choose by."""
+    rows = read_table(manifest)
+    for row in rows:
+        row |= {name: str(manifest.parent / row[name]) if row[name] else "" for name in ("image", "lobes", "lungs", "infection")}
+        row["severity"] = "0" if row["split"] == "val" else row["severity"]
+    write_table(out, rows)
+    return out
+
+
+def test_a_checkpoint_that_nothing_chose_is_no_best(
+    configure: Configure, cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    """Of one class there is no AUC: Lightning keeps the first validation's weights; the last are kept beside them, and it is said."""
+    tasks = {"severity": {"head": {"name": "pooled"}, "objective": {"name": "severity", "scheme": "binary"}}}
+    network = {"encoder": {"name": "residual", "width": 4}}
+    manifest = str(one_class(cohort, tmp_path / "m.csv"))
+    config = configure(tmp_path, model={"network": network, "tasks": tasks}, data={"manifest": manifest, "masks": []})
+    with pytest.warns(UserWarning, match="val/score was undefined in every validation"):
+        assert main(["fit", "--config", str(config)]) == 0
+    steps = [torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["global_step"] for name in ("best", "last")]
+    assert steps == [2, 4]
+    words = ["finetune", "--from", str(tmp_path / "last.ckpt"), "--manifest", manifest, "--store", str(tmp_path / "store")]
+    assert main([*words, "--out", str(tmp_path / "tuned"), "--trainer.max_steps", "8", "--trainer.val_check_interval", "4"]) == 2
+    assert "undefined in every validation, so that nothing chose a checkpoint" in capsys.readouterr().err
+
+
+def test_finetune_does_not_write_over_what_it_starts_from(trained: Path, cohort: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (trained / "best.ckpt").read_bytes()
+    words = ["finetune", "--from", str(trained / "best.ckpt"), "--manifest", str(cohort), "--store", str(trained / "store")]
+    assert main([*words, "--out", str(trained)]) == 2
+    assert "which the run would write over" in capsys.readouterr().err
+    assert (trained / "best.ckpt").read_bytes() == before
+
+
+def test_a_split_of_before_is_not_lost(cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare = [{k: v for k, v in row.items() if k != "split"} for row in read_table(one_class(cohort, tmp_path / "with.csv"))]
+    write_table(tmp_path / "m.csv", bare)
+    parts = ["split", str(tmp_path / "m.csv"), "--parts", "0.5", "0.3", "0.2"]
+    assert main(parts) == main(parts) == 0
+    assert main(["split", str(tmp_path / "m.csv"), "--folds", "3"]) == 2
+    assert "m.split.csv holds the split column of an earlier m2net split" in capsys.readouterr().err
+    assert main(["split", str(tmp_path / "m.csv"), "--folds", "3", "--out", str(tmp_path / "folds.csv")]) == 0
+    assert main(["split", str(tmp_path / "m.split.csv"), "--folds", "3", "--out", str(tmp_path / "m.split.csv")]) == 0
+    assert {"split", "fold"} <= set(read_table(tmp_path / "m.split.csv")[0])
