@@ -237,8 +237,12 @@ def _check_stated(path: Path) -> None:
     with path.open("rb") as file:
         text = file.read(20000).decode("latin-1")
     if path.suffix.lower() in (".nrrd", ".nhdr"):
-        stated = "space directions:" in text.split("\n\n", 1)[0].replace("\r", "")
-        wanted = "space directions"
+        head = text.split("\n\n", 1)[0].replace("\r", "")
+        sided = re.search(
+            r"^space:\s*(left|right|l|r)-?(anterior|posterior|a|p)-?(superior|s)(-?time|t)?\s*$", head, re.MULTILINE | re.IGNORECASE
+        )
+        stated = "space directions:" in head and sided is not None
+        wanted = "space directions, or no space such as left-posterior-superior"
     else:
         head = text.split("ElementDataFile", 1)[0]
         stated = re.search(r"^(TransformMatrix|Rotation|Orientation)\s*=", head, re.MULTILINE) is not None

@@ -177,6 +177,14 @@ def two_acquisitions(tmp: Path) -> None:
 
 
 @case
+def acquisitions_woven(tmp: Path) -> None:
+    """Half a slice apart, all places are even: only the acquisitions tell that these are two volumes."""
+    write_series(tmp / "s", A, AcquisitionNumber=1)
+    write_series(tmp / "s", volume(1)[:10], "b", shift=(0, 0, SPACING[0] / 2), AcquisitionNumber=2)
+    same(tmp / "s", remark="acquisition 1")
+
+
+@case
 def scout_in_the_series(tmp: Path) -> None:
     write_series(tmp / "s", A)
     write_slice(tmp / "s" / "scout", volume(2)[0], (0, 0, 0), (1, 0, 0, 0, 0, -1), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])

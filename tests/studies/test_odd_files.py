@@ -181,6 +181,19 @@ def nrrd_without_orientation(tmp: Path) -> None:
     head = "NRRD0004\ntype: short\ndimension: 3\nsizes: 20 24 12\nspacings: 1 1 1\nencoding: raw\nendian: little\n\n"
     (tmp / "a.nrrd").write_bytes(head.encode() + A.tobytes())
     refused(tmp / "a.nrrd", "no space directions", GeometryError)
+    directions = "space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)"
+    for space, told in (
+        ("space dimension: 3", False),
+        ("space: scanner-xyz", False),
+        ("space: LPS", True),
+        ("space: right-anterior-superior", True),
+    ):
+        other = head.replace("spacings: 1 1 1", f"{space}\n{directions}")
+        (tmp / "a.nrrd").write_bytes(other.encode() + A.tobytes())
+        if told:
+            assert read_image(tmp / "a.nrrd").array.shape == A.shape
+        else:
+            refused(tmp / "a.nrrd", "no space such as left-posterior-superior", GeometryError)
 
 
 # ---- pictures and radiographs

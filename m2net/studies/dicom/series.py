@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -226,17 +227,25 @@ def _alike(a: Frame, b: Frame) -> bool:
     return turned < _SAME_DIRECTION and bool(np.allclose(a.spacing_mm, b.spacing_mm, rtol=1e-3))  # type: ignore[arg-type]
 
 
+def _woven(frames: list[Frame], groups: dict[str, list[Frame]]) -> bool:
+    """Whether acquisitions of several slices each lie between one another, as breathing in and out half a slice apart do."""
+    normal = frames[0].normal
+    along = [f.acquisition for f in sorted(frames, key=lambda f: float(normal @ f.position))]  # type: ignore[operator]
+    turns = sum(a != b for a, b in pairwise(along))
+    return turns > len(groups) - 1 and min(map(len, groups.values())) >= max(_LEAST_SLICES, 0.1 * len(frames))
+
+
 def _acquisitions(frames: list[Frame], part: str) -> list[Series]:
-    """One stack, or one an acquisition where that alone explains why places repeat."""
+    """One stack, or one an acquisition where that alone explains why places repeat, or why acquisitions take turns from slice to slice."""
 
     def series(some: list[Frame], name: str) -> Series:
         return Series(some[0].series, some[0].number, name, tuple(some))
 
-    if any(f.missing for f in frames) or not _repeats(frames):
-        return [series(frames, part)]
     groups: dict[str, list[Frame]] = defaultdict(list)
     for frame in frames:
         groups[frame.acquisition].append(frame)
+    if any(f.missing for f in frames) or not (_repeats(frames) or _woven(frames, groups)):
+        return [series(frames, part)]
     if len(groups) > 1 and not any(_repeats(g) for g in groups.values()):
         return [series(g, f"{part} acquisition {name}".strip()) for name, g in groups.items()]
     return [series(frames, part)]
