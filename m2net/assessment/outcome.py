@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from m2net.objectives import Interval, Objective, patient_bootstrap, ranks, within_folds
 from m2net.objectives.base import Statistic
+from m2net.objectives.bootstrap import FEWEST
 from m2net.objectives.calibration import calibrated, fit_shift
 from m2net.objectives.reliability import brier
 
@@ -104,7 +105,7 @@ def compare(task: str, objective: Objective, base: Rows | None, tuned: Sequence[
         seed: of the resampling.
 
     All tables hold the same studies in the same order. Figures of ranking (AUC, Spearman's rho) are taken within each fold, for all models
-    alike (``m2net.objectives.folds``).
+    alike (``m2net.objectives.folds``). Of fewer than ten patients nothing is called better.
     """
     patients = [str(row["patient_id"]) for row in tuned[0].rows]
     after = [_figures(objective, repeat.rows) for repeat in tuned]
@@ -127,6 +128,8 @@ def compare(task: str, objective: Objective, base: Rows | None, tuned: Sequence[
             gain = _interval(_difference(now, best, sign), patients, seed)
         own = [None if statistic is None else _interval(statistic, patients, seed) for statistic in (was, put)]
         outcome = Outcome.UNKNOWN if gain is None else judge(gain)
+        if outcome is Outcome.BETTER and len(set(patients)) < FEWEST:
+            outcome = Outcome.SAME  # resamples of so few are too alike to praise by; a loss is said all the same
         found.append(Comparison(task, name, name == objective.primary, own[0], own[1], _interval(now, patients, seed), gain, outcome))
     return found
 

@@ -216,6 +216,13 @@ def lightning_run() -> Iterator[None]:
         if not _refused_by_lightning(error):
             raise
         raise ConfigError(f"Lightning cannot run this configuration: {error}") from error
+    except Exception as error:
+        if (type(error).__module__, type(error).__name__) != ("wandb.errors.errors", "UsageError"):  # wandb is imported where it is used
+            raise
+        raise ConfigError(
+            f"Weights & Biases refused the run: {' '.join(str(error).split())}", expected="a login, or offline: true",
+            remedy="Run wandb login, or set the logger's offline to true and wandb sync its folder later",
+        ) from error  # fmt: skip
     finally:
         finish()
 
