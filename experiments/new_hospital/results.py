@@ -45,7 +45,7 @@ def read(sizes: list[int], repeats: int) -> tuple[Table, np.ndarray, np.ndarray]
             tuned = RUNS / "tuned" / f"n{n}-s{s}"
             made["fine-tuned"].append(scores(rows_of(tuned / "predictions.csv")))
             made["from scratch"].append(scores(rows_of(RUNS / "scratch" / f"n{n}-s{s}" / "predictions.csv")))
-            base = rows_of(tuned / "base" / "predictions.csv")
+            base = rows_of(tuned / "base" / "predicted.csv")
             fitting = [row for study, row in base.items() if study not in set(test)]
             right = recalibrate(SeverityObjective("binary"), fitting, [base[study] for study in test])
             made["recalibrated"].append(scores(base) if right is None else [row["severity_ge1"] for row in right])

@@ -39,7 +39,15 @@ _PLURAL = {
     "consolidations": "consolidation", "ggos": "ggo", "infections": "infection", "lesions": "lesion", "opacities": "opacity",
     "infiltrates": "infiltrate", "lobes": "lobe",
 }  # fmt: skip
-_NOT = {"no", "non", "not", "without", "excluding", "nodule", "nodules"}
+_NODULE = {"nodule", "nodules"}
+_DENIED = re.compile(
+    r"\b(?:no|non|not|without|excluding)\s+(?:ggo|ground|consolidation|infect|lesion|pneumonia|opacit|infiltrat|lung|lobe)"
+)
+_NO_FINDING = {
+    "artery", "vein", "vessel", "vessels", "trachea", "bronchi", "bronchia", "bronchus", "airway", "airways", "heart", "aorta", "esophagus",
+    "oesophagus", "liver", "spleen", "stomach", "kidney", "spine", "vertebra", "vertebrae", "rib", "ribs", "bone", "bones", "muscle", "fat",
+    "skin", "body", "table", "background", "mediastinum",
+}  # fmt: skip
 _OF_LUNG = {"lung", "lungs", "left", "right", "field", "fields", "parenchyma", "mask", "masks", "label", "segmentation", "whole", "both"}
 _LEVELS = {"upper": "UPPER", "superior": "UPPER", "middle": "MIDDLE", "lower": "LOWER", "inferior": "LOWER"}
 
@@ -50,8 +58,9 @@ def code_of(name: str, kind: Column) -> int | None:
     Understands ``lung_upper_lobe_left``, ``Left upper lobe``, ``LUL``, ``Right lung``, ``GGO``, ``Consolidation``.
     """
     parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # RightLowerLobe
-    words = {_PLURAL.get(word, word) for word in re.sub(r"[^a-z]+", " ", parted.lower()).split()}
-    if words & _NOT:
+    plain = re.sub(r"[^a-z]+", " ", parted.lower())
+    words = {_PLURAL.get(word, word) for word in plain.split()}
+    if words & _NODULE or _DENIED.search(plain):
         return None
     if kind is Column.LOBES:
         short = [lobe for key, lobe in _SHORT.items() if key in words]
@@ -95,7 +104,10 @@ def meant(name: str, kind: Column) -> int | None:
 def not_understood(names: dict[int, str], present: set[int], kind: Column) -> list[str]:
     """Names of labels that are there and become background, though they may be part of ``kind``: a finding, or a piece of lung."""
     kinds = (Column.LOBES, Column.LUNGS, Column.INFECTION)
-    lost = [name for code, name in names.items() if code and code in present and not any(meant(name, other) is not None for other in kinds)]
+    there = [name for code, name in names.items() if code and code in present]
+    lost = [
+        name for name in there if not set(re.findall("[a-z]+", name.lower())) & _NO_FINDING and all(meant(name, k) is None for k in kinds)
+    ]
     return lost if kind is Column.INFECTION else [name for name in lost if re.search("lung|lobe|lingula|pulmon", name.lower())]
 
 

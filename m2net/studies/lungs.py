@@ -17,6 +17,7 @@ _COARSE_MM = 4.0
 _AIR_HU = -400.0
 _BODY_HU = -300.0
 _ROOM_HU = -960.0  # lung holds blood and is denser
+_CLIPPED_HU = -975.0
 _MIN_LUNG_ML = 150.0
 _CLOSING_MM = 12.0  # bridges vessels and consolidated patches
 
@@ -114,7 +115,9 @@ def _find_body(coarse: NDArray[np.float32]) -> Mask:
     if count == 0:
         return np.zeros(coarse.shape, bool)
     body = labels == (np.bincount(labels.ravel())[1:].argmax() + 1)
-    closed = [_close_edges(plane, values) for plane, values in zip(body, beyond[:, 1:-1, 1:-1], strict=True)]
+    seen = beyond[:, 1:-1, 1:-1]
+    clipped = coarse.min() > _CLIPPED_HU  # air of the room cannot be told from lung
+    closed = body if clipped else [_close_edges(plane, values) for plane, values in zip(body, seen, strict=True)]
     return np.stack([ndimage.binary_fill_holes(plane)[1:-1, 1:-1] for plane in closed])
 
 

@@ -149,7 +149,7 @@ def _coded(path: Path, values: NDArray[Any], names: dict[int, str], kind: Column
         raise StudyError(f"{SCHEME_COLUMNS[kind]} is {scheme!r}", expected=f"one of {', '.join(schemes_of(kind))}")
     if scheme and scheme != OWN_SCHEME:
         return recode(path, values, SCHEMES[scheme], kind)
-    if names and scheme != OWN_SCHEME:
+    if scheme != OWN_SCHEME and any(code and (values == code).any() for code in names):
         return recode(path, values, names, kind)
     if values.min() < 0 or values.max() > MASK_UNLABELLED:
         raise StudyError(

@@ -119,6 +119,19 @@ def two_examinations(tmp: Path) -> None:
     refused(tmp / "s", "series of 2 examinations")
     refused(tmp / "s", "series 2 of 2 examinations", series="2")
     same(tmp / "s", series="1.2.2")
+    write_series(tmp / "t", A)
+    write_series(
+        tmp / "t",
+        volume(1, (20, 24, 20)),
+        "b",
+        StudyInstanceUID="1.2.6",
+        SeriesInstanceUID="1.2.9",
+        ImageType=["DERIVED", "SECONDARY", "MPR"],
+    )
+    same(tmp / "t", remark="derived")  # a workstation's reformat beside the original
+    for k, file in enumerate(write_series(tmp / "u", A)):
+        change(file, StudyInstanceUID=f"1.2.7.{k}")  # an anonymiser's, a new one each file
+    same(tmp / "u")
 
 
 @case
@@ -178,10 +191,17 @@ def two_acquisitions(tmp: Path) -> None:
 
 @case
 def acquisitions_woven(tmp: Path) -> None:
-    """Half a slice apart, all places are even: only the acquisitions tell that these are two volumes."""
+    """Half a slice apart, all places are even: one volume taken in two passes, or two breaths; nothing but a look tells."""
     write_series(tmp / "s", A, AcquisitionNumber=1)
-    write_series(tmp / "s", volume(1)[:10], "b", shift=(0, 0, SPACING[0] / 2), AcquisitionNumber=2)
-    same(tmp / "s", remark="acquisition 1")
+    write_series(tmp / "s", volume(1), "b", shift=(0, 0, SPACING[0] / 2), AcquisitionNumber=2)
+    found = read_image(tmp / "s")
+    np.testing.assert_array_equal(found.array, np.stack([A, volume(1)], axis=1).reshape(-1, *A.shape[1:]))
+    assert [remark.harmless for remark in found.remarks if "take turns" in str(remark)] == [False]
+    for number in (2, 1):  # a swapped slice between two blocks is no turn
+        write_series(tmp / "t", A, AcquisitionNumber=1)
+        for z, file in enumerate(write_series(tmp / "t", A)):
+            change(file, AcquisitionNumber=number if z == 6 else 1 + (z > 6))
+        assert not any("take turns" in str(remark) for remark in same(tmp / "t").remarks), number
 
 
 @case

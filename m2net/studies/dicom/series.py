@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -114,8 +114,9 @@ def choose_series(path: Path, frames: list[Frame], options: ReadOptions) -> tupl
                 f"{path} holds a series {options.series} of {len(owners)} patients", expected="one", remedy="Give the series' UID"
             )
         candidates = wanted
-    examinations = len({f.study for s in candidates for f in s.frames if f.study and not f.missing})
-    if examinations > 1:
+    originals = [s for s in candidates if not s.derived] or candidates
+    examinations = len({f.study for s in originals for f in s.frames if f.study and not f.missing})
+    if examinations > 1 and len({s.uid for s in originals}) > 1:
         raise StudyError(
             f"{path} holds {'series ' + options.series if options.series else 'series'} of {examinations} examinations of a patient",
             expected="one examination: a label belongs to one", remedy="Give each a folder, or a series' UID (option or column series)",
@@ -133,6 +134,9 @@ def choose_series(path: Path, frames: list[Frame], options: ReadOptions) -> tupl
                 harmless=True,
             )
         )
+    if _woven(chosen.frames):
+        said = "Acquisitions take turns from slice to slice and are read as one volume."
+        remarks.append(Remark("series", said, "Look at it; if these are two (breathing in and out), give each a folder"))
     if chosen.plane != "axial":
         said = f"The slices are {chosen.plane}: no axial series is there."
         remarks.append(Remark("series", said, "Prefer the axial series; patches are cut from axial slices"))
@@ -227,16 +231,19 @@ def _alike(a: Frame, b: Frame) -> bool:
     return turned < _SAME_DIRECTION and bool(np.allclose(a.spacing_mm, b.spacing_mm, rtol=1e-3))  # type: ignore[arg-type]
 
 
-def _woven(frames: list[Frame], groups: dict[str, list[Frame]]) -> bool:
-    """Whether acquisitions of several slices each lie between one another, as breathing in and out half a slice apart do."""
+def _woven(frames: Sequence[Frame]) -> bool:
+    """Whether acquisitions take turns from slice to slice, as breathing in and out half a slice apart do."""
+    groups: dict[str, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        groups[frame.acquisition].append(frame)
     normal = frames[0].normal
     along = [f.acquisition for f in sorted(frames, key=lambda f: float(normal @ f.position))]  # type: ignore[operator]
     turns = sum(a != b for a, b in pairwise(along))
-    return turns > len(groups) - 1 and min(map(len, groups.values())) >= max(_LEAST_SLICES, 0.1 * len(frames))
+    return len(groups) > 1 and all(groups) and turns >= 1.5 * min(map(len, groups.values()))
 
 
 def _acquisitions(frames: list[Frame], part: str) -> list[Series]:
-    """One stack, or one an acquisition where that alone explains why places repeat, or why acquisitions take turns from slice to slice."""
+    """One stack, or one an acquisition where that alone explains why places repeat."""
 
     def series(some: list[Frame], name: str) -> Series:
         return Series(some[0].series, some[0].number, name, tuple(some))
@@ -244,7 +251,7 @@ def _acquisitions(frames: list[Frame], part: str) -> list[Series]:
     groups: dict[str, list[Frame]] = defaultdict(list)
     for frame in frames:
         groups[frame.acquisition].append(frame)
-    if any(f.missing for f in frames) or not (_repeats(frames) or _woven(frames, groups)):
+    if any(f.missing for f in frames) or not _repeats(frames):
         return [series(frames, part)]
     if len(groups) > 1 and not any(_repeats(g) for g in groups.values()):
         return [series(g, f"{part} acquisition {name}".strip()) for name, g in groups.items()]
