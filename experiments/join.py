@@ -6,19 +6,9 @@ python experiments/join.py OUT MANIFEST [MANIFEST ...]
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
-from m2net.recipes.table import Row, read_table, relative, write
-from m2net.vocabulary import MASK_COLUMNS, Column
-
-
-def joined(sources: list[Path], out: Path) -> Iterator[Row]:
-    """Rows of all, in order."""
-    for source in sources:
-        for entry in read_table(source):
-            paths = {c: relative(source.parent / entry[c], out) for c in (Column.IMAGE, *MASK_COLUMNS) if entry.get(c)}
-            yield {**entry, **paths}
+from m2net.recipes.table import joined, write
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m2net.cli.chain import cohort_once, command, fit_once, split_once
+from m2net.cli.chain import cohort_once, command, fit_once, join_once, split_once
 from m2net.recipes.table import read_table
 from m2net.reports.results import write_table
 
@@ -71,11 +71,9 @@ def fit_and_judge(row: str, manifests: dict[str, Path]) -> None:
 
 def point(manifests: dict[str, Path]) -> None:
     """Where the infection that the joint model draws lies, against the masks of patients of ``home``."""
-    out, both = RUNS / "test_home", RUNS / "both.csv"
+    out = RUNS / "test_home"
     if not (out / "localisation.json").exists():
-        subprocess.run(
-            [sys.executable, str(HERE.parent / "join.py"), str(both), str(manifests["train"]), str(manifests["home"])], check=True
-        )
+        both = join_once(RUNS / "both.csv", [manifests["train"], manifests["home"]])
         words = ["--model", RUNS / "best.ckpt", "--methods", "drawn", "--most", str(POINTED), "--out", out]
         command("localise", both, "--store", RUNS / "store", *words)
 

@@ -9,13 +9,12 @@ The data are not part of the project.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from m2net.cli.chain import cohort_once, command, fit_once, split_once
-from m2net.recipes.table import Row, read_table, write
+from m2net.cli.chain import cohort_once, command, fit_once, join_once, split_once
+from m2net.recipes.table import Row, joined, read_table, write
 from m2net.recipes.table import row as study
 from m2net.reports.figures import FigureRow, crossval_rows, metrics_rows, write_figures
 from m2net.vocabulary import Modality
@@ -60,9 +59,7 @@ def prepare(name: str, source: Path) -> None:
 
 def join_and_part(out: Path, manifests: list[Path]) -> None:
     """Write several manifests as one, and a ninth of its patients to validate, unless that was done."""
-    if not out.with_suffix(".split.csv").exists():
-        subprocess.run([sys.executable, HERE.parent / "join.py", out, *manifests], check=True)
-    split_once(out, "0.89 0.11 0")
+    split_once(join_once(out, manifests), "0.89 0.11 0")
 
 
 def lobe_masks(source: Path, letter: str) -> list[Path]:
@@ -74,9 +71,8 @@ def prepare_both(source: Path) -> None:
     """The real slices, and pictures around the masks of the same patients, who are one patient to every fold."""
     manifests = phantoms(SLICES / "pictures", BESIDE, 34, 6, lobe_masks(source, "L"))
     out = SLICES / f"{BOTH}.csv"
-    subprocess.run([sys.executable, HERE.parent / "join.py", out, SLICES / "manifest.csv", *manifests], check=True)
-    rows = [entry | {"patient_id": entry["patient_id"].removesuffix("_lobes")} for entry in read_table(out)]
-    write(out, rows, source, "pairs.csv")
+    rows = joined([SLICES / "manifest.csv", *manifests], out)
+    write(out, (entry | {"patient_id": entry["patient_id"].removesuffix("_lobes")} for entry in rows), source, "pairs.csv")
 
 
 def row(name: str) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from m2net.cli.chain import cohort_once, command, fit_once, split_once
+from m2net.cli.chain import cohort_once, command, fit_once, join_once, split_once
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/severity")
@@ -22,14 +22,6 @@ ROWS = {"shares": ["four_grades"], "lobe_aware": ["four_grades", "lobe_aware"]}
 """Configurations of each row."""
 POINTED = 30
 """Patients of each part whose infection is pointed at: the threshold of the boxes is chosen on some that calibrate."""
-
-
-def both_parts(manifests: dict[str, Path]) -> Path:
-    """One manifest of the patients that train and calibrate and of the fresh ones."""
-    joined = RUNS / "both.csv"
-    if not joined.exists():
-        subprocess.run([sys.executable, str(HERE.parent / "join.py"), str(joined), *map(str, manifests.values())], check=True)
-    return joined
 
 
 def main() -> None:
@@ -55,7 +47,7 @@ def main() -> None:
             command("audit", manifests["fresh"], *store, "--spacing", "4", *words)
         if not (out / "localisation.json").exists():
             words = ["--model", RUNS / row / "best.ckpt", "--methods", "drawn", "--most", str(POINTED), "--out", out]
-            command("localise", both_parts(manifests), *store, *words)
+            command("localise", join_once(RUNS / "both.csv", list(manifests.values())), *store, *words)
     subprocess.run([sys.executable, str(HERE / "results.py")], check=True)
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +17,7 @@ import numpy as np
 from paper_size import MATRIX, SPACING_MM, write_at_paper_size
 from results import BY_ALL_MASKS, HERE, RUNS, parted, write_results
 
-from m2net.cli.chain import cohort_once, command, side_by_side
+from m2net.cli.chain import cohort_once, command, join_once, side_by_side
 from m2net.machine import cpu_count
 from m2net.recipes.table import read_table
 from m2net.reports.results import write_table
@@ -57,8 +55,7 @@ def cohort(folder: Path, patients: int, matrix: int) -> Path:
         cohort_once(folder / site, patients // 2, seed, "--site", site, "--matrix", str(matrix), "--slice-mm", "4", verified=True)
         for site, seed in SITES.items()
     ]
-    subprocess.run([sys.executable, str(HERE.parent / "join.py"), str(manifest), *map(str, sites)], check=True)
-    command("split", manifest, "--folds", str(FOLDS))
+    command("split", join_once(manifest, sites), "--folds", str(FOLDS))
     return manifest.with_suffix(".split.csv")
 
 

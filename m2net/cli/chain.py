@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 from rich.progress import track
 
+from m2net.recipes.table import joined, write
+
 
 class Ended(NamedTuple):
     """Exit code and seconds of a command."""
@@ -86,6 +88,13 @@ def split_once(manifest: Path, parts: str) -> Path:
     out = manifest.with_suffix(".split.csv")
     if not out.exists():
         command("split", manifest, "--parts", *parts.split())
+    return out
+
+
+def join_once(out: Path, manifests: Sequence[Path]) -> Path:
+    """Write several manifests as one unless that was done; returns it."""
+    if not out.exists():
+        print(f"{out}: {write(out, joined(manifests, out), manifests[0], 'studies')} studies")
     return out
 
 

@@ -153,8 +153,6 @@ def _audit(out: Path, cli: Any, rows: list[dict[str, Any]], columns: tuple[str, 
 
 
 def _pool(out: Path, module: Any, tables: list[tuple[int, list[dict[str, Any]]]]) -> list[dict[str, Any]]:
-    from math import isfinite
-
     from rich.console import Console
     from rich.table import Table
 
@@ -169,9 +167,10 @@ def _pool(out: Path, module: Any, tables: list[tuple[int, list[dict[str, Any]]]]
     facts: dict[str, Any] = {"phantom_version": ", ".join(versions)} if versions else {}
     facts |= {"scales": scales(module)}
     write_json(out / "crossval.json", {**facts, "studies": len(rows), "patients": len({r["patient_id"] for r in rows}), "figures": plain})
-    table = Table("figure", "value", "95 % interval over patients", title=f"Out of fold, {len(rows)} studies")
-    for name, figure in plain.items():
-        table.add_row(name, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}" if isfinite(figure["low"]) else "none")
+    table = Table("figure", "value (95 % interval over patients)", title=f"Out of fold, {len(rows)} studies")
+    for task, those in figures.items():
+        for name, interval in those.items():
+            table.add_row(f"{task}/{name}", str(interval))
     Console().print(table)
     print_scales(module)
     print(out / "crossval.json")

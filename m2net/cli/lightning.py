@@ -102,8 +102,8 @@ class M2NetCLI(LightningCLI):
     def after_fit(self) -> None:
         """Lightning calls this after a fit: weights that the configured checkpoints have not kept are not lost."""
         keepers = self.trainer.checkpoint_callbacks
+        path = Path(self.trainer.default_root_dir) / "last.ckpt"
         if keepers and not any(getattr(keeper, "best_model_path", "") for keeper in keepers):
-            path = Path(self.trainer.default_root_dir) / "last.ckpt"
             self.trainer.save_checkpoint(path)
             rank_zero_warn(
                 f"The fit ended before its ModelCheckpoint kept anything: the last weights are in {path}. A checkpoint is kept at a "
@@ -111,7 +111,6 @@ class M2NetCLI(LightningCLI):
             )
         for keeper in keepers:
             if isinstance(keeper, ModelCheckpoint) and undefined(keeper):
-                path = Path(self.trainer.default_root_dir) / "last.ckpt"
                 self.trainer.save_checkpoint(path)
                 rank_zero_warn(
                     f"{keeper.monitor} was undefined in every validation (one class only?): {keeper.best_model_path} holds the first "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from m2net.cli.options import parser
@@ -21,6 +20,7 @@ def run(argv: list[str]) -> int:
     given = options.parse_args(argv[1:])
     if sum((given.folds is not None, given.parts is not None, given.leave_one_site_out)) != 1:
         raise ConfigError("not exactly one of --folds, --parts and --leave-one-site-out is given", expected="one of them")
+    from m2net.recipes.table import read_table
     from m2net.studies import assign_folds, assign_parts, assign_sites, read_manifest, write_assignment
     from m2net.vocabulary import Column
 
@@ -28,7 +28,7 @@ def run(argv: list[str]) -> int:
     manifest = read_manifest(given.manifest, replacing=column)
     out = given.out or given.manifest.with_suffix(".split.csv")
     other = Column.FOLD if column is Column.SPLIT else Column.SPLIT
-    if not given.out and other in _columns(out) and other not in manifest.columns:
+    if not given.out and out.exists() and other not in manifest.columns and any(other in row for row in read_table(out)):
         raise ConfigError(
             f"{out} holds the {other} column of an earlier m2net split, which would be lost", expected="another file",
             remedy="Name one with --out",
@@ -43,11 +43,3 @@ def run(argv: list[str]) -> int:
     counts = {name: sum(chosen[s.patient_id] == name for s in manifest) for name in sorted(set(chosen.values()))}
     print(f"{out}: " + ", ".join(f"{name} {n} studies" for name, n in counts.items()))
     return 0
-
-
-def _columns(path: Path) -> list[str]:
-    """Columns of a table, none where there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return next(csv.reader(file), [])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEWEST = 10
-"""Patients below which there is no interval: resampled, fewer give one that is too narrow (of two it holds the truth half the time)."""
+"""Patients below which there is no interval: resampled, fewer give one that is too narrow (of two the span between them)."""
 _UNBOUNDED = frozenset({"ece"})
 """Figures without an interval: resampled studies lie farther from any curve than the studies do, a calibration error only grows."""
 

@@ -16,7 +16,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from m2net.errors import StudyError
 from m2net.studies import PICTURE_ENDINGS, write_manifest
-from m2net.vocabulary import Column, Modality
+from m2net.vocabulary import MASK_COLUMNS, Column, Modality
 
 Row = dict[str, Any]
 _SORT = re.compile(r"(\d+)")
@@ -86,6 +86,14 @@ def row(manifest: Path, study: str, patient: str, modality: Modality, image: Pat
 def relative(path: Path, manifest: Path) -> str:
     """A path as the manifest holds it."""
     return os.path.relpath(path.parent.resolve() / path.name, manifest.parent.resolve())  # through links, .. leads elsewhere
+
+
+def joined(manifests: Iterable[Path], out: Path) -> Iterator[Row]:
+    """Rows of several manifests, in order, with paths from the folder of ``out``."""
+    for manifest in manifests:
+        for entry in read_table(manifest):
+            paths = {str(c): relative(manifest.parent / entry[c], out) for c in (Column.IMAGE, *MASK_COLUMNS) if entry.get(c)}
+            yield {**entry, **paths}
 
 
 def write(manifest: Path, rows: Iterable[Row], raw: Path, shown: str) -> int:

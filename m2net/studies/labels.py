@@ -101,12 +101,13 @@ def meant(name: str, kind: Column) -> int | None:
     return own
 
 
-def not_understood(names: dict[int, str], present: set[int], kind: Column) -> list[str]:
-    """Names of labels that are there and become background, though they may be part of ``kind``: a finding, or a piece of lung."""
+def not_understood(names: dict[int, str], kind: Column) -> list[str]:
+    """Names of labels that become background though they may be part of ``kind``: a finding, or a piece of lung."""
     kinds = (Column.LOBES, Column.LUNGS, Column.INFECTION)
-    there = [name for code, name in names.items() if code and code in present]
     lost = [
-        name for name in there if not set(re.findall("[a-z]+", name.lower())) & _NO_FINDING and all(meant(name, k) is None for k in kinds)
+        name
+        for name in names.values()
+        if not set(re.findall("[a-z]+", name.lower())) & _NO_FINDING and all(meant(name, k) is None for k in kinds)
     ]
     return lost if kind is Column.INFECTION else [name for name in lost if re.search("lung|lobe|lingula|pulmon", name.lower())]
 

@@ -121,19 +121,22 @@ def _volume(path: Path, kind: Column, scheme: str) -> tuple[NDArray[np.uint8], G
             from m2net.studies.dicom.segmentation import read_segmentation
 
             array, geometry, names = read_segmentation(path)
-            return recode(path, array, names, kind), geometry, _left_out(names, array, kind)
+            return recode(path, array, names, kind), geometry, _left_out(names, kind)
         raise StudyError(
             f"the {kind} mask {path} is of no kind that m2net reads",
             expected="NIfTI, MHA, NRRD, DICOM-SEG or a picture",
             remedy="Convert it",
         )
     stored = read_volume_file(path)
-    codes = _coded(path, stored.values, stored.names, kind, scheme)
-    return codes, stored.geometry, stored.remarks if scheme else (*stored.remarks, *_left_out(stored.names, stored.values, kind))
+    present = np.unique(stored.values) if stored.names and not scheme else ()
+    there = {code: name for code, name in stored.names.items() if code and code in present}
+    codes = _coded(path, stored.values, stored.names if there else {}, kind, scheme)
+    return codes, stored.geometry, (*stored.remarks, *_left_out(there, kind))
 
 
-def _left_out(names: dict[int, str], values: NDArray[Any], kind: Column) -> tuple[Remark, ...]:
-    lost = not_understood(names, {int(v) for v in np.unique(values)}, kind) if names else []
+def _left_out(names: dict[int, str], kind: Column) -> tuple[Remark, ...]:
+    """What is said of labels, all of which are there."""
+    lost = not_understood(names, kind)
     said = f"Labels that were not understood as {kind} count as background: {', '.join(lost[:6])}."
     return (Remark("mask", said, "Rename them, or leave them out of the mask"),) if lost else ()
 
@@ -149,7 +152,7 @@ def _coded(path: Path, values: NDArray[Any], names: dict[int, str], kind: Column
         raise StudyError(f"{SCHEME_COLUMNS[kind]} is {scheme!r}", expected=f"one of {', '.join(schemes_of(kind))}")
     if scheme and scheme != OWN_SCHEME:
         return recode(path, values, SCHEMES[scheme], kind)
-    if scheme != OWN_SCHEME and any(code and (values == code).any() for code in names):
+    if names:
         return recode(path, values, names, kind)
     if values.min() < 0 or values.max() > MASK_UNLABELLED:
         raise StudyError(

@@ -263,7 +263,7 @@ def _judge_masks(masks: dict[Column, Mask], lungs: NDArray[np.bool_], strides: l
 
 
 def _judge_infection(masks: dict[Column, Mask], lungs: NDArray[np.bool_], strides: list[int], verdict: Verdict) -> None:
-    """Infection lies in the lungs: those of a mask, else those found, slice by slice within their hull's rows and columns."""
+    """Infection lies in the lungs: those of a mask, else the rectangle around those found, slice by slice."""
     codes = masks[Column.INFECTION].array[:, :: strides[0], :: strides[1]]
     infected = (codes > 0) & (codes < MASK_UNLABELLED)
     if not infected.any():

@@ -12,6 +12,20 @@ from m2net.cli.done import Done
 from m2net.recipes.table import read_table
 
 
+def test_manifests_are_joined_once_with_paths_from_the_new_ones_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("a", "b"):
+        folder = tmp_path / "a" / name
+        folder.mkdir()
+        (folder / "m.csv").write_text(f"study_id,patient_id,modality,image,lobes\n{name},p{name},ct,image.nii.gz,\n")
+    sources = [tmp_path / "a" / name / "m.csv" for name in ("a", "b")]
+    out = chain.join_once(tmp_path / "both.csv", sources)
+    rows = read_table(out)
+    assert [(row["study_id"], row["image"], row["lobes"]) for row in rows] == [("a", "a/a/image.nii.gz", ""), ("b", "a/b/image.nii.gz", "")]
+    sources[0].write_text("")
+    assert read_table(chain.join_once(out, sources)) == rows
+
+
 def test_a_fit_that_was_killed_is_not_taken_for_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codes, asked = [137, 0], []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from m2net.objectives import Interval, intervals
+from m2net.objectives import Interval, intervals, patient_bootstrap
 from m2net.objectives.bootstrap import FEWEST
 
 
@@ -15,6 +15,18 @@ def test_a_mean_has_about_the_interval_of_its_standard_error(rng: np.random.Gene
     expected = 1.96 * values.std() / 20
     assert found.high - found.value == pytest.approx(expected, rel=0.12)
     assert found.value - found.low == pytest.approx(expected, rel=0.12)
+
+
+def test_two_patients_span_the_truth_half_the_time(rng: np.random.Generator) -> None:
+    """Why few have none: however many studies each has, the truth lies between two patients or it does not."""
+
+    def holds(patients: int) -> bool:
+        values = np.repeat(rng.normal(size=patients), 40)
+        low, high = patient_bootstrap(lambda chosen: float(values[chosen].mean()), [f"p{k // 40}" for k in range(len(values))], draws=200)
+        return low <= 0 <= high
+
+    assert 0.38 < np.mean([holds(2) for _ in range(200)]) < 0.62
+    assert np.mean([holds(20) for _ in range(100)]) > 0.85
 
 
 def test_few_patients_have_no_interval_however_many_their_studies(rng: np.random.Generator) -> None:

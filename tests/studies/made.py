@@ -31,6 +31,12 @@ def volume(seed: int = 0, shape: tuple[int, int, int] = (12, 24, 20)) -> np.ndar
     return array.astype(np.int16)
 
 
+def around(lungs: np.ndarray, margin: int) -> tuple[slice, slice, slice]:
+    """What a field of view of so many pixels around the lungs (Z, Y, X) shows."""
+    rows, columns = (np.flatnonzero(lungs.any(axis=axes)) for axes in ((0, 2), (0, 1)))
+    return np.s_[:, max(0, rows[0] - margin) : rows[-1] + 1 + margin, max(0, columns[0] - margin) : columns[-1] + 1 + margin]
+
+
 def write_slice(path: Path, plane: np.ndarray, position: Any, orientation: Any = (1, 0, 0, 0, 1, 0), **tags: Any) -> None:
     """One CT slice (rows, columns) in HU; ``tags`` set or (None) remove attributes."""
     meta = FileMetaDataset()

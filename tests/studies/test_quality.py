@@ -12,6 +12,7 @@ from m2net.studies import Volume, find_thorax
 from m2net.studies.masks import Mask
 from m2net.studies.quality import Verdict, judge_read
 from m2net.vocabulary import Column, Lobe
+from tests.studies.made import around
 
 
 def judged(phantom: Phantom, image: np.ndarray | None = None, **masks: np.ndarray) -> list[str]:
@@ -27,8 +28,7 @@ def test_a_small_field_of_view_keeps_the_lungs(phantom: Phantom, margin: int) ->
     volume = Volume.from_own(phantom.image, phantom.geometry)
     mm = phantom.geometry.spacing_mm
     whole = find_thorax(volume, mm).lungs > 0
-    rows, columns = (np.flatnonzero(whole.any(axis=axes)) for axes in ((0, 2), (0, 1)))
-    seen = np.s_[:, max(0, rows[0] - margin) : rows[-1] + 1 + margin, max(0, columns[0] - margin) : columns[-1] + 1 + margin]
+    seen = around(whole, margin)
     found = find_thorax(replace(volume, array=np.ascontiguousarray(volume.array[seen])), mm).lungs > 0
     assert (found & whole[seen]).sum() > 0.93 * whole[seen].sum()
     assert (found & ~whole[seen]).sum() < 0.06 * found.sum()

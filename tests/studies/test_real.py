@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import SimpleITK as sitk
 
 from m2net.studies import find_thorax, read_image
 from tests.conftest import REAL
+from tests.studies.made import around
 
 
 def here(folder: str) -> pytest.MarkDecorator:
@@ -32,6 +34,20 @@ def test_series_are_read_in_the_stated_order(name: str, slices: int, spacing: fl
     thorax = find_thorax(volume, volume.geometry.spacing_mm)
     litres = [(thorax.lungs == side).sum() * volume.geometry.voxel_ml / 1000 for side in (1, 2)]
     assert all(0.8 < litre < 4.5 for litre in litres)
+
+
+@here("ct_volumes")
+@pytest.mark.parametrize("name", ["P001", "cap002", "normal001"])
+def test_a_small_field_of_view_keeps_the_lungs(name: str) -> None:
+    """Cut 3 mm beside the lungs; less than half of them was found so, before the wall went on beyond the picture."""
+    volume = read_image(REAL / "ct_volumes" / name)
+    assert volume.geometry is not None
+    mm = volume.geometry.spacing_mm
+    whole = find_thorax(volume, mm).lungs > 0
+    seen = around(whole, round(3 / mm[1]))
+    found = find_thorax(replace(volume, array=np.ascontiguousarray(volume.array[seen])), mm).lungs > 0
+    assert (found & whole[seen]).sum() > 0.92 * whole[seen].sum()
+    assert (found & ~whole[seen]).sum() < 0.05 * found.sum()
 
 
 @here("ct_lobes")

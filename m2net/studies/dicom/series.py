@@ -233,13 +233,11 @@ def _alike(a: Frame, b: Frame) -> bool:
 
 def _woven(frames: Sequence[Frame]) -> bool:
     """Whether acquisitions take turns from slice to slice, as breathing in and out half a slice apart do."""
-    groups: dict[str, list[Frame]] = defaultdict(list)
-    for frame in frames:
-        groups[frame.acquisition].append(frame)
     normal = frames[0].normal
     along = [f.acquisition for f in sorted(frames, key=lambda f: float(normal @ f.position))]  # type: ignore[operator]
     turns = sum(a != b for a, b in pairwise(along))
-    return len(groups) > 1 and all(groups) and turns >= 1.5 * min(map(len, groups.values()))
+    sizes = Counter(along)
+    return len(sizes) > 1 and "" not in sizes and turns >= 1.5 * min(sizes.values())
 
 
 def _acquisitions(frames: list[Frame], part: str) -> list[Series]:
