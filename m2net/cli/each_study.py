@@ -53,6 +53,7 @@ def each_study(given: argparse.Namespace, doing: str, model: AppliedModel, one: 
     """
     from m2net.machine import keep_big_blocks
     from m2net.reports.assessment import output_names
+    from m2net.reports.head import refuse_another
     from m2net.studies import ReadOptions, read_image
 
     keep_big_blocks()
@@ -61,7 +62,9 @@ def each_study(given: argparse.Namespace, doing: str, model: AppliedModel, one: 
     names = output_names(given.studies)
     for study, name in progress(list(zip(given.studies, names, strict=True)), doing, len(names)):
         try:
-            print(one(read_image(study, reading, modality), given.out / name, name))
+            volume = read_image(study, reading, modality)
+            refuse_another(given.out / name, volume)
+            print(one(volume, given.out / name, name))
         except (M2NetError, OSError) as error:
             failed += 1
             named = "" if str(study) in str(error) else f"{study}: "

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import traceback
 import warnings
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from jsonargparse import Namespace
@@ -59,6 +62,29 @@ def _texts(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_texts(v) for v in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+class OneLineParser(LightningArgumentParser):
+    """Lightning's parser, whose complaints are one line, as those of all other commands."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise instead of printing the whole usage; a setting that is almost one there is gets its name.
+
+        Raises:
+            ConfigError: always.
+        """
+        shown = " ".join(["m2net", *(word for word in self.prog.split()[1:] if word != "[options]")])
+        known, strange = _settings(self), re.search(r"(?:unrecognized arguments: --|does not accept option ')([\w.]+)", message)
+        near = get_close_matches(strange[1], known, 1, 0.8) if strange else []
+        remedy = f"Perhaps {near[0]} is meant" if near else f"See {shown} --help"
+        raise ConfigError(message, remedy=remedy) from ex
+
+
+def _settings(parser: ArgumentParser) -> list[str]:
+    """Names of a parser's settings and those of its subcommands."""
+    own = [action.dest for action in parser._actions]
+    parts = [part for action in parser._actions if isinstance(action.choices, dict) for part in action.choices.values()]
+    return own + [name for part in parts if isinstance(part, ArgumentParser) for name in _settings(part)]
 
 
 class M2NetCLI(LightningCLI):
@@ -185,6 +211,7 @@ def make_cli(argv: list[str], *, run_now: bool = True) -> M2NetCLI:
         run=run_now,
         save_config_callback=SaveConfig if run_now else None,
         seed_everything_default=0,
+        parser_class=OneLineParser,
         trainer_defaults={"callbacks": [ResultsWriter(), Watcher()]},
         auto_configure_optimizers=False,
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2net.cli.options import parser, progress
 from m2net.machine import cpu_count
+from m2net.vocabulary import Column
 
 if TYPE_CHECKING:
     from m2net.studies import Study
@@ -54,7 +56,16 @@ def run(argv: list[str]) -> int:
         bad = {s.row for s, v in zip(manifest, verdicts, strict=False) if v.status is Status.REJECT} | {fault.row for fault in faults}
         write_clean(given.manifest, given.clean, bad)
     _show(verdicts)
+    for column, meant in almost(manifest.columns):
+        print(f"The column {column!r} is not read; if {meant} is meant, rename it.")
     return 1 if any(v.status is Status.REJECT for v in verdicts) else 0
+
+
+def almost(columns: Iterable[str]) -> list[tuple[str, str]]:
+    """Columns that m2net passes over and that are spelt almost as one that it reads, each with that one."""
+    known = [str(column) for column in Column]
+    near = {column: get_close_matches(column.lower(), known, 1, 0.8) for column in columns if column not in known}
+    return [(column, meant[0]) for column, meant in near.items() if meant]
 
 
 def _named(pairs: Iterable[tuple[Study, Verdict]]) -> Iterator[tuple[str, Verdict]]:

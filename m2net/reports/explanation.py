@@ -15,7 +15,7 @@ from m2net.reports.results import write_json
 from m2net.studies import write_on_own_grid
 from m2net.vocabulary import Modality
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _BOX_COLOUR = (0, 255, 255)
 _LEAST_SIDE = 384
 

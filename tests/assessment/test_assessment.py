@@ -99,6 +99,23 @@ def test_nifti_in_any_orientation_and_dicom(trained: Path, tmp_path: Path, phant
         assert probabilities == pytest.approx(answers[0][1], abs=1e-4)
 
 
+def test_another_study_of_the_same_name_does_not_write_over_the_first(
+    trained: Path, tmp_path: Path, phantom: Phantom, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two commands, two patients whose files are called alike, one --out; the same study again is welcome."""
+    for patient, image in (("anna", phantom.image), ("bob", phantom.image + np.int16(1))):
+        (tmp_path / patient).mkdir()
+        write_nifti(tmp_path / patient / "ct.nii.gz", image, phantom.geometry)
+    words = ["--model", str(trained / "best.ckpt"), "--out", str(tmp_path / "out")]
+    assert main(["assess", str(tmp_path / "anna" / "ct.nii.gz"), *words]) == 0
+    report = tmp_path / "out" / "ct" / "assessment.json"
+    first = report.read_bytes()
+    assert main(["assess", str(tmp_path / "bob" / "ct.nii.gz"), *words]) == 2
+    assert "speaks of another image; expected a folder for each study. Give another --out" in capsys.readouterr().err
+    assert report.read_bytes() == first
+    assert main(["assess", str(tmp_path / "anna" / "ct.nii.gz"), *words]) == 0
+
+
 def read_image_labels(path: Path) -> np.ndarray:
     from m2net.studies import Geometry, to_lps
 

@@ -52,6 +52,19 @@ def test_a_clean_cohort_passes(clean: Path, capsys: pytest.CaptureFixture[str]) 
     assert f"{PATIENTS} studies: {PATIENTS} pass, 0 warn, 0 rejected" in capsys.readouterr().out
 
 
+def test_a_misspelt_column_is_told(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = (clean / "manifest.csv").read_text().splitlines()
+    misspelt = clean / "misspelt.csv"
+    misspelt.write_text("\n".join([lines[0].replace("diagnosis", "diagnoses"), *lines[1:3]]) + "\n")
+    assert "diagnoses" in misspelt.read_text()
+    assert run(misspelt)[0] == 0
+    said = capsys.readouterr().out
+    assert "The column 'diagnoses' is not read; if diagnosis is meant, rename it." in said
+    assert said.count("is not read") == 1  # the phantom's own columns, which are like none of m2net's, are not told
+    assert run(clean / "manifest.csv")[0] == 0
+    assert "is not read" not in capsys.readouterr().out
+
+
 def test_every_planted_fault_is_found_and_nothing_else(clean: Path, tmp_path: Path) -> None:
     folder = tmp_path / "cohort"
     shutil.copytree(clean, folder, ignore=shutil.ignore_patterns("*.jsonl", "verdicts.json"))

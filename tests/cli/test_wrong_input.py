@@ -111,6 +111,29 @@ def test_settings_that_cannot_be_run(trained: Path, capsys: pytest.CaptureFixtur
     assert message in said(capsys)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trainer.max_stepz=3"], "--trainer.max_stepz=3. Perhaps trainer.max_steps is meant."),
+        (["--data.instanses", "3"], "--data.instanses 3. Perhaps data.instances is meant."),
+        (["--model.nothing_alike", "3"], "--model.nothing_alike 3. See m2net fit --help."),
+        (["--data.instances", "many"], "Got value: many. See m2net fit --help."),
+        (["--config", "none.yaml"], "none.yaml"),
+    ],
+)
+def test_settings_that_lightning_does_not_know(trained: Path, capfd: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    assert main(["fit", "--config", str(trained / "config.in.yaml"), *words]) == 2
+    err = capfd.readouterr().err
+    assert [line for line in err.splitlines() if line.startswith("m2net: ") and message in line]
+    assert "usage" not in err
+
+
+def test_a_misspelt_setting_in_a_file(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "more.yaml").write_text("data: {studies_per_bach: 2}\n")
+    assert main(["fit", "--config", str(trained / "config.in.yaml"), "--config", str(tmp_path / "more.yaml")]) == 2
+    assert "'data.studies_per_bach'. Perhaps data.studies_per_batch is meant." in said(capsys)
+
+
 def test_a_fault_of_ours_within_lightning_is_no_setting(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning refuses to log two losses as one: that is a bug, and its traceback is wanted."""
     monkeypatch.setattr(WEIGHTINGS["fixed"], "forward", lambda *_: torch.zeros(2))
