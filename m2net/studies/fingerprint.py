@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 
 from m2net.studies.files import VOLUME_ENDINGS
-from m2net.studies.manifest import Study
 from m2net.studies.pictures import PICTURE_ENDINGS
+from m2net.studies.study import Study
 from m2net.vocabulary import Modality
 
 _DETACHED = (".mhd", ".nhdr", ".hdr")  # headers whose voxels lie in a file of their own

@@ -3,82 +3,16 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from m2net.errors import ManifestError, MissingFileError
 from m2net.files import written_whole
-from m2net.studies.labels import schemes_of
-from m2net.studies.scores import SCORE_LIMITS
-from m2net.vocabulary import (
-    MASK_COLUMNS,
-    REQUIRED_COLUMNS,
-    SCHEME_COLUMNS,
-    SCORE_PREFIX,
-    Column,
-    Diagnosis,
-    Modality,
-    SeverityScheme,
-    Split,
-)
-
-
-@dataclass(frozen=True)
-class Study:
-    """One row of a manifest.
-
-    Attributes:
-        study_id: unique name of the study.
-        patient_id: the patient; patients, never studies, are split.
-        modality: CT or radiograph.
-        image: absolute path of the image.
-        masks: absolute paths of the masks there are, by column (lobes, lungs, infection).
-        mask_schemes: by column, whose codes a mask holds where they are not m2net's (see studies.labels.schemes_of).
-        series: UID or number of the DICOM series to read, "" leaves the choice to the rules.
-        diagnosis: set of possible diagnoses, empty = unknown.
-        severity: grade (binary, ordinal) or score, None = unknown.
-        severity_scheme: scheme that the severity is in, None with it.
-        scores: real-valued severity scores by name, from columns ``score_NAME`` and from a severity in the scheme ``score:NAME``.
-        infected: None = unknown.
-        site: hospital, "" = unknown.
-        split: train, val or test, None = unknown.
-        fold: cross-validation fold, None = unknown.
-        extra: every further column, as text.
-        row: line in the file, for messages.
-    """
-
-    study_id: str
-    patient_id: str
-    modality: Modality
-    image: Path
-    masks: dict[Column, Path] = field(default_factory=dict)
-    mask_schemes: dict[Column, str] = field(default_factory=dict)
-    series: str = ""
-    diagnosis: frozenset[Diagnosis] = frozenset()
-    severity: float | None = None
-    severity_scheme: str | None = None
-    scores: dict[str, float] = field(default_factory=dict)
-    infected: bool | None = None
-    site: str = ""
-    split: Split | None = None
-    fold: int | None = None
-    extra: dict[str, str] = field(default_factory=dict)
-    row: int = 0
-
-    @property
-    def possible(self) -> frozenset[Diagnosis]:
-        """What the patient may have: the diagnosis, else what ``infected`` leaves (1: COVID-19 or CAP); empty is unknown."""
-        if self.diagnosis or self.infected is None:
-            return self.diagnosis
-        return frozenset({Diagnosis.COVID19, Diagnosis.CAP} if self.infected else {Diagnosis.NON_PNEUMONIA})
-
-    @property
-    def possible_text(self) -> str:
-        """``possible`` as a manifest spells it: ``non_pneumonia|cap``."""
-        return "|".join(d for d in Diagnosis if d in self.possible)
+from m2net.studies.row import Row
+from m2net.studies.study import Study
+from m2net.vocabulary import REQUIRED_COLUMNS, SCORE_PREFIX, Column, Split
 
 
 @dataclass(frozen=True)
@@ -153,7 +87,7 @@ def survey_manifest(path: Path) -> tuple[Manifest, list[Fault]]:
     return Manifest(path, tuple(s for k, s in enumerate(studies) if k not in wrong), columns), faults
 
 
-def _read_rows(path: Path) -> tuple[list[_Row], tuple[str, ...]]:
+def _read_rows(path: Path) -> tuple[list[Row], tuple[str, ...]]:
     if not path.is_file():
         raise ManifestError(f"the manifest {path} does not exist", expected="a CSV file", remedy="Check the path")
     try:
@@ -161,7 +95,7 @@ def _read_rows(path: Path) -> tuple[list[_Row], tuple[str, ...]]:
             reader = csv.DictReader(file)
             columns = tuple(reader.fieldnames or ())
             _check_columns(path, columns)
-            rows = [_Row(path, reader.line_num, _whole(path, reader.line_num, row)) for row in reader]
+            rows = [Row(path, reader.line_num, _whole(path, reader.line_num, row)) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"the manifest {path} is no UTF-8 CSV ({error})", expected="a CSV file with a header") from error
     missing = [c for c in REQUIRED_COLUMNS if c not in columns]
@@ -202,130 +136,6 @@ def _whole(path: Path, number: int, cells: dict[str | None, Any]) -> dict[str, s
             remedy="Put text that holds a comma in quotation marks",
         )  # fmt: skip
     return {str(name): cell for name, cell in cells.items()}
-
-
-@dataclass(frozen=True)
-class _Row:
-    manifest: Path
-    number: int
-    cells: dict[str, str | None]
-
-    def text(self, column: str) -> str:
-        return (self.cells.get(column) or "").strip()
-
-    def fail(
-        self,
-        found: str,
-        expected: str,
-        remedy: str = "Mend the row, or leave the cell empty for unknown",
-        error: type[ManifestError] = ManifestError,
-    ) -> ManifestError:
-        return error(f"{self.manifest}, row {self.number}: {found}", expected=expected, remedy=remedy)
-
-    def study(self) -> Study:
-        known = {str(c) for c in Column}
-        scheme = self.text(Column.SEVERITY_SCHEME) or None
-        return Study(
-            study_id=self.required(Column.STUDY_ID),
-            patient_id=self.required(Column.PATIENT_ID),
-            modality=Modality(self.choice(Column.MODALITY, [str(m) for m in Modality])),
-            image=self.file(Column.IMAGE, self.required(Column.IMAGE)),
-            masks={c: self.file(c, self.text(c)) for c in MASK_COLUMNS if self.text(c)},
-            mask_schemes={c: self.choice(s, schemes_of(c)) for c, s in SCHEME_COLUMNS.items() if self.text(s)},
-            series=self.text(Column.SERIES),
-            diagnosis=self.diagnosis(),
-            severity=self.severity(scheme),
-            severity_scheme=scheme,
-            scores=self.scores(scheme),
-            infected=self.flag(),
-            site=self.text(Column.SITE),
-            split=Split(self.choice(Column.SPLIT, [str(s) for s in Split])) if self.text(Column.SPLIT) else None,
-            fold=self.fold(),
-            extra={k: v or "" for k, v in self.cells.items() if k not in known},
-            row=self.number,
-        )
-
-    def required(self, column: Column) -> str:
-        value = self.text(column)
-        if not value:
-            raise self.fail(f"{column} is empty", "a value in every row", "Fill in the cell")
-        return value
-
-    def choice(self, column: Column, allowed: list[str]) -> str:
-        value = self.text(column)
-        if value not in allowed:
-            raise self.fail(f"{column} is {value!r}", f"one of {', '.join(allowed)}")
-        return value
-
-    def file(self, column: Column, value: str) -> Path:
-        path = (self.manifest.parent / value).absolute()
-        if not path.exists():
-            expected = "a file or folder, relative to the manifest"
-            raise self.fail(f"{column} {path} does not exist", expected, "Check the path", MissingFileError)
-        return path
-
-    def diagnosis(self) -> frozenset[Diagnosis]:
-        value = self.text(Column.DIAGNOSIS)
-        allowed = [str(d) for d in Diagnosis]
-        parts = [p.strip() for p in value.split("|")] if value else []
-        if any(p not in allowed for p in parts):
-            raise self.fail(f"diagnosis is {value!r}", f"{', '.join(allowed)}, or several joined by |")
-        return frozenset(Diagnosis(p) for p in parts)
-
-    def severity(self, scheme: str | None) -> float | None:
-        value = self.text(Column.SEVERITY)
-        if not value:
-            return None
-        if scheme is None:
-            raise self.fail(f"severity is {value} without a severity_scheme", "binary, ordinal:GRADES or score:NAME", "Add it")
-        schemes = "binary, ordinal:GRADES (2 or more, as ordinal:5) or score:NAME"
-        try:
-            grades = SeverityScheme.grades(scheme)
-        except ValueError:
-            raise self.fail(f"severity_scheme is {scheme!r}", schemes) from None
-        try:
-            number = float(value)
-        except ValueError:
-            raise self.fail(f"severity is {value!r} in scheme {scheme!r}", "a number") from None
-        if not math.isfinite(number):
-            raise self.fail(f"severity is {value!r}", "a finite number")
-        if grades is not None and number not in range(grades):
-            raise self.fail(f"severity is {value} in scheme {scheme}", f"a whole number from 0 to {grades - 1}")
-        return number
-
-    def scores(self, scheme: str | None) -> dict[str, float]:
-        found = {}
-        for column in self.cells:
-            value = self.text(column) if column.startswith(SCORE_PREFIX) else ""
-            if value:
-                try:
-                    found[column.removeprefix(SCORE_PREFIX)] = float(value)
-                except ValueError:
-                    raise self.fail(f"{column} is {value!r}", "a number") from None
-        severity = self.severity(scheme)
-        if severity is not None and SeverityScheme.kind(str(scheme)) is SeverityScheme.SCORE:
-            name = str(scheme).partition(":")[2]
-            if found.setdefault(name, severity) != severity:
-                raise self.fail(f"severity {severity:g} in scheme {scheme} contradicts {SCORE_PREFIX}{name} {found[name]:g}", "one value")
-        wrong = [name for name, value in found.items() if not math.isfinite(value)]
-        if wrong:
-            raise self.fail(f"the score {wrong[0]} is {found[wrong[0]]}", "a finite number")
-        for name, top in SCORE_LIMITS.items():
-            if not 0 <= found.get(name, 0.0) <= top:
-                raise self.fail(f"the score {name} is {found[name]:g}", f"0 to {top:g}")
-        return found
-
-    def flag(self) -> bool | None:
-        value = self.text(Column.INFECTED).lower()
-        if value not in ("", "0", "1", "true", "false"):
-            raise self.fail(f"infected is {value!r}", "0 or 1")
-        return None if not value else value in ("1", "true")
-
-    def fold(self) -> int | None:
-        value = self.text(Column.FOLD)
-        if value and not value.isdigit():
-            raise self.fail(f"fold is {value!r}", "a whole number from 0")
-        return int(value) if value else None
 
 
 def _check_together(path: Path, studies: tuple[Study, ...]) -> Iterator[tuple[int, ManifestError]]:

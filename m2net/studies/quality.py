@@ -14,12 +14,12 @@ from scipy import ndimage
 
 from m2net.errors import GeometryError, LateralityError, M2NetError, StudyError
 from m2net.studies.lungs import Box, Thorax, find_thorax
-from m2net.studies.manifest import Study
 from m2net.studies.masks import Mask, read_mask
 from m2net.studies.options import ReadOptions
 from m2net.studies.pictures import RELATIVE_12_BIT, RELATIVE_MAX, may_be_12_bit
 from m2net.studies.radiograph_look import unlike_radiograph
 from m2net.studies.readers import read_image
+from m2net.studies.study import Study
 from m2net.studies.volume import Volume
 from m2net.vocabulary import MASK_UNLABELLED, Column, Intensity, Lobe, LungCode, Modality
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from m2net.errors import ManifestError
-from m2net.studies.manifest import Manifest, Study, write_manifest
+from m2net.studies.manifest import Manifest, write_manifest
+from m2net.studies.study import Study
 from m2net.vocabulary import Column, Split
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from m2net.errors import BROKE, StudyError
 from m2net.machine import processes
 from m2net.studies.fingerprint import fingerprint
-from m2net.studies.manifest import Study
 from m2net.studies.options import ReadOptions
 from m2net.studies.quality import Status, Verdict, judge
+from m2net.studies.study import Study
 
 _RULES = "2"  # raised with every change of the checks, so that earlier verdicts are not taken up again
 
