@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,10 +22,11 @@ from m2net.bags.transforms import SIDED
 from m2net.batch import BagBatch, Output
 from m2net.errors import CheckpointError, ConfigError
 from m2net.networks import M2Net, build
-from m2net.objectives import OBJECTIVES, Objective, Reading, ScoreObjective, SegmentationObjective
+from m2net.objectives import Objective, Reading
 from m2net.training.loading import CHECKPOINT_MARK
 from m2net.training.schedules import factor, run_length
 from m2net.training.starting import start_from_run, start_published
+from m2net.training.tasks import read_tasks
 from m2net.training.transfer import PARTS, Meaning, Transfer
 from m2net.training.tuning import Anchor, Tuning
 from m2net.training.weighting import WEIGHTINGS
@@ -84,8 +84,6 @@ class M2NetModule(pl.LightningModule):
         """
         super().__init__()
         self.transfer: Transfer | None = None
-        if not tasks:
-            raise ConfigError("the model has no task", expected="at least one under model.tasks")
         self.spec = InputSpec.of(input)
         optimizer = dict(optimizer or DEFAULT_OPTIMIZER)
         self.save_hyperparameters(
@@ -102,32 +100,7 @@ class M2NetModule(pl.LightningModule):
         self.mirror = bool(mirror)
         self.tuning = Tuning.of(tuning)
         factor(schedule, 0.0, warmup)
-        objectives: dict[str, Objective] = {}
-        heads: dict[str, dict[str, Any]] = {}
-        self.weights: dict[str, float] = {}
-        for task, parts in tasks.items():
-            unknown = set(parts) - {"head", "objective", "weight"}
-            if unknown:
-                raise ConfigError(f"task {task} has {', '.join(sorted(unknown))}", expected="only head, objective and weight")
-            objectives[task] = build(OBJECTIVES, parts.get("objective"), f"objective of {task}")
-            objectives[task].task = task
-            if isinstance(objectives[task], Reading):
-                if more := set(parts) - {"objective"}:
-                    raise ConfigError(f"task {task} has {', '.join(sorted(more))}", expected="an objective only")
-                continue
-            head, weight = parts.get("head") or {}, parts.get("weight", 1.0)
-            if not isinstance(head, Mapping):
-                raise ConfigError(f"the head of {task} is {head!r}", expected="settings, as {name: hierarchical}")
-            if isinstance(weight, bool) or not isinstance(weight, int | float):
-                raise ConfigError(f"the weight of {task} is {weight!r}", expected="a number")
-            heads[task] = {**head, "classes": objectives[task].classes}
-            self.weights[task] = float(weight)
-        drawn = [o.target for o in objectives.values() if isinstance(o, SegmentationObjective | ScoreObjective)]
-        if twice := {target for target in drawn if drawn.count(target) > 1}:
-            raise ConfigError(f"several tasks answer {', '.join(sorted(twice))}", expected="one task a mask or score")
-        for objective in objectives.values():
-            if isinstance(objective, Reading):
-                objective.accept({task: objectives[task] for task in heads})
+        objectives, heads, self.weights = read_tasks(tasks)
         self.objectives = nn.ModuleDict(objectives)
         if weighting == "gradient_norm" and network.get("freeze_encoder"):
             raise ConfigError("weighting gradient_norm with a frozen encoder", expected="fixed or uncertainty: no task pulls at it")

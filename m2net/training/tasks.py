@@ -1,0 +1,62 @@
+"""The tasks that a configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from m2net.errors import ConfigError
+from m2net.networks import build
+from m2net.objectives import OBJECTIVES, Objective, Reading, ScoreObjective, SegmentationObjective
+
+
+class Tasks(NamedTuple):
+    """Objectives of all tasks; heads (as settings) and weights of those that have a head."""
+
+    objectives: dict[str, Objective]
+    heads: dict[str, dict[str, Any]]
+    weights: dict[str, float]
+
+
+def read_tasks(configured: Mapping[str, Mapping[str, Any]]) -> Tasks:
+    """Build objectives and check what stands beside them.
+
+    Args:
+        configured: per task ``objective`` and, unless it only reads other tasks' maps, ``head`` and ``weight`` (1 without).
+
+    Raises:
+        ConfigError: no task, a part that there is not, two tasks that answer one mask or score, or a reading of a task that is not there.
+    """
+    if not configured:
+        raise ConfigError("the model has no task", expected="at least one under model.tasks")
+    tasks = Tasks({}, {}, {})
+    for task, parts in configured.items():
+        if unknown := set(parts) - {"head", "objective", "weight"}:
+            raise ConfigError(f"task {task} has {', '.join(sorted(unknown))}", expected="only head, objective and weight")
+        tasks.objectives[task] = objective = build(OBJECTIVES, parts.get("objective"), f"objective of {task}")
+        objective.task = task
+        if not isinstance(objective, Reading):
+            tasks.heads[task], tasks.weights[task] = _head(task, parts, objective.classes), _weight(task, parts)
+        elif more := set(parts) - {"objective"}:
+            raise ConfigError(f"task {task} has {', '.join(sorted(more))}", expected="an objective only")
+    drawn = [o.target for o in tasks.objectives.values() if isinstance(o, SegmentationObjective | ScoreObjective)]
+    if twice := {target for target in drawn if drawn.count(target) > 1}:
+        raise ConfigError(f"several tasks answer {', '.join(sorted(twice))}", expected="one task a mask or score")
+    for objective in tasks.objectives.values():
+        if isinstance(objective, Reading):
+            objective.accept({task: tasks.objectives[task] for task in tasks.heads})
+    return tasks
+
+
+def _head(task: str, parts: Mapping[str, Any], classes: int) -> dict[str, Any]:
+    head = parts.get("head") or {}
+    if not isinstance(head, Mapping):
+        raise ConfigError(f"the head of {task} is {head!r}", expected="settings, as {name: hierarchical}")
+    return {**head, "classes": classes}
+
+
+def _weight(task: str, parts: Mapping[str, Any]) -> float:
+    weight = parts.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise ConfigError(f"the weight of {task} is {weight!r}", expected="a number")
+    return float(weight)
