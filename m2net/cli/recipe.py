@@ -1,4 +1,4 @@
-"""``m2net recipe``: a public data set's folder to a manifest."""
+"""``m2net recipe``: a public data set's folder, or a hospital's own, to a manifest."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from m2net.errors import ConfigError
 
 
 def run(argv: list[str]) -> int:
-    """Write the manifest of a public data set's own folder layout."""
+    """Write the manifest."""
     from m2net.recipes import RECIPES
 
-    options = parser(argv[0], "Write the manifest of a public data set's own folder layout.")
+    options = parser(argv[0], "Write the manifest of a public data set's own folder layout, or of a folder of your own (folders).")
     options.add_argument("name", help=f"data set: {', '.join(RECIPES)}")
-    options.add_argument("raw", type=Path, help="its folder, as downloaded and unpacked")
+    options.add_argument("raw", type=Path, help="its folder, as downloaded and unpacked; or your own")
     options.add_argument("--out", type=Path, help="manifest to write; default RAW/manifest.csv, or beside RAW where that is a file")
     given = options.parse_args(argv[1:])
     if given.name not in RECIPES:
