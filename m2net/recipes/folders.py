@@ -6,13 +6,14 @@ import os
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import track
 
+from m2net.errors import ConfigError
 from m2net.recipes.table import Row, natural, row, write
 from m2net.studies import PICTURE_ENDINGS, VOLUME_ENDINGS
 from m2net.studies.dicom.headers import read_header
@@ -38,26 +39,31 @@ def folders(raw: Path, manifest: Path) -> int:
     """Any folder of CT or radiographs in DICOM (folders, zips), and of CT in NIfTI, MHA or NRRD.
 
     The first folder below ``raw`` names the patient; folders whose DICOM headers hold one PatientID are one patient, so that none is in
-    training and test at once. A DICOM examination (StudyInstanceUID) is one study, whose series ``m2net verify`` chooses among. Volumes
-    named ``lobes``, ``lungs`` or ``infection``, alone or behind their image's name (``anna_lobes.nii.gz`` beside ``anna.nii.gz``), are
-    masks. Pictures are passed over, since nothing says whether they are slices or radiographs. What is passed over is said.
+    training and test at once. A DICOM examination (StudyInstanceUID) is one study, whose series the reader chooses among. Volumes named
+    ``lobes``, ``lungs`` or ``infection`` are masks: behind an image's name (``anna_lobes.nii.gz`` beside ``anna.nii.gz``) of that image,
+    else of the only study in their folder and below. Pictures are passed over, since nothing says whether they are slices or radiographs.
+    What is passed over is said.
 
     Raises:
+        ConfigError: the manifest is there already: labels may have been filled in.
         StudyError: no study.
     """
+    if manifest.exists():
+        raise ConfigError(f"{manifest} is there already", expected="a new file, for labels may stand in it", remedy="Give another --out")
     files = [path for path in sorted(raw.rglob("*"), key=natural) if path.is_file() and not _hidden(path.relative_to(raw))]
-    volumes, left = _volumes([path for path in files if path.name.lower().endswith(VOLUME_ENDINGS)])
-    zips = [Examination(path, Modality.CT, {}) for path in files if path.suffix.lower() == ".zip"]
+    masks = [path for path in files if path.name.lower().endswith(VOLUME_ENDINGS) and _MASK.fullmatch(_stem(path))]
+    whole = [path for path in files if path.name.lower().endswith((*VOLUME_ENDINGS, ".zip")) and path not in masks]
     pictures = [path for path in files if path.name.lower().endswith(PICTURE_ENDINGS)]
     known = {path for path in files if path.name.lower().endswith((*VOLUME_ENDINGS, *PICTURE_ENDINGS, ".zip"))}
     dicom = list(_dicom([path for path in files if path not in known], raw))
-    found = sorted([*volumes, *zips, *dicom], key=lambda one: natural(one.image))
+    found = sorted([*(Examination(path, Modality.CT, {}) for path in whole), *dicom], key=lambda one: natural(one.image))
+    left = _attach(masks, found)
     patients = _patients(found, raw)
     count = write(manifest, _rows(found, patients, raw, manifest), raw, "DICOM, zip, NIfTI, MHA or NRRD file of a CT or radiograph")
     print(f"{len(set(patients))} patients. Fill in {', '.join(TO_FILL_IN)} where they are known.", file=sys.stderr)
-    for paths, what in ((left, "volumes are masks without an image"), (pictures, "pictures may be slices or radiographs")):
+    for paths, what in ((left, "masks without an image"), (pictures, "pictures, which may be slices or radiographs")):
         if paths:
-            print(f"Passed over: {len(paths)} {what} ({paths[0].relative_to(raw)}).", file=sys.stderr)
+            print(f"Passed over {what}: {len(paths)} ({paths[0].relative_to(raw)}).", file=sys.stderr)
     return count
 
 
@@ -65,24 +71,19 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
-def _volumes(paths: Iterable[Path]) -> tuple[list[Examination], list[Path]]:
-    """Images with their masks, and the masks that are left."""
-    found: list[Examination] = []
-    left: list[Path] = []
-    by_folder: dict[Path, list[Path]] = defaultdict(list)
-    for path in paths:
-        by_folder[path.parent].append(path)
-    for together in by_folder.values():
-        named = {path: _MASK.fullmatch(_stem(path)) for path in together}
-        images = {_stem(path): Examination(path, Modality.CT, {}) for path, mask in named.items() if not mask}
-        for path, mask in named.items():
-            of = mask and (images.get(mask[1] or "") or (next(iter(images.values())) if len(images) == 1 else None))
-            if mask and of:
-                of.masks[mask[2].lower()] = path
-            elif mask:
-                left.append(path)
-        found += images.values()
-    return found, left
+def _attach(masks: Iterable[Path], found: Sequence[Examination]) -> list[Path]:
+    """Give each mask to the image that its name begins with, else to the only study in its folder and below; returns those left."""
+    left = []
+    for path in masks:
+        named = _MASK.fullmatch(_stem(path))
+        assert named is not None
+        below = [one for one in found if one.image.is_relative_to(path.parent)]
+        beside = [one for one in below if one.image.parent == path.parent and _stem(one.image) == named[1]]
+        if of := beside or (below if len(below) == 1 else []):
+            of[0].masks[named[2].lower()] = path
+        else:
+            left.append(path)
+    return left
 
 
 def _stem(path: Path) -> str:
