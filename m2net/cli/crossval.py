@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from m2net.cli.done import Done
 from m2net.cli.options import parser
 from m2net.errors import ConfigError
+from m2net.vocabulary import Split
 
 if TYPE_CHECKING:
-    from m2net.studies import Manifest
+    from m2net.studies import Manifest, Study
 
 AUDITED = ("diagnosis", "severity")
 
@@ -37,6 +38,7 @@ def run(argv: list[str]) -> int:
     options.add_argument(
         "--audit-columns", nargs="+", default=[], metavar="COLUMN", help="columns of the manifest that its audit counts as facts, as a date"
     )
+    options.add_argument("--without-test", action="store_true", help="leave out the manifest's test part, so that it stays unseen")
     given, overrides = options.parse_known_args(argv[1:])
     if given.folds < 3:
         raise ConfigError(f"{given.folds} folds", expected="at least 3: one judged, one that chooses, one that trains")
@@ -58,6 +60,13 @@ def _run(given: argparse.Namespace, overrides: list[str]) -> None:
 
     words = [word for config in given.config for word in ("--config", str(config))] + overrides
     cli = make_cli(words, run_now=False)
+    if held := [study for study in cli.datamodule.manifest if study.split is Split.TEST]:
+        if given.without_test:
+            words.append(f"--data.manifest={without(cli.datamodule.manifest, held)}")
+            cli = make_cli(words, run_now=False)
+        else:
+            told = f"{len(held)} studies of the test part of {cli.datamodule.manifest_path} are cross-validated as all others are"
+            print(f"{told}; --without-test leaves them out.")
     out = given.out or Path(cli.trainer.default_root_dir) / "crossval"
     manifest = cli.datamodule.manifest_path
     check_columns(cli.datamodule.manifest, given.audit_columns, "--audit-columns")
@@ -131,6 +140,15 @@ def with_folds(source: Path, folds: int, seed: int) -> Path:
     manifest = read_manifest(source)
     chosen = {patient: str(fold) for patient, fold in assign_folds(manifest.studies, folds, seed).items()}
     write_assignment(manifest, Column.FOLD, chosen, out)
+    return out
+
+
+def without(manifest: Manifest, left_out: list[Study]) -> Path:
+    """The manifest without some of its studies, written beside it."""
+    from m2net.studies.manifest import write_clean
+
+    out = manifest.path.with_name(f"{manifest.path.stem}.without-test.csv")
+    write_clean(manifest.path, out, {study.row for study in left_out})
     return out
 
 

@@ -170,7 +170,7 @@ def test_crossval_pools_folds_and_keeps_what_is_done(tmp_path: Path, configure: 
     aucs = [(len(part), roc_auc_score(*zip(*part, strict=True))) for part in folds if len({grade for grade, _ in part}) == 2]
     assert results["figures"]["severity/auc"]["value"] == pytest.approx(sum(n * a for n, a in aucs) / sum(n for n, _ in aucs))
     before = (out / "fold_1" / "best.ckpt").stat().st_mtime_ns
-    capsys.readouterr()
+    assert "2 studies of the test part of" in capsys.readouterr().out
     assert main(words) == 0
     assert capsys.readouterr().out.count("done before, kept") == 3
     assert (out / "fold_1" / "best.ckpt").stat().st_mtime_ns == before
@@ -178,6 +178,16 @@ def test_crossval_pools_folds_and_keeps_what_is_done(tmp_path: Path, configure: 
     over.write_text("data: {instances: 3}\n")
     assert main([*words, "--config", str(over)]) == 0
     assert read_checkpoint(out / "fold_1" / "best.ckpt")[CHECKPOINT_MARK]["drawing"]["instances"] == 3
+
+
+def test_crossval_without_the_test_part(tmp_path: Path, configure: Configure, rows: list[dict[str, str]]) -> None:
+    config, out = configure(tmp_path, trainer={"max_steps": 1, "val_check_interval": 1}), tmp_path / "cv"
+    assert main(["crossval", "--config", str(config), "--folds", "3", "--out", str(out), "--without-test"]) == 0
+    with (out / "predictions.csv").open() as file:
+        told = {row["study_id"] for row in csv.DictReader(file)}
+    held = {row["study_id"] for row in rows if row["split"] == "test"}
+    assert held
+    assert told == {row["study_id"] for row in rows} - held
 
 
 def test_crossval_judges_the_sites_that_it_is_asked_to(
