@@ -151,7 +151,7 @@ def audits(runs: Path) -> Iterator[dict[str, object]]:
 
 
 def _line(row: str, labelled: int, figure: str, interval: dict[str, float], n: int | str) -> dict[str, object]:
-    value = {k: f"{interval[k]:.4f}" if k in interval else "" for k in ("value", "low", "high")}
+    value = {k: f"{interval[k]:.5f}" if k in interval else "" for k in ("value", "low", "high")}
     return {"row": row, "lobes labelled": f"{labelled} %", "figure": figure, **value, "n": n}
 
 

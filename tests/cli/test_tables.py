@@ -27,7 +27,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """run.py, which imports results.py beside it."""
     monkeypatch.syspath_prepend(str(TABLES))
     yield importlib.import_module("run")
-    for name in ("run", "results", "paper_size"):
+    for name in ("run", "results", "paper_size", "page"):
         sys.modules.pop(name, None)
 
 
@@ -38,6 +38,16 @@ def test_every_row_has_its_file_and_every_pair_its_rows(script: ModuleType) -> N
     assert {name for one, other, _ in pairs for name in (one, other)} <= rows
     assert len(set(pairs)) == len(pairs)
     assert all(one != other for one, other, _ in pairs)
+
+
+def test_the_page_shows_what_results_csv_holds(script: ModuleType) -> None:
+    page = importlib.import_module("page")
+    text = (TABLES / "README.md").read_text(encoding="utf-8")
+    anew = text
+    for table in page.tables(page.Figures(TABLES / "results.csv")):
+        anew = page.written(anew, table)
+    assert anew == text
+    assert set(page.WHAT) == set(script.ROWS)
 
 
 @pytest.mark.parametrize("row", ["m2unet", "diagnosis_alone", "lobes_position_aware"])
