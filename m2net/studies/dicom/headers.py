@@ -193,18 +193,18 @@ def _frame(file: Path, index: int | None, header: Dataset, where: list[Dataset])
     spacing = numbers("PixelSpacing", 2)
     slope, intercept = one("RescaleSlope"), one("RescaleIntercept")
     image_type = next((d.get(t) for d in where for t in ("FrameType", "ImageType") if d.get(t)), ())
-    kernel = next((_text(d, "ConvolutionKernel") for d in where if _text(d, "ConvolutionKernel")), "")
+    kernel = next((text_of(d, "ConvolutionKernel") for d in where if text_of(d, "ConvolutionKernel")), "")
     return Frame(
-        path=file, index=index, patient=_text(header, "PatientID"), study=_text(header, "StudyInstanceUID"),
-        series=_text(header, "SeriesInstanceUID"),
-        number=_text(header, "SeriesNumber"),
-        modality=_text(header, "Modality"), acquisition=_text(header, "AcquisitionNumber"),
+        path=file, index=index, patient=text_of(header, "PatientID"), study=text_of(header, "StudyInstanceUID"),
+        series=text_of(header, "SeriesInstanceUID"),
+        number=text_of(header, "SeriesNumber"),
+        modality=text_of(header, "Modality"), acquisition=text_of(header, "AcquisitionNumber"),
         image_type=tuple(str(v).upper() for v in ([image_type] if isinstance(image_type, str) else image_type)),
         size=(int(header.Rows), int(header.Columns)), position=numbers("ImagePositionPatient", 3), orientation=orientation,
         spacing_mm=None if spacing is None or spacing.min() <= 0 else (float(spacing[0]), float(spacing[1])), kernel=kernel,
         thickness_mm=one("SliceThickness"), padding=one("PixelPaddingValue"),
         rescale=(1.0 if slope is None else slope, 0.0 if intercept is None else intercept),
-        samples=_whole(header, "SamplesPerPixel") or 1, photometric=_text(header, "PhotometricInterpretation"),
+        samples=_whole(header, "SamplesPerPixel") or 1, photometric=text_of(header, "PhotometricInterpretation"),
         tags=_harmless_tags(header, kernel, one("SliceThickness")),
     )  # fmt: skip
 
@@ -230,7 +230,8 @@ def _whole(header: Dataset, tag: str) -> int:
     return 0 if value is None else int(value[0])
 
 
-def _text(header: Dataset, tag: str) -> str:
+def text_of(header: Dataset, tag: str) -> str:
+    """A tag's value, the first of several, as text; "" where it is missing or damaged."""
     try:
         value = header.get(tag)
     except (ValueError, TypeError):
@@ -241,7 +242,7 @@ def _text(header: Dataset, tag: str) -> str:
 
 
 def _harmless_tags(header: Dataset, kernel: str, thickness: float | None) -> dict[str, Any]:
-    tags: dict[str, Any] = {"manufacturer": _text(header, "Manufacturer"), "kernel": kernel, "thickness_mm": thickness}
+    tags: dict[str, Any] = {"manufacturer": text_of(header, "Manufacturer"), "kernel": kernel, "thickness_mm": thickness}
     kvp = _numbers(header, "KVP", 1)
-    tags |= {"kvp": None if kvp is None else float(kvp[0]), "contrast": bool(_text(header, "ContrastBolusAgent"))}
+    tags |= {"kvp": None if kvp is None else float(kvp[0]), "contrast": bool(text_of(header, "ContrastBolusAgent"))}
     return {k: v for k, v in tags.items() if v not in (None, "")}
