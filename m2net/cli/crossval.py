@@ -67,6 +67,11 @@ def _run(given: argparse.Namespace, overrides: list[str]) -> None:
         else:
             told = f"{len(held)} studies of the test part of {cli.datamodule.manifest_path} are cross-validated as all others are"
             print(f"{told}; --without-test leaves them out.")
+    elif given.without_test:
+        raise ConfigError(
+            f"--without-test, and no study of {cli.datamodule.manifest_path} is in the test part", expected="rows with split = test",
+            remedy="Run m2net split --parts, or leave it out",
+        )  # fmt: skip
     out = given.out or Path(cli.trainer.default_root_dir) / "crossval"
     manifest = cli.datamodule.manifest_path
     check_columns(cli.datamodule.manifest, given.audit_columns, "--audit-columns")

@@ -71,13 +71,18 @@ class OneLineParser(LightningArgumentParser):
         """Raise instead of printing the whole usage; a setting that is almost one there is gets its name.
 
         Raises:
-            ConfigError: always.
+            ConfigError: always, but in jsonargparse's own parsers of a class's arguments, whose errors it catches.
         """
-        shown = " ".join(["m2net", *(word for word in self.prog.split()[1:] if word != "[options]")])
-        known, strange = _settings(self), re.search(r"(?:unrecognized arguments: --|does not accept option ')([\w.]+)", message)
-        near = get_close_matches(strange[1], known, 1, 0.8) if strange else []
-        remedy = f"Perhaps {near[0]} is meant" if near else f"See {shown} --help"
+        if not self.exit_on_error:
+            super().error(message, ex)
+        stage = next((word for word in self.prog.split() if word in _STAGES), _STAGES[0])
+        strange = re.search(r"(?:unrecognized arguments: --|does not accept option ')([\w.-]+)", message)
+        near = get_close_matches(strange[1].replace("-", "_"), _settings(self), 1, 0.8) if strange else []
+        remedy = f"Perhaps {near[0]} is meant" if near else f"See m2net {stage} --help"
         raise ConfigError(message, remedy=remedy) from ex
+
+
+_STAGES = ("fit", "validate", "test", "predict")
 
 
 def _settings(parser: ArgumentParser) -> list[str]:

@@ -12,7 +12,7 @@ from m2net.errors import ConfigError, M2NetError
 COMMANDS = {
     "phantom": ("phantom", "make a synthetic cohort"),
     "paint": ("paint", "paint synthetic infection into real lungs that have none"),
-    "recipe": ("recipe", "turn a public data set into a manifest"),
+    "recipe": ("recipe", "turn a public data set, or your own folders, into a manifest"),
     "verify": ("verify", "judge which studies of a manifest are fit for use"),
     "split": ("split", "give patients folds or a train/val/test part"),
     "prepare": ("prepare", "prepare the studies of a manifest for training"),

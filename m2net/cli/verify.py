@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2net.cli.options import parser, progress
 from m2net.machine import cpu_count
-from m2net.vocabulary import Column
+from m2net.vocabulary import SCORE_PREFIX, Column
 
 if TYPE_CHECKING:
     from m2net.studies import Study
@@ -61,10 +61,11 @@ def run(argv: list[str]) -> int:
     return 1 if any(v.status is Status.REJECT for v in verdicts) else 0
 
 
-def almost(columns: Iterable[str]) -> list[tuple[str, str]]:
-    """Columns that m2net passes over and that are spelt almost as one that it reads, each with that one."""
-    known = [str(column) for column in Column]
-    near = {column: get_close_matches(column.lower(), known, 1, 0.8) for column in columns if column not in known}
+def almost(columns: Sequence[str]) -> list[tuple[str, str]]:
+    """Columns that m2net passes over and that are spelt almost as one that it reads and that is not there, each with that one."""
+    missing = [str(column) for column in Column if column not in columns]
+    others = [column for column in columns if column not in set(Column) and not column.startswith(SCORE_PREFIX)]
+    near = {column: get_close_matches(column.lower(), missing, 1, 0.8) for column in others}
     return [(column, meant[0]) for column, meant in near.items() if meant]
 
 

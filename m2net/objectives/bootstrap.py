@@ -62,11 +62,21 @@ class Interval:
 
 
 def intervals(
-    statistics: Mapping[str, Callable[[NDArray[np.int64]], float]], patients: Sequence[str], *, draws: int = 1000, seed: int = 0
-) -> dict[str, Interval]:
-    """Each figure over all studies with its patient-bootstrap interval; ``ece`` has none, nor has any of fewer than ten patients."""
+    statistics: Mapping[str, Callable[[NDArray[np.int64]], float]], patients: Sequence[str], known: NDArray[np.bool_] | None = None, *,
+    draws: int = 1000, seed: int = 0,
+) -> dict[str, Interval]:  # fmt: skip
+    """Each figure over all studies with its patient-bootstrap interval; ``ece`` has none, nor has any of fewer than ten patients.
+
+    Args:
+        statistics: the figures.
+        patients: patient of each study.
+        known: (studies,) whether the figures' truth is known of it, for patients of whom it is not count for nothing; of all by default.
+        draws: resamples.
+        seed: seeds the resampling.
+    """
     everyone, none = np.arange(len(patients)), (float("nan"), float("nan"))
-    few = len(set(patients)) < FEWEST
+    counted = patients if known is None else [patient for patient, told in zip(patients, known, strict=True) if told]
+    few = len(set(counted)) < FEWEST
     if not len(everyone):
         return {name: Interval(float("nan"), float("nan"), float("nan")) for name in statistics}
     return {

@@ -232,6 +232,10 @@ class SegmentationObjective(Objective):
             rows.append(columns | {f"{self.task}_{name}": value for name, value in zip(_WHOLE, whole, strict=True)})
         return rows
 
+    def known(self, rows: list[dict[str, Any]]) -> NDArray[np.bool_]:
+        """Rows with a mask."""
+        return np.array([not math.isnan(number(row.get(f"{self.task}_{_WHOLE[-1]}"))) for row in rows], dtype=np.bool_)
+
     def statistics(self, rows: list[dict[str, Any]]) -> dict[str, Statistic]:
         """Mean Dice per class, the mean of these, Dice of all studies' pixels per class, and the foreground's pooled figures."""
         names = [f"{self.task}_dice_{name}" for name in self.names]

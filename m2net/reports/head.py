@@ -23,19 +23,19 @@ def study_head(schema_version: int, name: str, volume: Volume, model: dict[str, 
         "study": name,
         "software": {"name": "m2net", "version": __version__},
         "model": model,
-        "image": {
-            "modality": str(volume.modality),
-            "intensity": str(volume.intensity),
-            "shape_zyx": list(volume.array.shape),
-            "spacing_mm_zyx": list(volume.geometry.spacing_mm) if volume.geometry else None,
-            "pixels_sha256": pixels_hash(volume),
-        },
+        "image": _image(volume),
     }
 
 
-def pixels_hash(volume: Volume) -> str:
-    """Hash of a study's values and shape, which names nobody: whether two reports speak of one image."""
-    return hashlib.sha256(str(volume.array.shape).encode() + volume.array.tobytes()).hexdigest()
+def _image(volume: Volume) -> dict[str, Any]:
+    """What tells an image from others and names nobody; the hash is of its values."""
+    return {
+        "modality": str(volume.modality),
+        "intensity": str(volume.intensity),
+        "shape_zyx": list(volume.array.shape),
+        "spacing_mm_zyx": list(volume.geometry.spacing_mm) if volume.geometry else None,
+        "pixels_sha256": hashlib.sha256(volume.array.tobytes()).hexdigest(),
+    }
 
 
 def refuse_another(folder: Path, volume: Volume) -> None:
@@ -48,9 +48,13 @@ def refuse_another(folder: Path, volume: Volume) -> None:
     Raises:
         StudyError: a report in the folder speaks of another image.
     """
+    own = _image(volume) if any((folder / name).is_file() for name in REPORTS) else {}
     for report in (folder / name for name in REPORTS if (folder / name).is_file()):
-        image = json.loads(report.read_text(encoding="utf-8")).get("image", {})
-        if image.get("pixels_sha256", pixels_hash(volume)) != pixels_hash(volume):
+        try:
+            image = json.loads(report.read_text(encoding="utf-8"))["image"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StudyError(f"{report} is no report of m2net", expected="a folder for each study", remedy="Give another --out") from error
+        if any(image.get(name, own[name]) != own[name] for name in own):  # reports of before have no hash
             raise StudyError(
                 f"{report} speaks of another image", expected="a folder for each study", remedy="Give another --out, or move the folder"
             )

@@ -17,7 +17,7 @@ from m2net import __version__
 from m2net.errors import ConfigError
 from m2net.files import written_whole
 from m2net.objectives import Interval, Objective, intervals, statistics_within_folds
-from m2net.reports.watching import CaseNames
+from m2net.reports.watching import CaseNames, watcher_of
 from m2net.training import M2NetModule
 
 
@@ -77,7 +77,7 @@ def task_intervals(module: M2NetModule, rows: list[dict[str, Any]]) -> dict[str,
     """Headline figures with patient-bootstrap intervals, by task; of rows with folds, those of ranking within each fold."""
     patients = [str(row["patient_id"]) for row in rows]
     objectives: dict[str, Objective] = dict(module.objectives.items())  # type: ignore[arg-type]
-    return {task: intervals(statistics_within_folds(objective, rows), patients) for task, objective in objectives.items()}
+    return {task: intervals(statistics_within_folds(one, rows), patients, one.known(rows)) for task, one in objectives.items()}
 
 
 def scales(module: M2NetModule) -> dict[str, str]:
@@ -120,8 +120,9 @@ class ResultsWriter(Callback):
             facts["phantom_version"] = ", ".join(sorted(versions))
         write_json(folder / "metrics.json", {**pl_module.results, **bounds(pl_module, rows), **facts})
         write_table(folder / "predictions.csv", rows)
+        watcher = watcher_of(trainer)
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger) and rows:
+            if isinstance(logger, WandbLogger) and rows and (watcher is None or watcher.studies):
                 names = CaseNames(folder)
                 columns = dict.fromkeys(column for row in rows for column in row)
                 shown = [c for c in columns if c not in ("study_id", "patient_id", "site")]  # no identifier leaves

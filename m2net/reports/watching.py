@@ -26,7 +26,6 @@ from m2net.reports.pictures import COLOURS, INFECTION_COLOURS, overlay
 from m2net.training import M2NetModule
 from m2net.vocabulary import Column, LungCode
 
-_PANELS = 4  # studies shown a validation
 _PATCHES = 6  # of each, those that weighed most
 _HIDDEN = "(path)"
 _NAMING = frozenset(
@@ -126,22 +125,35 @@ class CaseNames:
 
 
 class Watcher(Callback):
-    """Sends what was trained on, and at each validation a few studies as pictures: predicted and true masks, and the heaviest patches."""
+    """Sends what was trained on, and at each validation a few studies as pictures: predicted and true masks, and the heaviest patches.
+
+    Every run has one; one that is named under ``trainer.callbacks`` takes its place.
+    """
+
+    def __init__(self, studies: int = 4) -> None:
+        """Say how much leaves.
+
+        Args:
+            studies: shown a validation. With 0 nothing of a single study is sent: no picture, and no table of predictions.
+        """
+        self.studies = studies
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hash of the store's studies, and their counts."""
         assert isinstance(pl_module, M2NetModule)
         seen = {k: v for k, v in pl_module.about.get("trained_on", {}).items() if k != "sites"}
         for logger in trainer.loggers:
-            if trainer.is_global_zero and isinstance(logger, WandbLogger):
+            if trainer.is_global_zero and isinstance(logger, WandbLogger) and watcher_of(trainer) is self:
                 logger.experiment.config.update({"trained_on": seen}, allow_val_change=True)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Show the first studies."""
+        if watcher_of(trainer) is not self or batch_idx >= self.studies or trainer.sanity_checking:
+            return
         shown = [lo for lo in trainer.loggers if isinstance(lo, WandbLogger | TensorBoardLogger)]
-        if batch_idx >= _PANELS or not shown or trainer.sanity_checking or not trainer.is_global_zero:
+        if not shown or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, M2NetModule)
         picture, caption = panel(pl_module, batch, outputs)
@@ -151,6 +163,12 @@ class Watcher(Callback):
                 logger.log_image(f"panels/{batch_idx}", [picture], trainer.global_step, caption=[f"{case}: {caption}"])
             else:
                 logger.experiment.add_image(f"panels/{case}", picture, trainer.global_step, dataformats="HWC")
+
+
+def watcher_of(trainer: pl.Trainer) -> Watcher | None:
+    """The one that acts: Lightning puts the configuration's before the default."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next((one for one in callbacks if isinstance(one, Watcher)), None)
 
 
 def panel(module: M2NetModule, batch: BagBatch, outputs: dict[str, Output]) -> tuple[NDArray[np.uint8], str]:

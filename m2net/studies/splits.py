@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,8 @@ from m2net.vocabulary import Column, Split
 def assign_folds(studies: tuple[Study, ...], folds: int, seed: int) -> dict[str, int]:
     """Give every patient a fold.
 
-    Patients stay whole; folds are stratified by severity grade, diagnosis and site, as far as the numbers allow.
+    Patients stay whole; folds are stratified by severity grade, diagnosis and site and, within these, by the masks that there are, as far
+    as the numbers allow.
 
     Args:
         studies: the rows of a manifest.
@@ -35,7 +38,9 @@ def assign_folds(studies: tuple[Study, ...], folds: int, seed: int) -> dict[str,
     patients = [s.patient_id for s in studies]
     if folds < 2 or len(set(patients)) < folds:
         raise ManifestError(f"{len(set(patients))} patients in {folds} folds", expected="2 folds or more, a patient in each")
-    strata = [_stratum(s) for s in studies]
+    finest = [f"{_stratum(s)}/{_masks([s])}" for s in studies]
+    often = Counter(finest)
+    strata = [fine if often[fine] >= folds else _stratum(s) for fine, s in zip(finest, studies, strict=True)]
     codes = np.unique(strata, return_inverse=True)[1]
     rare = np.bincount(codes)[codes] < folds
     codes = np.where(rare, codes.max() + 1, codes)
@@ -78,6 +83,10 @@ def _stratum(study: Study) -> str:
     return f"{study.site}/{'|'.join(sorted(study.diagnosis))}/{study.severity_scheme}/{_grade(study)}"
 
 
+def _masks(studies: Iterable[Study]) -> str:
+    return ",".join(sorted({str(kind) for study in studies for kind in study.masks}))
+
+
 def _grade(study: Study) -> str:
     if study.severity is None:
         return ""
@@ -93,7 +102,7 @@ def assign_parts(studies: tuple[Study, ...], shares: tuple[float, float, float],
         seed: seeds the shuffle.
 
     Returns:
-        Part by patient id; stratified as the folds are.
+        Part by patient id; stratified as the folds are, by the labels of a patient's first study and the masks of all.
 
     Raises:
         ManifestError: shares that do not sum to 1, or a negative one.
@@ -101,11 +110,14 @@ def assign_parts(studies: tuple[Study, ...], shares: tuple[float, float, float],
     if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise ManifestError(f"the shares {shares}", expected="three numbers from 0 that sum to 1")
     stratum = {s.patient_id: _stratum(s) for s in reversed(studies)}
+    own: dict[str, list[Study]] = defaultdict(list)
+    for study in studies:
+        own[study.patient_id].append(study)
     rng = np.random.default_rng(seed)
     chance = dict(zip(sorted(stratum), rng.random(len(stratum)), strict=True))
     parts, chosen = list(Split), {}
     given = np.zeros(len(parts))
-    for count, patient in enumerate(sorted(stratum, key=lambda p: (stratum[p], chance[p])), start=1):
+    for count, patient in enumerate(sorted(stratum, key=lambda p: (stratum[p], _masks(own[p]), chance[p])), start=1):
         part = int(np.argmax(np.asarray(shares) * count - given))  # the part that is furthest behind its share
         given[part] += 1
         chosen[patient] = parts[part]

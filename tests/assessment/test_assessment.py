@@ -114,6 +114,15 @@ def test_another_study_of_the_same_name_does_not_write_over_the_first(
     assert "speaks of another image; expected a folder for each study. Give another --out" in capsys.readouterr().err
     assert report.read_bytes() == first
     assert main(["assess", str(tmp_path / "anna" / "ct.nii.gz"), *words]) == 0
+    old = json.loads(first)
+    del old["image"]["pixels_sha256"]  # of an earlier version
+    old["image"]["shape_zyx"][0] += 1
+    report.write_text(json.dumps(old))
+    assert main(["assess", str(tmp_path / "bob" / "ct.nii.gz"), *words]) == 2
+    assert "speaks of another image" in capsys.readouterr().err
+    report.write_text("cut off")
+    assert main(["assess", str(tmp_path / "bob" / "ct.nii.gz"), *words]) == 2
+    assert "is no report of m2net" in capsys.readouterr().err
 
 
 def read_image_labels(path: Path) -> np.ndarray:

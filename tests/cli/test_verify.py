@@ -55,12 +55,12 @@ def test_a_clean_cohort_passes(clean: Path, capsys: pytest.CaptureFixture[str]) 
 def test_a_misspelt_column_is_told(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = (clean / "manifest.csv").read_text().splitlines()
     misspelt = clean / "misspelt.csv"
-    misspelt.write_text("\n".join([lines[0].replace("diagnosis", "diagnoses"), *lines[1:3]]) + "\n")
+    misspelt.write_text("\n".join([lines[0].replace("diagnosis", "diagnoses").replace("phantom_version", "sites"), *lines[1:3]]) + "\n")
     assert "diagnoses" in misspelt.read_text()
     assert run(misspelt)[0] == 0
     said = capsys.readouterr().out
     assert "The column 'diagnoses' is not read; if diagnosis is meant, rename it." in said
-    assert said.count("is not read") == 1  # the phantom's own columns, which are like none of m2net's, are not told
+    assert said.count("is not read") == 1  # not "sites", which stands beside "site"
     assert run(clean / "manifest.csv")[0] == 0
     assert "is not read" not in capsys.readouterr().out
 

@@ -115,6 +115,8 @@ def test_settings_that_cannot_be_run(trained: Path, capsys: pytest.CaptureFixtur
     ("words", "message"),
     [
         (["--trainer.max_stepz=3"], "--trainer.max_stepz=3. Perhaps trainer.max_steps is meant."),
+        (["--trainer.max-steps=3"], "--trainer.max-steps=3. Perhaps trainer.max_steps is meant."),
+        (["--trainer.callbacks={class_path: ModelCheckpoint, init_args: {filenam: best}}"], "filenam"),
         (["--data.instanses", "3"], "--data.instanses 3. Perhaps data.instances is meant."),
         (["--model.nothing_alike", "3"], "--model.nothing_alike 3. See m2net fit --help."),
         (["--data.instances", "many"], "Got value: many. See m2net fit --help."),
@@ -132,6 +134,9 @@ def test_a_misspelt_setting_in_a_file(trained: Path, tmp_path: Path, capsys: pyt
     (tmp_path / "more.yaml").write_text("data: {studies_per_bach: 2}\n")
     assert main(["fit", "--config", str(trained / "config.in.yaml"), "--config", str(tmp_path / "more.yaml")]) == 2
     assert "'data.studies_per_bach'. Perhaps data.studies_per_batch is meant." in said(capsys)
+    words = ["crossval", "--config", str(trained / "config.in.yaml"), "--folds", "3", "--out", str(tmp_path / "cv"), "--data.sead", "1"]
+    assert main(words) == 2
+    assert "--data.sead 1. Perhaps data.seed is meant." in said(capsys)
 
 
 def test_a_fault_of_ours_within_lightning_is_no_setting(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

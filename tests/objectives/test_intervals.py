@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from m2net.objectives import Interval, intervals, patient_bootstrap
+from m2net.objectives import Interval, SegmentationObjective, intervals, patient_bootstrap
 from m2net.objectives.bootstrap import FEWEST
 
 
@@ -34,6 +34,20 @@ def test_few_patients_have_no_interval_however_many_their_studies(rng: np.random
     for patients, has in ((FEWEST - 1, False), (FEWEST, True)):
         found = intervals({"mean": lambda chosen: float(values[chosen].mean())}, [f"p{k % patients}" for k in range(400)])["mean"]
         assert found.value == pytest.approx(values.mean())
+        assert bool(np.isfinite([found.low, found.high]).all()) is has
+
+
+def test_patients_without_a_truth_do_not_count(rng: np.random.Generator) -> None:
+    """Sixty patients of whom nine have a mask are nine."""
+    objective = SegmentationObjective("lobes")
+    for masks, has in ((FEWEST - 1, False), (FEWEST, True)):
+        rows = [
+            dict.fromkeys((f"lobes_{name}" for name in ("hit", "claimed", "present", "pixels")), 5.0 if k < masks else "")
+            for k in range(60)
+        ]
+        rows = [row | {"lobes_dice_left_upper": rng.random() if k < masks else "nan"} for k, row in enumerate(rows)]
+        assert objective.known(rows).sum() == masks
+        found = intervals(objective.statistics(rows), [f"p{k}" for k in range(60)], objective.known(rows))["dice_left_upper"]
         assert bool(np.isfinite([found.low, found.high]).all()) is has
 
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from m2net.cli.crossval import has_folds
@@ -134,6 +136,25 @@ def test_parts_have_their_shares_in_each_stratum(tmp_path: Path) -> None:
         assert counts == [30, 5, 15]
     with pytest.raises(ManifestError, match="sum to 1"):
         assign_parts(studies, (0.6, 0.6, 0.3), seed=0)
+
+
+def test_few_masks_are_spread(tmp_path: Path) -> None:
+    """Masks that a tenth of the studies have lie in every part and fold; masks that all have change neither."""
+    (tmp_path / "m.nii.gz").touch()
+    head = "study_id,patient_id,modality,image,severity,severity_scheme,lobes"
+    drawn = np.random.default_rng(0).permutation(120)
+    for kept, spread in ((12, True), (0, False), (120, False)):
+        lines = [f"s{k},p{k},ct,a.mha,{k % 2},binary,{'m.nii.gz' if drawn[k] < kept else ''}" for k in range(120)]
+        studies = read_manifest(write(tmp_path, *lines, head=head)).studies
+        parts, folds = assign_parts(studies, (0.5, 0.25, 0.25), seed=0), assign_folds(studies, 3, seed=0)
+        if spread:
+            masked = [s.patient_id for s in studies if s.masks]
+            assert sorted(Counter(str(parts[p]) for p in masked).items()) == [("test", 3), ("train", 6), ("val", 3)]
+            assert sorted(Counter(folds[p] for p in masked).values()) == [4, 4, 4]
+        elif not kept:
+            without = parts, folds
+        else:
+            assert (parts, folds) == without
 
 
 def test_the_fold_that_chooses_is_not_the_one_judged(tmp_path: Path) -> None:

@@ -180,7 +180,9 @@ def test_crossval_pools_folds_and_keeps_what_is_done(tmp_path: Path, configure: 
     assert read_checkpoint(out / "fold_1" / "best.ckpt")[CHECKPOINT_MARK]["drawing"]["instances"] == 3
 
 
-def test_crossval_without_the_test_part(tmp_path: Path, configure: Configure, rows: list[dict[str, str]]) -> None:
+def test_crossval_without_the_test_part(
+    tmp_path: Path, configure: Configure, rows: list[dict[str, str]], cohort: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config, out = configure(tmp_path, trainer={"max_steps": 1, "val_check_interval": 1}), tmp_path / "cv"
     assert main(["crossval", "--config", str(config), "--folds", "3", "--out", str(out), "--without-test"]) == 0
     with (out / "predictions.csv").open() as file:
@@ -188,6 +190,11 @@ def test_crossval_without_the_test_part(tmp_path: Path, configure: Configure, ro
     held = {row["study_id"] for row in rows if row["split"] == "test"}
     assert held
     assert told == {row["study_id"] for row in rows} - held
+    bare = cohort.with_name("bare.csv")
+    write_manifest(bare, list(rows[0]), [row | {"split": ""} for row in rows])
+    words = ["crossval", "--config", str(config), "--data.manifest", str(bare), "--folds", "3", "--out", str(tmp_path / "no")]
+    assert main([*words, "--without-test"]) == 2
+    assert "bare.csv is in the test part; expected rows with split = test" in capsys.readouterr().err
 
 
 def test_crossval_judges_the_sites_that_it_is_asked_to(

@@ -95,6 +95,30 @@ def test_the_test_table_names_cases_by_salted_hashes(watched: Path, tmp_path: Pa
     assert (watched / ".case_salt").stat().st_mode & 0o077 == 0
 
 
+def test_nothing_of_a_single_study_leaves_if_so_wished(configure: Configure, tmp_path: Path) -> None:
+    """A watcher that is named takes the default's place: curves go, pictures and predictions stay."""
+    keeper = {"class_path": "ModelCheckpoint", "init_args": {"dirpath": str(tmp_path), "filename": "best", "monitor": "val/score"}}
+    quiet = {"class_path": "m2net.reports.watching.Watcher", "init_args": {"studies": 0}}
+    config = configure(
+        tmp_path,
+        trainer={
+            "logger": offline(tmp_path),
+            "max_steps": 2,
+            "val_check_interval": 2,
+            "log_every_n_steps": 1,
+            "callbacks": [keeper, quiet],
+        },
+    )
+    assert main(["fit", "--config", str(config)]) == 0
+    assert main(["test", "--config", str(config), "--ckpt_path", str(tmp_path / "best.ckpt")]) == 0
+    fitted, tested = (list(records(path)) for path in runs(tmp_path))
+    keys = {item.key or "/".join(item.nested_key) for record in [*fitted, *tested] for item in record.history.item}
+    assert {"train/loss", "val/score"} <= keys
+    assert not [key for key in keys if "panels" in key or "predictions" in key]
+    assert not list((tmp_path / "wandb").rglob("media/*"))
+    assert (tmp_path / "predictions.csv").exists()
+
+
 def test_a_resumed_fit_is_the_same_run(watched: Path, tmp_path: Path) -> None:
     folder = tmp_path / "again"
     shutil.copytree(watched, folder, symlinks=True)
