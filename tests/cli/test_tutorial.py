@@ -10,6 +10,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from m2net.cli.main import main
 
@@ -49,4 +50,14 @@ def test_first_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("binary", True, True, True)
     }
     assert json.loads(Path("run/metrics.json").read_text())["patients"] == 3
+    variant = yaml.safe_load(Path("my.yaml").read_text())
+    del variant["model"]["tasks"]["infection"]
+    head = re.search(r"`(\{name: lobe_aware.*?\})`", PAGE)
+    balance = re.search(r"`balance: (\[.*?\])`", PAGE)
+    assert head is not None
+    assert balance is not None
+    variant["model"]["tasks"]["severity"]["head"] = yaml.safe_load(head[1])
+    variant["data"] |= {"masks": ["lobes"], "balance": yaml.safe_load(balance[1])}
+    Path("without.yaml").write_text(yaml.safe_dump(variant))
+    assert main(["fit", "--config", "without.yaml"]) == 0
     assert len(list(Path("results").glob("*/report.html"))) == 1
