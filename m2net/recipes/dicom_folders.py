@@ -7,20 +7,24 @@ import tempfile
 import warnings
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import track
 
+from m2net.errors import BROKE
 from m2net.studies.dicom.headers import DAMAGED, read_header, text_of
 from m2net.vocabulary import Modality
 
 MODALITIES = {"CT": Modality.CT, "CR": Modality.CXR, "DX": Modality.CXR}
-_TAGS = ["Modality", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "ViewPosition"]
+Passed = dict[str, list[Path]]
+"""What was passed over, by reason."""
+
+_TAGS = ["Modality", "StudyInstanceUID", "StudyDate", "SeriesInstanceUID", "PatientID", "ViewPosition", "ImageType"]
 _FRONTAL = ("PA", "AP", "")
-_LOOKED_AT = 50  # members of a zip
+_HEADER_BYTES = 2**22  # of a zip's member: an image's header lies within
 
 
 class Examination(NamedTuple):
@@ -34,93 +38,117 @@ class Examination(NamedTuple):
 
 class _File(NamedTuple):
     path: Path
+    first: str  # folder below the root
     modality: str
     study: str
+    date: str
     series: str
     person: str
     view: str
+    original: bool
 
 
-def find_examinations(paths: Sequence[Path], raw: Path) -> tuple[list[Examination], Counter[str]]:
-    """Examinations among files of any kind, and how many files were passed over, by reason.
+def find_examinations(paths: Sequence[Path], raw: Path) -> tuple[list[Examination], Passed]:
+    """Examinations among files of any kind, and what was passed over.
 
-    An examination is what StudyInstanceUID, PatientID, modality and the first folder below ``raw`` have in common, since anonymisers may
-    write one identifier for all. A CT is named by the folder of all its series; where other examinations lie there too by the one with
-    most of its files, or by a file of its largest series, which stands for the series. A radiograph is named by its file, the first
-    frontal one.
+    An examination is what StudyInstanceUID, StudyDate, PatientID, modality and the first folder below ``raw`` have in common; where an
+    anonymiser wrote one StudyInstanceUID for several patients, or none, each folder is one. A CT is named by the folder of all its series;
+    where other examinations lie there too by the one with most of its images, or by a file of its largest series, which stands for the
+    series. A radiograph is named by its file, the first frontal one.
     """
-    found, passed = list[_File](), Counter[str]()
+    found, passed = list[_File](), defaultdict[str, list[Path]](list)
     for path in track(paths, "Looking into files", console=Console(stderr=True), transient=True):
-        told = _told(path, path)
+        told = _told(path, path, raw)
         if told is not None and told.modality in MODALITIES:
             found.append(told)
-        elif told is not None:
-            passed[f"DICOM files of {told.modality or 'no modality'}"] += 1
-        elif path.suffix.lower() in (".dcm", ".ima"):
-            passed["files whose DICOM header cannot be read"] += 1
-    own: dict[tuple[str, ...], list[_File]] = defaultdict(list)
-    for file in found:
-        first = file.path.relative_to(raw).parts[0] if file.path.parent != raw else ""
-        own[file.study or str(file.path.parent), file.person, str(MODALITIES[file.modality]), first].append(file)
+        elif told is not None and path.name.upper() != "DICOMDIR":
+            passed[f"DICOM files of {told.modality or 'no modality'}"].append(path)
+        elif told is None and _began_as_dicom(path):
+            passed["files whose DICOM header cannot be read"].append(path)
     folders = Counter[Path]()
     for file in found:
         folders.update([file.path.parent, *file.path.parent.parents])
     examinations = []
-    for files in own.values():
-        if MODALITIES[files[0].modality] is Modality.CXR:
-            image = _radiograph(files)
-            passed["further radiographs of an examination"] += len(files) - 1
+    for files in _by_examination(found):
+        modality = MODALITIES[files[0].modality]
+        if modality is Modality.CXR:
+            image = min(files, key=lambda file: _FRONTAL.index(file.view) if file.view in _FRONTAL else len(_FRONTAL)).path
+            passed["further radiographs of an examination"] += [file.path for file in files if file.path != image]
         else:
             image, read = _series(files, folders, raw)
-            passed["DICOM files of series that lie among those of other examinations"] += len(files) - read
-        examinations.append(Examination(image, MODALITIES[files[0].modality], {}, files[0].person))
-    return examinations, +passed
+            left = [file.path for file in files if file not in read]
+            passed["DICOM files of series that lie among those of other examinations"] += left
+        examinations.append(Examination(image, modality, {}, files[0].person))
+    return examinations, passed
 
 
-def _told(path: Path, named: Path) -> _File | None:
+def _by_examination(found: Iterable[_File]) -> list[list[_File]]:
+    whose: dict[str, set[str]] = defaultdict(set)
+    for file in found:
+        whose[file.study].add(file.person or f"in {file.first}")
+    own: dict[tuple[str, ...], list[_File]] = defaultdict(list)
+    for file in found:
+        told = file.study if file.study and len(whose[file.study]) == 1 else ""
+        lone = file.path if MODALITIES[file.modality] is Modality.CXR else file.path.parent
+        own[told or str(lone), file.date, file.person, str(MODALITIES[file.modality]), file.first].append(file)
+    return list(own.values())
+
+
+def _series(files: Sequence[_File], folders: Counter[Path], raw: Path) -> tuple[Path, set[_File]]:
+    """What names a CT, and its files that are read then. ``folders``: DICOM images in each folder and below."""
+    around = Path(os.path.commonpath([file.path.parent for file in files]))
+    if folders[around] == len(files) and around != raw:
+        return around, set(files)
+    better = [file for file in files if file.original] or list(files)
+    folder = Counter(file.path.parent for file in better).most_common(1)[0][0]
+    inside = {file for file in files if file.path.parent == folder}
+    if folders[folder] == len(inside) and folder != raw:
+        return folder, inside
+    (folder, series), _ = Counter((file.path.parent, file.series) for file in better).most_common(1)[0]
+    read = {file for file in files if (file.path.parent, file.series) == (folder, series)}
+    return min(file.path for file in read), read
+
+
+def _told(path: Path, named: Path, raw: Path) -> _File | None:
     """What a header tells; None where there is none. pydicom complains of values, which may identify, when they are looked at."""
     header = read_header(path, _TAGS)
     if header is None:
         return None
+    inside = named.relative_to(raw).parts
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return _File(named, *(text_of(header, tag) for tag in ("Modality", *_TAGS[1:])))
+            kind = str(header.get("ImageType") or "").upper()
+            texts = [text_of(header, tag) for tag in _TAGS[:-1]]
         except DAMAGED:
             return None
+    return _File(
+        named, inside[0] if len(inside) > 1 else "", *texts, not any(word in kind for word in ("DERIVED", "SECONDARY", "LOCALIZER"))
+    )
 
 
-def _radiograph(files: Sequence[_File]) -> Path:
-    return min(files, key=lambda file: _FRONTAL.index(file.view) if file.view in _FRONTAL else len(_FRONTAL)).path
+def _began_as_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return True
 
 
-def _series(files: Sequence[_File], folders: Counter[Path], raw: Path) -> tuple[Path, int]:
-    """What names a CT, and how many of its files are read then. ``folders``: DICOM images in each folder and below."""
-    around = Path(os.path.commonpath([file.path.parent for file in files]))
-    if folders[around] == len(files) and around != raw:
-        return around, len(files)
-    folder, count = Counter(file.path.parent for file in files).most_common(1)[0]
-    if folders[folder] == count and folder != raw:
-        return folder, count
-    (folder, series), count = Counter((file.path.parent, file.series) for file in files).most_common(1)[0]
-    return next(file.path for file in files if (file.path.parent, file.series) == (folder, series)), count
+def look_into_zip(path: Path, raw: Path) -> Examination | None:
+    """A zip as one examination, by the first image of CT or radiography in it; None where it holds none.
 
-
-def look_into_zip(path: Path) -> Examination | None:
-    """A zip as one examination, by the first image of CT or radiography in it; None where the first files are of something else.
-
-    A zip that cannot be opened is taken for a CT: ``m2net verify`` says what is wrong with it.
+    A zip that cannot be opened, or only in part, is taken for a CT: ``m2net verify`` says what is wrong with it.
     """
-    strange = False
     try:
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory(prefix="m2net-") as folder:
             target = Path(folder) / "member"
-            for member in [m for m in archive.infolist() if not m.is_dir()][:_LOOKED_AT]:
-                target.write_bytes(archive.read(member))
-                told = _told(target, path)
+            for member in [m for m in archive.infolist() if not m.is_dir()]:
+                with archive.open(member) as packed:
+                    target.write_bytes(packed.read(_HEADER_BYTES))
+                told = _told(target, path, raw)
                 if told is not None and told.modality in MODALITIES:
                     return Examination(path, MODALITIES[told.modality], {}, told.person)
-                strange = True
-    except (zipfile.BadZipFile, RuntimeError, OSError, EOFError):
+    except (*BROKE, zipfile.BadZipFile, OSError):
         return Examination(path, Modality.CT, {})
-    return None if strange else Examination(path, Modality.CT, {})
+    return None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 from m2net.errors import ConfigError, StudyError
-from m2net.recipes.dicom_folders import Examination, find_examinations, look_into_zip
+from m2net.files import check_name
+from m2net.recipes.dicom_folders import Examination, Passed, find_examinations, look_into_zip
 from m2net.recipes.table import Row, natural, row, write
 from m2net.studies import PICTURE_ENDINGS, VOLUME_ENDINGS
 from m2net.studies.labels import code_of
@@ -19,7 +22,12 @@ TO_FILL_IN = (Column.DIAGNOSIS, Column.SEVERITY, Column.SEVERITY_SCHEME, Column.
 """Columns that are written empty: no header tells them."""
 
 _MASK = re.compile(rf"(?:(.*)[_\-. ])?({'|'.join(MASK_COLUMNS)})", re.IGNORECASE)
-_MASK_LIKE = re.compile(r"seg|mask|label|lung|lobe|lesion|infect", re.IGNORECASE)
+_OTHER_MASK = re.compile(r"(?:.*[_\-. ])?(?:seg|segmentations?|masks?|labels?|rois?|lesions?|infected|annotations?)", re.IGNORECASE)
+_MASK_FOLDER = re.compile(r"seg|segmentations?|masks?|labels?(?:tr|ts)?|rois?|annotations?", re.IGNORECASE)
+_IMAGE = re.compile(r"ct|image|img|scan|volume|.*_0000", re.IGNORECASE)
+_LOBES_TOLD = 3
+"""Volumes named as different lobes, from which on a folder is a mask of a file a lobe."""
+_PACKED = (".tar", ".tgz", ".gz", ".rar", ".7z", ".bz2", ".xz", ".hdr", ".img")
 
 
 def folders(raw: Path, manifest: Path) -> int:
@@ -29,7 +37,7 @@ def folders(raw: Path, manifest: Path) -> int:
     PatientID are one patient, so that none is in training and test at once. Volumes named ``lobes``, ``lungs`` or ``infection`` are masks:
     behind an image's name (``anna_lobes.nii.gz`` beside ``anna.nii.gz``) of that image, by themselves of the only study in their folder
     and below. A folder of volumes that are named as lobes (TotalSegmentator's) is the lobe mask of the only study beside it. What is passed
-    over is said: pictures, since nothing tells slices from radiographs, volumes named as masks of other kinds, other modalities.
+    over is said: pictures, since nothing tells slices from radiographs, volumes named as masks of other kinds, other modalities, and more.
 
     Raises:
         ConfigError: the manifest is there already (labels may have been filled in), or would lie among the files of a study.
@@ -38,7 +46,8 @@ def folders(raw: Path, manifest: Path) -> int:
     if manifest.exists():
         raise ConfigError(f"{manifest} is there already", expected="a new file, for labels may stand in it", remedy="Give another --out")
     found, passed = _find(raw)
-    told = "".join(f" Passed over: {count} {what}." for what, count in passed.items() if count)
+    kinds = [f"{len(paths)} {what} ({_shown(paths[0], raw)}{', ...' if len(paths) > 1 else ''})" for what, paths in passed.items() if paths]
+    told = f" Passed over: {'; '.join(kinds)}." if kinds else ""
     if not found:
         raise StudyError(
             f"{raw} holds no CT or radiograph.{told}", expected="DICOM, zip, NIfTI, MHA or NRRD files", remedy="Check the path"
@@ -46,31 +55,49 @@ def folders(raw: Path, manifest: Path) -> int:
     if any(_among_files(manifest, one) for one in found):
         raise ConfigError(f"{manifest} would lie among a study's files", expected="another folder", remedy="Give --out")
     patients = _patients(found, raw)
-    count = write(manifest, _rows(found, patients, raw, manifest), raw, "study")
+    written = write(manifest, _rows(found, patients, raw, manifest), raw, "study")
     print(f"{len(set(patients))} patients.{told} Fill in {', '.join(TO_FILL_IN)} where they are known.", file=sys.stderr)
-    return count
+    return written
 
 
-def _find(raw: Path) -> tuple[list[Examination], Counter[str]]:
-    """All studies with their masks, and how many files were passed over, by reason."""
-    files = [path for path in sorted(raw.rglob("*"), key=natural) if path.is_file() and not _hidden(path.relative_to(raw))]
+def _find(raw: Path) -> tuple[list[Examination], Passed]:
+    """All studies with their masks, and what was passed over, by reason."""
+    walked: Passed = {"folders that cannot be read": [], "links to folders": []}
+    files = sorted(_files(raw, walked), key=natural)
     volumes = [path for path in files if path.name.lower().endswith(VOLUME_ENDINGS)]
     zips = [path for path in files if path.suffix.lower() == ".zip"]
     pictures = [path for path in files if path.name.lower().endswith(PICTURE_ENDINGS)]
-    known = {*volumes, *zips, *pictures}
+    packed = [path for path in files if path.name.lower().endswith(_PACKED) and not path.name.lower().endswith(VOLUME_ENDINGS)]
+    known = {*volumes, *zips, *pictures, *packed}
     dicom, passed = find_examinations([path for path in files if path not in known], raw)
-    packed = [one for path in zips if (one := look_into_zip(path)) is not None]
-    images, masks, other = _sorted_out(volumes)
-    found = sorted([*dicom, *packed, *(Examination(path, Modality.CT, {}) for path in images)], key=lambda one: natural(one.image))
-    passed["pictures, which may be slices or radiographs"] = len(pictures)
-    passed["zips without a CT or radiograph"] = len(zips) - len(packed)
-    passed["masks of no image, or a second of one"] = len(_attach(masks, found))
-    passed["volumes named as masks of another kind"] = len(other)
-    passed["volumes beside those of a lobe each"] = sum(
-        path.parent in masks and code_of(_stem(path), Column.LOBES) is None for path in volumes
-    )
-    passed["links to folders"] = sum(path.is_symlink() and path.is_dir() for path in raw.rglob("*"))
-    return found, passed
+    looked = [(path, look_into_zip(path, raw)) for path in zips]
+    images, masks, other, beside = _sorted_out(volumes)
+    whole = [*dicom, *(one for _, one in looked if one is not None), *(Examination(path, Modality.CT, {}) for path in images)]
+    found = sorted(whole, key=lambda one: natural(one.image))
+    return found, walked | passed | {
+        "pictures, which may be slices or radiographs": pictures,
+        "zips without a CT or radiograph": [path for path, one in looked if one is None],
+        "archives and Analyze images": packed,
+        "masks of no image, or a second of one": _attach(masks, found),
+        "volumes named as masks of another kind": other,
+        "volumes beside those of a lobe each": beside,
+    }
+
+
+def _files(raw: Path, passed: Passed) -> Iterator[Path]:
+    """All files but hidden ones, without following links to folders."""
+
+    def unreadable(error: OSError) -> None:
+        passed["folders that cannot be read"].append(Path(error.filename))
+
+    for folder, below, names in os.walk(raw, onerror=unreadable):
+        below[:] = [name for name in below if not name.startswith(".") and name != "__MACOSX"]
+        passed["links to folders"] += [Path(folder, name) for name in below if Path(folder, name).is_symlink()]
+        yield from (Path(folder, name) for name in names if not name.startswith("."))
+
+
+def _shown(path: Path, raw: Path) -> str:
+    return str(path.relative_to(raw)).encode(errors="replace").decode()
 
 
 def _among_files(manifest: Path, one: Examination) -> bool:
@@ -81,17 +108,26 @@ def _among_files(manifest: Path, one: Examination) -> bool:
     return one.modality is Modality.CT and folder == image.parent and not image.name.lower().endswith((*VOLUME_ENDINGS, ".zip"))
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-
-
-def _sorted_out(volumes: Sequence[Path]) -> tuple[list[Path], list[Path], list[Path]]:
-    """Images, masks (a folder for one of a file a lobe), and volumes that are named as masks of another kind."""
-    lobes = {path.parent for path in volumes if not _MASK.fullmatch(_stem(path)) and code_of(_stem(path), Column.LOBES) is not None}
-    apart = [path for path in volumes if path.parent not in lobes]
-    masks = [path for path in apart if _MASK.fullmatch(_stem(path))]
-    other = [path for path in apart if path not in masks and _MASK_LIKE.search(_stem(path))]
-    return [path for path in apart if path not in masks and path not in other], [*masks, *sorted(lobes)], other
+def _sorted_out(volumes: Sequence[Path]) -> tuple[list[Path], list[Path], list[Path], list[Path]]:
+    """Images, masks (a folder for one of a file a lobe), volumes named as masks of another kind, and those beside lobes."""
+    codes: dict[Path, set[int]] = defaultdict(set)
+    for path in volumes:
+        if not _MASK.fullmatch(_stem(path)) and (code := code_of(_stem(path), Column.LOBES)) is not None:
+            codes[path.parent].add(code)
+    lobes = {folder for folder, told in codes.items() if len(told) >= _LOBES_TOLD}
+    images, masks, other, beside = list[Path](), list[Path](), list[Path](), list[Path]()
+    for path in volumes:
+        stem = _stem(path)
+        if path.parent in lobes and not _IMAGE.fullmatch(stem):
+            if code_of(stem, Column.LOBES) is None:
+                beside.append(path)
+        elif _MASK.fullmatch(stem):
+            masks.append(path)
+        elif path.name.lower().endswith(".seg.nrrd") or _OTHER_MASK.fullmatch(stem) or _MASK_FOLDER.fullmatch(path.parent.name):
+            other.append(path)
+        else:
+            images.append(path)
+    return images, [*masks, *sorted(lobes)], other, beside
 
 
 def _attach(masks: Iterable[Path], found: Sequence[Examination]) -> list[Path]:
@@ -126,23 +162,30 @@ def _patients(found: list[Examination], raw: Path) -> list[str]:
         if one.person:
             held[one.person].add(name)
             people[name].add(one.person)
-    for name, own in people.items():
-        if len(own) > 1:
-            print(f"{name} holds {len(own)} PatientIDs, and is taken for one patient. If its folders are patients, give {raw / name}.",
-                  file=sys.stderr)  # fmt: skip
+    nameless = Counter(name for one, name in zip(found, names, strict=True) if not one.person)
+    for name in dict.fromkeys(names):
+        if len(people[name]) > 1 or nameless[name] > 1:
+            several = f"{len(people[name])} PatientIDs" if len(people[name]) > 1 else f"{nameless[name]} studies without a PatientID"
+            print(
+                f"{name} holds {several}, and is taken for one patient. If it is a folder of patients, give {raw / name}.", file=sys.stderr
+            )
     loose = sum(one.image.is_file() and one.image.parent == raw and not one.person for one in found)
     if loose > 1:
         print(f"{loose} studies lie in no folder, and each is a patient: give those of one patient one patient_id.", file=sys.stderr)
-    if len(held) == 1 and len(people) > 1:
-        print("Every DICOM header holds the same PatientID: the first folders alone tell patients apart.", file=sys.stderr)
+    if len(held) == 1 and len(set(names)) > 1 and len(next(iter(held.values()))) > 1:
+        print("Every DICOM header holds the same PatientID: the first folders alone tell patients apart. If it is one patient, give the "
+              "folder above.", file=sys.stderr)  # fmt: skip
         return names
     linked = {name: name for name in names}
-    for together in held.values():
-        first = min((linked[name] for name in together), key=names.index)
+    place = {name: k for k, name in reversed(list(enumerate(names)))}
+    for together in (names for names in held.values() if len(names) > 1):
         joined = {linked[name] for name in together}
-        linked = {name: first if linked[name] in joined else linked[name] for name in linked}
-    for first in dict.fromkeys(linked.values()):
-        alike = [name for name in linked if linked[name] == first]
+        first = min(joined, key=place.__getitem__)
+        linked = {name: first if own in joined else own for name, own in linked.items()}
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name, own in linked.items():
+        groups[own].append(name)
+    for alike in groups.values():
         if len(alike) > 1:
             shown = ", ".join(alike[:5]) + (f" and {len(alike) - 5} more" if len(alike) > 5 else "")
             print(f"{shown} are one patient, by PatientID. If an anonymiser wrote it, mend patient_id.", file=sys.stderr)
@@ -156,10 +199,11 @@ def _names(one: Examination, raw: Path) -> tuple[str, ...]:
 
 
 def _rows(found: list[Examination], patients: list[str], raw: Path, manifest: Path) -> Iterator[Row]:
-    seen: Counter[str] = Counter()
+    taken = set[str]()
     empty = dict.fromkeys(map(str, TO_FILL_IN))
     for one, patient in zip(found, patients, strict=True):
+        check_name(one.image)
         name = "_".join(_names(one, raw))
-        seen[name] += 1
-        study = name if seen[name] == 1 else f"{name}-{seen[name]}"
+        study = next(free for k in count(1) if (free := name if k == 1 else f"{name}-{k}") not in taken)
+        taken.add(study)
         yield row(manifest, study, patient, one.modality, one.image, **one.masks, **empty)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +38,7 @@ def assign_folds(studies: tuple[Study, ...], folds: int, seed: int) -> dict[str,
     patients = [s.patient_id for s in studies]
     if folds < 2 or len(set(patients)) < folds:
         raise ManifestError(f"{len(set(patients))} patients in {folds} folds", expected="2 folds or more, a patient in each")
-    finest = [f"{_stratum(s)}/{_masks([s])}" for s in studies]
-    often = Counter(finest)
-    strata = [fine if often[fine] >= folds else _stratum(s) for fine, s in zip(finest, studies, strict=True)]
+    strata = _with_masks(studies, folds)
     codes = np.unique(strata, return_inverse=True)[1]
     rare = np.bincount(codes)[codes] < folds
     codes = np.where(rare, codes.max() + 1, codes)
@@ -83,6 +81,19 @@ def _stratum(study: Study) -> str:
     return f"{study.site}/{'|'.join(sorted(study.diagnosis))}/{study.severity_scheme}/{_grade(study)}"
 
 
+def _with_masks(studies: Sequence[Study], folds: int) -> list[str]:
+    """Strata parted by masks where each part has a study a fold; the rest of a stratum stays with its largest part."""
+    parts: dict[str, Counter[str]] = defaultdict(Counter)
+    for study in studies:
+        parts[_stratum(study)][_masks([study])] += 1
+    strata = []
+    for study in studies:
+        own, masks = parts[_stratum(study)], _masks([study])
+        often = masks if own[masks] >= folds else own.most_common(1)[0][0]
+        strata.append(f"{_stratum(study)}/{often}")
+    return strata
+
+
 def _masks(studies: Iterable[Study]) -> str:
     return ",".join(sorted({str(kind) for study in studies for kind in study.masks}))
 
@@ -117,7 +128,7 @@ def assign_parts(studies: tuple[Study, ...], shares: tuple[float, float, float],
     chance = dict(zip(sorted(stratum), rng.random(len(stratum)), strict=True))
     parts, chosen = list(Split), {}
     given = np.zeros(len(parts))
-    for count, patient in enumerate(sorted(stratum, key=lambda p: (stratum[p], _masks(own[p]), chance[p])), start=1):
+    for count, patient in enumerate(sorted(stratum, key=lambda p: (_masks(own[p]), stratum[p], chance[p])), start=1):
         part = int(np.argmax(np.asarray(shares) * count - given))  # the part that is furthest behind its share
         given[part] += 1
         chosen[patient] = parts[part]

@@ -35,9 +35,9 @@ def vol(path: Path, array: np.ndarray) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
 
 
-def made(raw: Path) -> Manifest:
-    assert main(["recipe", "folders", str(raw)]) == 0
-    return read_manifest(raw / "manifest.csv")
+def made(raw: Path, name: str = "manifest.csv") -> Manifest:
+    assert main(["recipe", "folders", str(raw), "--out", str(raw / name)]) == 0
+    return read_manifest(raw / name)
 
 
 def test_dicom_in_any_depth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,10 +85,13 @@ def test_an_examination_among_others_is_named_so_that_it_can_be_read(tmp_path: P
 
 def test_one_uid_for_all_loses_nobody(tmp_path: Path) -> None:
     """An anonymiser's constant StudyInstanceUID makes no examination of two patients, nor of two folders of unnamed ones."""
-    for number, (folder, person) in enumerate([("a", "A"), ("b", "B"), ("c", ""), ("d", "")]):
+    for number, (folder, person) in enumerate([("a", "A"), ("b", "B"), ("c", ""), ("d/2020", ""), ("d/2021", "")]):
         series(tmp_path / folder, person, "1.1", number)
-    found = made(tmp_path)
-    assert [(s.study_id, s.patient_id) for s in found] == [(name, name) for name in "abcd"]
+    for name in ("x", "y"):
+        radiograph(tmp_path / "cxr" / name, "", "", "PA")
+    found = [study for study in made(tmp_path) if study.modality is Modality.CT]
+    assert [(s.study_id, s.patient_id) for s in found] == [("a", "a"), ("b", "b"), ("c", "c"), ("d_2020", "d"), ("d_2021", "d")]
+    assert len(made(tmp_path, "again.csv")) == 7
     for number, study in enumerate(found):
         np.testing.assert_array_equal(read_image(study.image).array, volume(number))
 
@@ -152,8 +155,8 @@ def test_volumes_with_masks_beside_them(tmp_path: Path, capsys: pytest.CaptureFi
             assert (read_mask(path, kind, read, "").array > 0).any()
     said = capsys.readouterr().err
     assert "4 patients." in said
-    assert "1 masks of no image, or a second of one." in said
-    assert "1 pictures, which may be slices or radiographs." in said
+    assert "1 masks of no image, or a second of one (two/lobes.nii.gz)" in said
+    assert "1 pictures, which may be slices or radiographs (slice.png)" in said
 
 
 def test_a_mask_of_another_image_is_nobodys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,8 +168,20 @@ def test_a_mask_of_another_image_is_nobodys(tmp_path: Path, capsys: pytest.Captu
     found = {s.study_id: {str(kind): p.name for kind, p in s.masks.items()} for s in made(tmp_path)}
     assert found == {"anna_2020": {"lobes": "2020_lobes.nii.gz"}, "bob_image": {"lobes": "lobes.mha"}}
     said = capsys.readouterr().err
-    assert "2 masks of no image, or a second of one." in said
-    assert "2 volumes named as masks of another kind." in said
+    assert "2 masks of no image, or a second of one (anna/2021_lobes.nii.gz, ...)" in said
+    assert "2 volumes named as masks of another kind (anna/2020_nodule_mask.nii.gz, ...)" in said
+
+
+def test_what_a_lung_kernel_or_a_data_set_calls_its_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names of images that hold words of masks, a lone structure, and a folder of masks."""
+    images = ["lung_001", "LUNG1-001", "4_LUNG_1.0_B70f", "Seger_Anna", "RUL_001"]
+    for name in images:
+        vol(tmp_path / "images" / f"{name}.nii.gz", volume())
+        vol(tmp_path / "labelsTr" / f"{name}.nii.gz", volume())
+    assert sorted(s.image.name for s in made(tmp_path)) == sorted(f"{name}.nii.gz" for name in images)
+    said = capsys.readouterr().err
+    assert "5 volumes named as masks of another kind" in said
+    assert "images holds 5 studies without a PatientID, and is taken for one patient." in said
 
 
 def test_a_folder_of_one_file_a_lobe_is_a_mask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,7 +193,7 @@ def test_a_folder_of_one_file_a_lobe_is_a_mask(tmp_path: Path, capsys: pytest.Ca
     vol(tmp_path / "anna" / "segmentations" / "heart.nii.gz", mask)
     (study,) = made(tmp_path)
     assert {str(kind): p.name for kind, p in study.masks.items()} == {"lobes": "segmentations"}
-    assert "1 volumes beside those of a lobe each." in capsys.readouterr().err
+    assert "1 volumes beside those of a lobe each (anna/segmentations/heart.nii.gz)" in capsys.readouterr().err
 
 
 def test_zips_and_names_that_repeat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,11 +211,25 @@ def test_zips_and_names_that_repeat(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert [(s.study_id, s.patient_id) for s in found] == [("yves", "yves"), ("zoe", "zoe"), ("zoe-2", "zoe"), ("zoe_2021", "zoe")]
     for study in found:
         assert read_image(study.image).array.shape == volume().shape
-    assert "1 zips without a CT or radiograph." in capsys.readouterr().err
+    assert "1 zips without a CT or radiograph (report.zip)" in capsys.readouterr().err
     vol(raw / "anna_1.nii.gz", volume())
     vol(raw / "anna_2.nii.gz", volume())
     assert main(["recipe", "folders", str(raw), "--out", str(raw / "again.csv")]) == 0
     assert "3 studies lie in no folder, and each is a patient" in capsys.readouterr().err
+
+
+def test_zips_that_begin_with_other_files_or_are_damaged(tmp_path: Path) -> None:
+    """A burnt medium holds its viewer first; what is damaged stays a study, of which m2net verify tells."""
+    series(tmp_path / "made" / "z", "Z", "9.1")
+    for k in range(60):
+        (tmp_path / "made" / f"a{k:02}.html").write_text("viewer")
+    raw = tmp_path / "raw"
+    whole = Path(shutil.make_archive(str(raw / "whole"), "zip", tmp_path / "made"))
+    damaged = bytearray(whole.read_bytes())
+    damaged[60:-3000] = bytes(len(damaged) - 3060)
+    (raw / "damaged.zip").write_bytes(damaged)
+    (raw / "no.zip").write_text("nothing")
+    assert [(s.study_id, s.patient_id) for s in made(raw)] == [(name, name) for name in ("damaged", "no", "whole")]
 
 
 def test_a_manifest_among_a_studys_files_would_change_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

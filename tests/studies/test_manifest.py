@@ -157,6 +157,18 @@ def test_few_masks_are_spread(tmp_path: Path) -> None:
             assert (parts, folds) == without
 
 
+def test_few_masks_do_not_break_small_strata(tmp_path: Path) -> None:
+    """Nine severe patients, four with a mask, stay one stratum of five folds; a mask in each stratum of four is not always trained on."""
+    (tmp_path / "m.nii.gz").touch()
+    head = "study_id,patient_id,modality,image,severity,severity_scheme,lobes,site"
+    lines = [f"s{k},p{k},ct,a.mha,{int(k < 9)},binary,{'m.nii.gz' if k < 4 else ''}," for k in range(60)]
+    folds = assign_folds(read_manifest(write(tmp_path, *lines, head=head)).studies, 5, seed=0)
+    assert sorted(Counter(folds[f"p{k}"] for k in range(9)).values()) == [1, 2, 2, 2, 2]
+    lines = [f"s{k},p{k},ct,a.mha,1,binary,{'' if k % 4 else 'm.nii.gz'},site{k // 4}" for k in range(80)]
+    parts = assign_parts(read_manifest(write(tmp_path, *lines, head=head)).studies, (0.5, 0.25, 0.25), seed=0)
+    assert Counter(str(parts[f"p{k}"]) for k in range(0, 80, 4)) == {"train": 10, "val": 5, "test": 5}
+
+
 def test_the_fold_that_chooses_is_not_the_one_judged(tmp_path: Path) -> None:
     manifest = read_manifest(
         write(tmp_path, *[f"s{i},p{i},ct,a.mha,{i % 4}" for i in range(8)], head="study_id,patient_id,modality,image,fold")
