@@ -119,12 +119,11 @@ def _told(path: Path, named: Path, raw: Path) -> _File | None:
         warnings.simplefilter("ignore")
         try:
             kind = str(header.get("ImageType") or "").upper()
-            texts = [text_of(header, tag) for tag in _TAGS[:-1]]
+            modality, study, date, series, person, view = (text_of(header, tag) for tag in _TAGS[:-1])
         except DAMAGED:
             return None
-    return _File(
-        named, inside[0] if len(inside) > 1 else "", *texts, not any(word in kind for word in ("DERIVED", "SECONDARY", "LOCALIZER"))
-    )
+    original = not any(word in kind for word in ("DERIVED", "SECONDARY", "LOCALIZER"))
+    return _File(named, inside[0] if len(inside) > 1 else "", modality, study, date, series, person, view, original)
 
 
 def _began_as_dicom(path: Path) -> bool:
