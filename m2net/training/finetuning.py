@@ -27,7 +27,7 @@ EPOCHS, LEAST_STEPS = 16, 200
 FEW = 50
 """Patients below which no part can be spared: repeated folds judge, and nothing chooses a checkpoint."""
 _CHECKS = 8  # validations in a run
-_PATIENCE = 3
+_PATIENCE = 5  # more than fall into the frozen half, which a run must not end in
 _EMA = 0.98
 
 

@@ -216,6 +216,18 @@ def test_what_cannot_be_tuned_is_said(trained: Path, elsewhere: Path, tmp_path: 
         assert message in capsys.readouterr().err
 
 
+def test_a_run_does_not_end_before_the_shared_parts_moved(trained: Path, elsewhere: Path, tmp_path: Path) -> None:
+    """Validations that may pass without a gain are more than those within the share of steps in which encoder and decoder stand still."""
+    studies = [replace(s, split=Split.TRAIN if k % 3 else Split.VAL) for k, s in enumerate(read_manifest(elsewhere))]
+    plan = plan_finetuning(
+        read_checkpoint(trained / "best.ckpt"), trained / "best.ckpt", studies, elsewhere, tmp_path, tmp_path, validate=True
+    )
+    trainer = plan.config["trainer"]
+    (stopper,) = (one["init_args"] for one in trainer["callbacks"] if one["class_path"].endswith("EarlyStopping"))
+    frozen = plan.config["model"]["tuning"]["frozen"] * trainer["max_steps"]
+    assert stopper["patience"] * trainer["val_check_interval"] > frozen
+
+
 def test_what_a_plan_leaves_out(trained: Path, elsewhere: Path, tmp_path: Path) -> None:
     """Pockets need a mask that the new hospital has not; only labels that some task learns from count as labels."""
     checkpoint = read_checkpoint(trained / "best.ckpt")
