@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,18 @@ class BagDataModule(pl.LightningDataModule):
         for study in self.part(Split.TRAIN):
             counts.update(self._labels(study))
         return dict(counts)
+
+    def only_labels(self) -> dict[str, str]:
+        """Targets of which every training study that carries them has the same label, with that label."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for study in self.part(Split.TRAIN):
+            if study.severity is not None:
+                found[severity_target(str(study.severity_scheme))].add(f"{study.severity:g}")
+            if study.possible:
+                found[str(Column.DIAGNOSIS)].add(study.possible_text)
+            for name, value in study.scores.items():
+                found[score_target(name)].add(f"{value:g}")
+        return {target: labels.pop() for target, labels in found.items() if len(labels) == 1}
 
     def _labels(self, study: Study) -> set[str]:
         """Targets that a study carries."""

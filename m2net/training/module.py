@@ -26,7 +26,7 @@ from m2net.objectives import Objective, Reading
 from m2net.training.loading import CHECKPOINT_MARK
 from m2net.training.schedules import factor, run_length
 from m2net.training.starting import start_from_run, start_published
-from m2net.training.tasks import read_tasks
+from m2net.training.tasks import check_labels, read_tasks
 from m2net.training.transfer import PARTS, Meaning, Transfer
 from m2net.training.tuning import Anchor, Tuning
 from m2net.training.weighting import WEIGHTINGS
@@ -286,7 +286,7 @@ class M2NetModule(pl.LightningModule):
             raise ConfigError(f"data.input is {data.spec.plain()}", expected=f"the model's {self.spec.plain()}")
         if stage == "fit":
             counts = data.label_counts()
-            self._check_labels(counts)
+            check_labels([(task, o.target) for task, o in self.named_objectives() if self.weights.get(task)], counts, data.only_labels())
             for _, objective in self.named_objectives():
                 objective.prepare(counts)
             if self.tuning.needs_start and not self.start_from:
@@ -303,15 +303,6 @@ class M2NetModule(pl.LightningModule):
         resumed = {k: v for k, v in self.about.items() if k in ("started_from", "encoder_weights")}
         seen = {"trained_on": {}} if data is None else {"trained_on": data.describe(), "drawing": data.drawing(), "look": data.look()}
         self.about = {"version": __version__, **seen, **resumed, **self._started}
-
-    def _check_labels(self, counts: dict[str, int]) -> None:
-        for task, objective in self.named_objectives():
-            if self.weights.get(task) and not counts.get(objective.target):
-                known = ", ".join(f"{k} ({n})" for k, n in sorted(counts.items()) if n) or "nothing"
-                raise ConfigError(
-                    f"no training study has a label {objective.target} for the task {task} (labelled: {known})",
-                    expected="at least one", remedy="Mend the manifest, data.masks or the task's objective, or remove the task",
-                )  # fmt: skip
 
     def configure_optimizers(self) -> Any:
         """The named optimizer; learning rates follow the schedule over the run's progress."""

@@ -1,9 +1,11 @@
-"""The tasks that a configuration names."""
+"""The tasks that a configuration names, and whether anything teaches them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from pytorch_lightning.utilities import rank_zero_warn
 
 from m2net.errors import ConfigError
 from m2net.networks import build
@@ -60,3 +62,27 @@ def _weight(task: str, parts: Mapping[str, Any]) -> float:
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise ConfigError(f"the weight of {task} is {weight!r}", expected="a number")
     return float(weight)
+
+
+def check_labels(learning: Sequence[tuple[str, str]], counts: Mapping[str, int], only: Mapping[str, str]) -> None:
+    """Refuse a task that no training study teaches, and say of one that all teach the same.
+
+    Args:
+        learning: tasks that learn, each with its target.
+        counts: training studies that carry each target.
+        only: targets with one label in all training studies that carry them, and that label.
+
+    Raises:
+        ConfigError: a task without a label.
+    """
+    for task, target in learning:
+        if not counts.get(target):
+            known = ", ".join(f"{k} ({n})" for k, n in sorted(counts.items()) if n) or "nothing"
+            raise ConfigError(
+                f"no training study has a label {target} for the task {task} (labelled: {known})",
+                expected="at least one", remedy="Mend the manifest, data.masks or the task's objective, or remove the task",
+            )  # fmt: skip
+        if target in only:
+            rank_zero_warn(
+                f"Every training study with a label for the task {task} has the same one ({only[target]}): it learns to say so of all."
+            )

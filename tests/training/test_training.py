@@ -220,6 +220,19 @@ def test_crossval_judges_the_sites_that_it_is_asked_to(
     assert "no study is of the site 'nowhere'; expected one of ours, theirs" in capsys.readouterr().err
 
 
+def test_one_label_for_all_is_said(tmp_path: Path, configure: Configure, rows: list[dict[str, str]], cohort: Path) -> None:
+    placed = [row | {c: str(cohort.parent / row[c]) for c in ("image", "lobes", "lungs", "infection")} for row in rows]
+    config = str(configure(tmp_path, trainer={"max_steps": 1, "val_check_interval": 1}))
+    for name, grade in (("all", "1"), ("own", "")):
+        told = [row | {"severity": grade or row["severity"]} if row["split"] == "train" else row for row in placed]
+        write_manifest(tmp_path / f"{name}.csv", list(rows[0]), told)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            assert main(["fit", "--config", config, "--data.manifest", str(tmp_path / f"{name}.csv")]) == 0
+        found = any("for the task severity has the same one (1)" in str(one.message) for one in said)
+        assert found is (name == "all")
+
+
 @pytest.mark.parametrize(("real", "version"), [(3, "1"), (0, "1 in real lobes"), (0, "1")])
 def test_a_model_says_what_of_patients_it_has_seen(
     tmp_path: Path, configure: Configure, rows: list[dict[str, str]], cohort: Path, real: int, version: str
