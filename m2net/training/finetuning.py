@@ -16,7 +16,7 @@ import yaml
 from m2net.bags.dataset import score_target, severity_target
 from m2net.errors import ConfigError
 from m2net.networks.registry import build
-from m2net.objectives import OBJECTIVES, Objective, Reading
+from m2net.objectives import OBJECTIVES, DetectionReading, Objective, Reading
 from m2net.studies import Study
 from m2net.training.loading import CHECKPOINT_MARK, hyper_parameters
 from m2net.vocabulary import Column, SeverityScheme
@@ -130,6 +130,8 @@ def plan_finetuning(
         tasks[task]["weight"] = (tasks[task].get("weight") or 1.0) if task in trained else 0.0
     if not validate:
         changed += _uncalibrated({task: tasks[task] for task in trained})
+        ruled = {task: o for task, o in objectives.items() if isinstance(o, DetectionReading) and set(o.reads) & set(trained)}
+        changed += [f"{task}: without the rule that validation had set, for no part validates; any pixel still tells" for task in ruled]
     masks = sorted({str(m) for s in studies for m in s.masks} & {o.target for o in heads.values()})
     augmentation = dict(drawing.get("augmentation", {}))
     if augmentation.get("pockets") and not {str(Column.LOBES), str(Column.LUNGS)} & set(masks):

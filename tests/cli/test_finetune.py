@@ -228,6 +228,22 @@ def test_a_run_does_not_end_before_the_shared_parts_moved(trained: Path, elsewhe
     assert stopper["patience"] * trainer["val_check_interval"] > frozen
 
 
+def test_a_rule_that_nothing_can_set_anew_is_told(trained: Path, elsewhere: Path, tmp_path: Path) -> None:
+    """Detection reads maps that learn: the rule that validation had chosen for them is gone where no part validates."""
+    studies = list(read_manifest(elsewhere))
+    tasks = {
+        "infection": {"head": {"name": "dense"}, "objective": {"name": "segmentation", "mask": "infection"}},
+        "detection": {"objective": {"name": "detection"}},
+    }
+    for validate, told in ((False, True), (True, False)):
+        parts = [replace(s, split=Split.TRAIN if k % 3 else Split.VAL) for k, s in enumerate(studies)]
+        plan = plan_finetuning(
+            read_checkpoint(trained / "best.ckpt"), trained / "best.ckpt", parts, elsewhere, tmp_path, tmp_path, validate=validate,
+            more={"model": {"tasks": tasks}},
+        )  # fmt: skip
+        assert any("detection: without the rule" in line for line in plan.changed) is told
+
+
 def test_what_a_plan_leaves_out(trained: Path, elsewhere: Path, tmp_path: Path) -> None:
     """Pockets need a mask that the new hospital has not; only labels that some task learns from count as labels."""
     checkpoint = read_checkpoint(trained / "best.ckpt")
