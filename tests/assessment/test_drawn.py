@@ -57,8 +57,8 @@ def test_it_is_the_map_that_assess_writes(drawing: Path, phantom: Phantom) -> No
     told = judge.judge(study, [DRAWN]).saliency[DRAWN]
     assessor.model.spec = judge.model.spec
     written = assessor.assess(volume).maps["infection"] > 0
-    sure = lungs & (np.abs(told - 0.5) > 1e-5)  # the median itself is put on the border, where rounding decides
-    assert sure.sum() > 0.999 * lungs.sum()
+    sure = lungs & (np.abs(told - 0.5) > 2e-6)  # the median itself is put on the border, where rounding decides
+    assert sure.sum() > 0.99 * lungs.sum()
     np.testing.assert_array_equal((told >= 0.5)[sure], written[sure])
     assert 0 < written[lungs].mean() < 1
     assert 0 < told[lungs].min() < told.max() <= 1
