@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -56,6 +56,11 @@ def folder_whole(folder: Path, *, replacing: bool = False) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def stem(name: str, endings: Sequence[str]) -> str:
+    """A file's name without the first of these endings (in lower case; of the name any case) that it has."""
+    return next((name[: -len(ending)] for ending in endings if name.lower().endswith(ending)), name)
 
 
 def check_name(path: Path) -> None:

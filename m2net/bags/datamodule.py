@@ -153,21 +153,24 @@ class BagDataModule(pl.LightningDataModule):
         """Targets of which every training study that carries them has the same label, with that label."""
         found: dict[str, set[str]] = defaultdict(set)
         for study in self.part(Split.TRAIN):
-            if study.severity is not None:
-                found[severity_target(str(study.severity_scheme))].add(f"{study.severity:g}")
-            if study.possible:
-                found[str(Column.DIAGNOSIS)].add(study.possible_text)
-            for name, value in study.scores.items():
-                found[score_target(name)].add(f"{value:g}")
+            for target, label in self._told(study).items():
+                found[target].add(label)
         return {target: labels.pop() for target, labels in found.items() if len(labels) == 1}
+
+    def _told(self, study: Study) -> dict[str, str]:
+        """What a study's row says of it, by target."""
+        told = {score_target(name): f"{value:g}" for name, value in study.scores.items()}
+        if study.severity is not None:
+            told[severity_target(str(study.severity_scheme))] = f"{study.severity:g}"
+        if study.possible:
+            told[str(Column.DIAGNOSIS)] = study.possible_text
+        return told
 
     def _labels(self, study: Study) -> set[str]:
         """Targets that a study carries."""
-        carried = {name for name in self.masks if name in study.masks} | {score_target(name) for name in study.scores}
-        if study.severity is not None:
-            carried.add(severity_target(str(study.severity_scheme)))
+        carried = {name for name in self.masks if name in study.masks} | set(self._told(study))
         if study.possible:
-            carried |= {str(Column.DIAGNOSIS), f"{Column.DIAGNOSIS}:{study.possible_text}"}
+            carried.add(f"{Column.DIAGNOSIS}:{study.possible_text}")
         return carried | ({str(Column.INFECTED)} if study.infected is not None else set())
 
     def _chances(self, studies: list[Study]) -> list[float] | None:

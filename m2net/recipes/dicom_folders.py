@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from m2net.errors import BROKE
-from m2net.studies.dicom.headers import DAMAGED, read_header, text_of
+from m2net.studies.dicom.headers import DAMAGED, has_mark, read_header, text_of
 from m2net.vocabulary import Modality
 
 MODALITIES = {"CT": Modality.CT, "CR": Modality.CXR, "DX": Modality.CXR}
@@ -63,7 +63,7 @@ def find_examinations(paths: Sequence[Path], raw: Path) -> tuple[list[Examinatio
             found.append(told)
         elif told is not None and path.name.upper() != "DICOMDIR":
             passed[f"DICOM files of {told.modality or 'no modality'}"].append(path)
-        elif told is None and _began_as_dicom(path):
+        elif told is None and _began(path):
             passed["files whose DICOM header cannot be read"].append(path)
     folders = Counter[Path]()
     for file in found:
@@ -126,10 +126,10 @@ def _told(path: Path, named: Path, raw: Path) -> _File | None:
     return _File(named, inside[0] if len(inside) > 1 else "", modality, study, date, series, person, view, original)
 
 
-def _began_as_dicom(path: Path) -> bool:
+def _began(path: Path) -> bool:
+    """Whether a file without a header that can be read is a DICOM file, or cannot be opened at all."""
     try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+        return has_mark(path)
     except OSError:
         return True
 

@@ -10,8 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
 from m2net.errors import ConfigError, StudyError
-from m2net.files import check_name
+from m2net.files import check_name, stem
 from m2net.recipes.dicom_folders import Examination, Passed, find_examinations, look_into_zip
 from m2net.recipes.table import Row, natural, row, write
 from m2net.studies import PICTURE_ENDINGS, VOLUME_ENDINGS
@@ -147,49 +151,48 @@ def _attach(masks: Iterable[Path], found: Sequence[Examination]) -> list[Path]:
 
 
 def _stem(path: Path) -> str:
-    whole = next((path.name[: -len(e)] for e in (*VOLUME_ENDINGS, ".zip", ".dcm") if path.name.lower().endswith(e)), path.name)
-    return whole.removesuffix(".seg")
+    return stem(path.name, (*VOLUME_ENDINGS, ".zip", ".dcm")).removesuffix(".seg")
 
 
 def _patients(found: list[Examination], raw: Path) -> list[str]:
-    """The patient of each examination: its first folder, and one for all folders that hold one PatientID.
+    """The patient of each examination: its first folder, and the first of all folders that share PatientIDs.
 
     One PatientID in all folders is an anonymiser's, and links nobody. What is doubtful is said, without any identifier.
     """
     names = [_names(one, raw)[0] for one in found]
-    held, people = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
-    for one, name in zip(found, names, strict=True):
-        if one.person:
-            held[one.person].add(name)
-            people[name].add(one.person)
-    nameless = Counter(name for one, name in zip(found, names, strict=True) if not one.person)
+    pairs = [(name, one.person) for one, name in zip(found, names, strict=True) if one.person]
+    _tell_doubts(found, names, raw)
+    if len({person for _, person in pairs}) == 1 and len({name for name, _ in pairs}) > 1:
+        told = "Every DICOM header holds the same PatientID: the first folders alone tell patients apart."
+        print(f"{told} If it is one patient, give the folder above.", file=sys.stderr)
+        return names
+    node = {key: k for k, key in enumerate(dict.fromkeys([*(("folder", name) for name in names), *(("person", p) for _, p in pairs)]))}
+    ends = np.array([(node["folder", name], node["person", person]) for name, person in pairs], dtype=int).reshape(-1, 2).T
+    _, group = connected_components(coo_array((np.ones(len(pairs)), tuple(ends)), shape=(len(node), len(node))), directed=False)
+    alike: dict[int, list[str]] = defaultdict(list)
     for name in dict.fromkeys(names):
-        if len(people[name]) > 1 or nameless[name] > 1:
-            several = f"{len(people[name])} PatientIDs" if len(people[name]) > 1 else f"{nameless[name]} studies without a PatientID"
-            print(
-                f"{name} holds {several}, and is taken for one patient. If it is a folder of patients, give {raw / name}.", file=sys.stderr
-            )
+        alike[group[node["folder", name]]].append(name)
+    for together in alike.values():
+        if len(together) > 1:
+            shown = ", ".join(together[:5]) + (f" and {len(together) - 5} more" if len(together) > 5 else "")
+            print(f"{shown} are one patient, by PatientID. If an anonymiser wrote it, mend patient_id.", file=sys.stderr)
+    return [alike[group[node["folder", name]]][0] for name in names]
+
+
+def _tell_doubts(found: list[Examination], names: list[str], raw: Path) -> None:
+    """Say where a first folder may be no patient, and where files have none."""
+    people, nameless = defaultdict[str, set[str]](set), Counter[str]()
+    for one, name in zip(found, names, strict=True):
+        people[name] |= {one.person} - {""}
+        nameless[name] += not one.person
+    for name, own in people.items():
+        if len(own) > 1 or nameless[name] > 1:
+            several = f"{len(own)} PatientIDs" if len(own) > 1 else f"{nameless[name]} studies without a PatientID"
+            told = f"{name} holds {several}, and is taken for one patient. If it is a folder of patients, give {raw / name}."
+            print(told, file=sys.stderr)
     loose = sum(one.image.is_file() and one.image.parent == raw and not one.person for one in found)
     if loose > 1:
         print(f"{loose} studies lie in no folder, and each is a patient: give those of one patient one patient_id.", file=sys.stderr)
-    if len(held) == 1 and len(set(names)) > 1 and len(next(iter(held.values()))) > 1:
-        print("Every DICOM header holds the same PatientID: the first folders alone tell patients apart. If it is one patient, give the "
-              "folder above.", file=sys.stderr)  # fmt: skip
-        return names
-    linked = {name: name for name in names}
-    place = {name: k for k, name in reversed(list(enumerate(names)))}
-    for together in (names for names in held.values() if len(names) > 1):
-        joined = {linked[name] for name in together}
-        first = min(joined, key=place.__getitem__)
-        linked = {name: first if own in joined else own for name, own in linked.items()}
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name, own in linked.items():
-        groups[own].append(name)
-    for alike in groups.values():
-        if len(alike) > 1:
-            shown = ", ".join(alike[:5]) + (f" and {len(alike) - 5} more" if len(alike) > 5 else "")
-            print(f"{shown} are one patient, by PatientID. If an anonymiser wrote it, mend patient_id.", file=sys.stderr)
-    return [linked[name] for name in names]
 
 
 def _names(one: Examination, raw: Path) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from m2net.errors import StudyError
+from m2net.files import stem
 from m2net.recipes.table import Row, files_below, made_masks, recoded, row, write
 from m2net.studies import VOLUME_ENDINGS
 from m2net.studies.labels import OWN_SCHEME, code_of
@@ -52,17 +53,13 @@ def nnunet(raw: Path, manifest: Path) -> int:
     def rows() -> Iterator[Row]:
         for folder, split in (("imagesTr", None), ("imagesTs", Split.TEST)):
             for image in files_below(raw / folder, endings) if (raw / folder).is_dir() else []:
-                case = re.sub(r"_\d{4}$", "", _stem(image.name))
+                case = re.sub(r"_\d{4}$", "", stem(image.name, _ENDINGS))
                 label = next((p for e in endings if (p := raw / "labelsTr" / f"{case}{e}").is_file()), None) if split is None else None
                 masks = {kind: _one(label, manifest, case, kind, codes) for kind, codes in kinds.items()} if label else {}
                 schemes = {SCHEME_COLUMNS[Column(kind)]: OWN_SCHEME for kind in masks}
                 yield row(manifest, case, case, Modality.CT, image, split=split, **masks, **schemes)
 
     return write(manifest, rows(), raw, "imagesTr")
-
-
-def _stem(name: str) -> str:
-    return next((name[: -len(e)] for e in _ENDINGS if name.lower().endswith(e)), name)
 
 
 def _one(label: Path, manifest: Path, case: str, kind: str, codes: dict[int, int]) -> Path:
@@ -138,7 +135,7 @@ def _image(item: Any) -> str:
 
 
 def _case(image: str) -> str:
-    return re.sub(r"_0000$", "", _stem(Path(image).name))
+    return re.sub(r"_0000$", "", stem(Path(image).name, _ENDINGS))
 
 
 def _label(path: Path, label: Any) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from m2net.assessment import Assessment
-from m2net.reports.head import study_head
+from m2net.files import stem
+from m2net.reports.head import ASSESSMENT, study_head
 from m2net.reports.page import write_page
 from m2net.reports.results import write_json
 from m2net.studies import PICTURE_ENDINGS, VOLUME_ENDINGS, write_on_own_grid
@@ -41,7 +42,7 @@ def output_names(studies: list[Path]) -> list[str]:
 
 def _plain_name(path: Path) -> str:
     endings = () if path.is_dir() else (*VOLUME_ENDINGS, *PICTURE_ENDINGS, ".dcm", ".zip")
-    return next((path.name[: -len(e)] for e in endings if path.name.lower().endswith(e)), path.name) or "study"
+    return stem(path.name, endings) or "study"
 
 
 def write_assessment(folder: Path, assessment: Assessment, name: str) -> Path:
@@ -52,7 +53,7 @@ def write_assessment(folder: Path, assessment: Assessment, name: str) -> Path:
         stale.unlink(missing_ok=True)  # of another model: a page must not stand beside maps that it does not speak of
     for mask, codes in assessment.maps.items():
         write_on_own_grid(folder / f"{mask}.{ending}", codes, assessment.volume)
-    write_json(folder / "assessment.json", as_json(assessment, name))
+    write_json(folder / ASSESSMENT, as_json(assessment, name))
     page = folder / "report.html"
     write_page(page, assessment, name)
     return page

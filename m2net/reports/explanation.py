@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from m2net.assessment import Explanation, InfectionBox
-from m2net.reports.head import study_head
+from m2net.reports.head import EXPLANATION, study_head
 from m2net.reports.pictures import grey, heat
 from m2net.reports.results import write_json
 from m2net.studies import write_on_own_grid
@@ -34,7 +34,7 @@ def write_explanation(folder: Path, explanation: Explanation, name: str, overlay
         stale.unlink()  # of an earlier explanation
     for z in _slices_to_draw(explanation, overlays):
         draw_slice(explanation, z).save(folder / f"slice_{z + 1:03d}.png")
-    path = folder / "explanation.json"
+    path = folder / EXPLANATION
     write_json(path, as_json(explanation, name))
     return path
 

@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from m2net import __version__
 from m2net.errors import StudyError
 from m2net.studies import Volume
 
-REPORTS = ("assessment.json", "explanation.json")
+ASSESSMENT, EXPLANATION = "assessment.json", "explanation.json"
 """Names of the files that begin so."""
 
 
@@ -34,7 +36,7 @@ def _image(volume: Volume) -> dict[str, Any]:
         "intensity": str(volume.intensity),
         "shape_zyx": list(volume.array.shape),
         "spacing_mm_zyx": list(volume.geometry.spacing_mm) if volume.geometry else None,
-        "pixels_sha256": hashlib.sha256(volume.array.tobytes()).hexdigest(),
+        "pixels_sha256": hashlib.sha256(np.ascontiguousarray(volume.array).data).hexdigest(),
     }
 
 
@@ -48,8 +50,9 @@ def refuse_another(folder: Path, volume: Volume) -> None:
     Raises:
         StudyError: a report in the folder speaks of another image.
     """
-    own = _image(volume) if any((folder / name).is_file() for name in REPORTS) else {}
-    for report in (folder / name for name in REPORTS if (folder / name).is_file()):
+    reports = [folder / name for name in (ASSESSMENT, EXPLANATION) if (folder / name).is_file()]
+    own = _image(volume) if reports else {}
+    for report in reports:
         try:
             image = json.loads(report.read_text(encoding="utf-8"))["image"]
         except (ValueError, KeyError, TypeError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,17 +85,17 @@ def _with_masks(studies: Sequence[Study], folds: int) -> list[str]:
     """Strata parted by masks where each part has a study a fold; the rest of a stratum stays with its largest part."""
     parts: dict[str, Counter[str]] = defaultdict(Counter)
     for study in studies:
-        parts[_stratum(study)][_masks([study])] += 1
+        parts[_stratum(study)][_masks(study)] += 1
     strata = []
     for study in studies:
-        own, masks = parts[_stratum(study)], _masks([study])
+        own, masks = parts[_stratum(study)], _masks(study)
         often = masks if own[masks] >= folds else own.most_common(1)[0][0]
         strata.append(f"{_stratum(study)}/{often}")
     return strata
 
 
-def _masks(studies: Iterable[Study]) -> str:
-    return ",".join(sorted({str(kind) for study in studies for kind in study.masks}))
+def _masks(study: Study) -> str:
+    return ",".join(sorted(study.masks))
 
 
 def _grade(study: Study) -> str:
@@ -121,14 +121,14 @@ def assign_parts(studies: tuple[Study, ...], shares: tuple[float, float, float],
     if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise ManifestError(f"the shares {shares}", expected="three numbers from 0 that sum to 1")
     stratum = {s.patient_id: _stratum(s) for s in reversed(studies)}
-    own: dict[str, list[Study]] = defaultdict(list)
+    masks: dict[str, set[str]] = defaultdict(set)
     for study in studies:
-        own[study.patient_id].append(study)
+        masks[study.patient_id] |= set(study.masks)
     rng = np.random.default_rng(seed)
     chance = dict(zip(sorted(stratum), rng.random(len(stratum)), strict=True))
     parts, chosen = list(Split), {}
     given = np.zeros(len(parts))
-    for count, patient in enumerate(sorted(stratum, key=lambda p: (_masks(own[p]), stratum[p], chance[p])), start=1):
+    for count, patient in enumerate(sorted(stratum, key=lambda p: (sorted(masks[p]), stratum[p], chance[p])), start=1):
         part = int(np.argmax(np.asarray(shares) * count - given))  # the part that is furthest behind its share
         given[part] += 1
         chosen[patient] = parts[part]

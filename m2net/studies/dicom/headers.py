@@ -154,11 +154,16 @@ def _ending(file: Path) -> str:
     return "" if file.suffix[1:].isdigit() else file.suffix.lower()
 
 
+def has_mark(file: Path) -> bool:
+    """Whether a file begins as a DICOM file does."""
+    with file.open("rb") as opened:
+        return opened.read(_LEAST_BYTES)[128:] == b"DICM"
+
+
 def _cut_off(file: Path, header: Dataset | None) -> bool:
     """Whether a file without an image's size began as one: it has DICOM's mark, and its kind is an image or was not reached."""
-    with file.open("rb") as opened:
-        if opened.read(_LEAST_BYTES)[128:] != b"DICM":
-            return False
+    if not has_mark(file):
+        return False
     kind = "" if header is None else getattr(getattr(header, "file_meta", None), "MediaStorageSOPClassUID", "")
     return not kind or "Image Storage" in UID(kind).name
 
