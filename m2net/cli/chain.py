@@ -98,15 +98,17 @@ def join_once(out: Path, manifests: Sequence[Path]) -> Path:
     return out
 
 
-def fit_once(folder: Path, *words: str | Path) -> None:
+def fit_once(folder: Path, *words: str | Path, log: Path | None = None) -> None:
     """Run ``m2net fit`` into ``folder`` unless it ended there before: a checkpoint of one that was killed is not taken for its last.
+
+    Its output goes to ``log`` where it is given.
 
     Raises:
         SystemExit: it failed.
     """
     ended = folder / "fit.ended"
     if not ended.exists():
-        command("fit", *words)
+        command("fit", *words, log=log)
         ended.touch()
 
 

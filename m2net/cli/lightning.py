@@ -30,7 +30,8 @@ from m2net.reports.watching import Watcher, begin, finish, keep_curves, keep_pri
 from m2net.training.averaging import short_average
 from m2net.training.crossval import undefined
 from m2net.training.loading import hyper_parameters, read_checkpoint
-from m2net.training.module import DEFAULT_OPTIMIZER, M2NetModule
+from m2net.training.module import M2NetModule
+from m2net.training.optimizers import DEFAULT_OPTIMIZER
 from m2net.training.tuning import Tuning
 
 

@@ -8,6 +8,7 @@ from m2net.objectives.detection import DetectionReading
 from m2net.objectives.diagnosis import DiagnosisObjective, group_metrics, group_statistics
 from m2net.objectives.folds import folds_of, ranks, statistics_within_folds, within_folds
 from m2net.objectives.readings import Reading
+from m2net.objectives.restoration import RestorationObjective
 from m2net.objectives.scores import ScoreObjective
 from m2net.objectives.segmentation import SegmentationObjective
 from m2net.objectives.severity import SeverityObjective, auc, cut_auc, grade_metrics
@@ -16,6 +17,7 @@ OBJECTIVES = {
     "burden": BurdenReading,
     "detection": DetectionReading,
     "diagnosis": DiagnosisObjective,
+    "restoration": RestorationObjective,
     "score": ScoreObjective,
     "segmentation": SegmentationObjective,
     "severity": SeverityObjective,
@@ -30,6 +32,7 @@ __all__ = [
     "Interval",
     "Objective",
     "Reading",
+    "RestorationObjective",
     "ScoreObjective",
     "SegmentationObjective",
     "SeverityObjective",

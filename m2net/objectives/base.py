@@ -38,6 +38,9 @@ class Objective(nn.Module):
     primary: str
     """The metric that speaks for the task when a checkpoint is chosen; "" leaves the choice to the other tasks."""
 
+    needs_labels = True
+    """Whether only studies that carry ``target`` teach it."""
+
     def __init__(self) -> None:
         """Begin uncalibrated."""
         super().__init__()

@@ -85,8 +85,11 @@ def labelled_patients(checkpoint: Mapping[str, Any], studies: Sequence[Study], m
 
 
 def _tasks_of(checkpoint: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    given = more.get("model", {}).get("tasks")
-    return copy.deepcopy(dict(given or hyper_parameters(dict(checkpoint))["tasks"]))
+    """The tasks that are given, or the checkpoint's, of those all that learn from labels."""
+    if given := more.get("model", {}).get("tasks"):
+        return copy.deepcopy(dict(given))
+    tasks = copy.deepcopy(dict(hyper_parameters(dict(checkpoint))["tasks"]))
+    return {task: parts for task, parts in tasks.items() if _objective(task, parts).needs_labels}
 
 
 def plan_finetuning(
@@ -118,9 +121,10 @@ def plan_finetuning(
     heads = {task: o for task, o in objectives.items() if not isinstance(o, Reading)}
     least, teaching = max(2, folds), [s for s in studies if not validate or str(s.split) == "train"]
     enough = {o.target for o in heads.values() if len({s.patient_id for s in teaching if o.target in _targets([s])}) >= least}
-    trained = [task for task, o in heads.items() if o.target in enough]
-    if not trained:
-        known, have = ", ".join(o.target for o in heads.values()), ", ".join(sorted(_targets(teaching))) or "none"
+    trained = [task for task, o in heads.items() if o.target in enough or not o.needs_labels]
+    if not any(heads[task].needs_labels for task in trained):
+        known = ", ".join(o.target for o in heads.values() if o.needs_labels) or "none learns from labels"
+        have = ", ".join(sorted(_targets(teaching))) or "none"
         where = "the training part of the new data" if validate else "the new data"
         raise ConfigError(
             f"no task of {path} ({known}) has a label of {least} patients in {where} ({have})",

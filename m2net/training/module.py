@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from m2net import __version__
 from m2net.bags.inputs import InputSpec
@@ -22,22 +20,15 @@ from m2net.bags.transforms import SIDED
 from m2net.batch import BagBatch, Output
 from m2net.errors import CheckpointError, ConfigError
 from m2net.networks import M2Net, build
-from m2net.objectives import Objective, Reading
+from m2net.objectives import Objective, Reading, RestorationObjective
 from m2net.training.loading import CHECKPOINT_MARK
+from m2net.training.optimizers import DEFAULT_OPTIMIZER, make_optimizer
 from m2net.training.schedules import factor, run_length
 from m2net.training.starting import start_from_run, start_published
 from m2net.training.tasks import check_labels, read_tasks
 from m2net.training.transfer import PARTS, Meaning, Transfer
-from m2net.training.tuning import Anchor, Tuning
+from m2net.training.tuning import Anchor, Tuning, running_statistics_left
 from m2net.training.weighting import WEIGHTINGS
-
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
-    "adamw": torch.optim.AdamW,
-    "adam": torch.optim.Adam,
-    "sgd": torch.optim.SGD,
-}
-
-DEFAULT_OPTIMIZER = {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-4}
 
 
 class M2NetModule(pl.LightningModule):
@@ -100,8 +91,10 @@ class M2NetModule(pl.LightningModule):
         self.mirror = bool(mirror)
         self.tuning = Tuning.of(tuning)
         factor(schedule, 0.0, warmup)
-        objectives, heads, self.weights = read_tasks(tasks)
+        objectives, heads, self.weights = read_tasks(tasks, self.spec.slices)
         self.objectives = nn.ModuleDict(objectives)
+        if weighting == "gradient_norm" and len(objectives) > 1 and any(isinstance(o, RestorationObjective) for o in objectives.values()):
+            raise ConfigError("weighting gradient_norm with a restoration", expected="fixed or uncertainty: it sees other pictures")
         if weighting == "gradient_norm" and network.get("freeze_encoder"):
             raise ConfigError("weighting gradient_norm with a frozen encoder", expected="fixed or uncertainty: no task pulls at it")
         self.weighting = build(WEIGHTINGS, {"name": weighting}, "weighting", self.weights)
@@ -164,6 +157,12 @@ class M2NetModule(pl.LightningModule):
         read = {task: o.read(outputs, batch) for task, o in self.named_objectives() if isinstance(o, Reading)}
         return {**outputs, **read}
 
+    def _restored(self, batch: BagBatch) -> dict[str, Output]:
+        """What the tasks that restore say of the batch with parts hidden, which the other tasks never see."""
+        restoring = [(task, o) for task, o in self.named_objectives() if isinstance(o, RestorationObjective)]
+        restoring = [(task, o) for task, o in restoring if self.weights[task] or not self.training]
+        return {task: self(o.hide(batch))[task] for task, o in restoring}
+
     def _losses(self, outputs: dict[str, Output], batch: BagBatch, stage: str) -> Tensor:
         losses, labelled, trains = {}, set(), stage == "train"
         for task, objective in self.named_objectives():
@@ -191,7 +190,13 @@ class M2NetModule(pl.LightningModule):
 
     def training_step(self, batch: BagBatch, batch_idx: int) -> Tensor:
         """Weighted sum of the tasks' losses."""
-        return self._losses(self(batch), batch, "train")
+        restoring = {task for task, o in self.named_objectives() if isinstance(o, RestorationObjective)}
+        if not any(weight for task, weight in self.weights.items() if task not in restoring):
+            return self._losses(self._restored(batch), batch, "train")
+        outputs = self(batch)
+        with running_statistics_left(self.network):
+            outputs |= self._restored(batch)
+        return self._losses(outputs, batch, "train")
 
     def on_validation_epoch_start(self) -> None:
         """While fitting, judge as if nothing had been calibrated yet."""
@@ -211,7 +216,7 @@ class M2NetModule(pl.LightningModule):
 
     def validation_step(self, batch: BagBatch, batch_idx: int) -> dict[str, Output]:
         """Loss and metrics of one study; its answers go to the callbacks."""
-        outputs = self.answers(batch)
+        outputs = self.answers(batch) | self._restored(batch)
         self._losses(outputs, batch, "val")
         for task, objective in self.named_objectives():
             objective.update(outputs[task], batch)
@@ -219,7 +224,7 @@ class M2NetModule(pl.LightningModule):
 
     def test_step(self, batch: BagBatch, batch_idx: int) -> None:
         """Metrics and a row of predictions of one study."""
-        outputs = self.answers(batch)
+        outputs = self.answers(batch) | self._restored(batch)
         for task, objective in self.named_objectives():
             objective.update(outputs[task], batch)
         self.predictions += self._rows(outputs, batch)
@@ -286,7 +291,8 @@ class M2NetModule(pl.LightningModule):
             raise ConfigError(f"data.input is {data.spec.plain()}", expected=f"the model's {self.spec.plain()}")
         if stage == "fit":
             counts = data.label_counts()
-            check_labels([(task, o.target) for task, o in self.named_objectives() if self.weights.get(task)], counts, data.only_labels())
+            learning = [(task, o.target) for task, o in self.named_objectives() if self.weights.get(task) and o.needs_labels]
+            check_labels(learning, counts, data.only_labels())
             for _, objective in self.named_objectives():
                 objective.prepare(counts)
             if self.tuning.needs_start and not self.start_from:
@@ -306,20 +312,9 @@ class M2NetModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The named optimizer; learning rates follow the schedule over the run's progress."""
-        given = self.hparams["optimizer"]
         schedule, warmup = self.hparams["schedule"], float(self.hparams["warmup"])
         steps = run_length(self.trainer.estimated_stepping_batches, schedule, warmup, self.tuning.frozen)
-        by_progress = partial(factor, schedule, warmup=warmup)
-        if self.tuning.frozen or self.tuning.layer_decay < 1:
-            if "lr" not in given:
-                raise ConfigError("model.tuning without a learning rate", expected="model.optimizer.lr")
-            groups = self.tuning.groups(self, self.network, float(given["lr"]))
-            optimizer = build(OPTIMIZERS, given, "optimizer", groups)
-            rates = LambdaLR(optimizer, self.tuning.factors(groups, by_progress, steps))
-        else:
-            optimizer = build(OPTIMIZERS, given, "optimizer", self.parameters())
-            rates = LambdaLR(optimizer, lambda step: by_progress(step / steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
+        return make_optimizer(self, self.network, self.hparams["optimizer"], self.tuning, schedule, warmup, steps)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """A step, and the pull towards the start; a calibration of the weights before it no longer holds."""

@@ -9,7 +9,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from m2net.errors import ConfigError
 from m2net.networks import build
-from m2net.objectives import OBJECTIVES, Objective, Reading, ScoreObjective, SegmentationObjective
+from m2net.objectives import OBJECTIVES, Objective, Reading, RestorationObjective, ScoreObjective, SegmentationObjective
 
 
 class Tasks(NamedTuple):
@@ -20,14 +20,16 @@ class Tasks(NamedTuple):
     weights: dict[str, float]
 
 
-def read_tasks(configured: Mapping[str, Mapping[str, Any]]) -> Tasks:
+def read_tasks(configured: Mapping[str, Mapping[str, Any]], slices: int = 1) -> Tasks:
     """Build objectives and check what stands beside them.
 
     Args:
         configured: per task ``objective`` and, unless it only reads other tasks' maps, ``head`` and ``weight`` (1 without).
+        slices: channels of an instance that are slices.
 
     Raises:
-        ConfigError: no task, a part that there is not, two tasks that answer one mask or score, or a reading of a task that is not there.
+        ConfigError: no task, a part that there is not, two tasks that answer one mask or score or restore, or a reading of a task that is
+            not there.
     """
     if not configured:
         raise ConfigError("the model has no task", expected="at least one under model.tasks")
@@ -41,6 +43,7 @@ def read_tasks(configured: Mapping[str, Mapping[str, Any]]) -> Tasks:
             tasks.heads[task], tasks.weights[task] = _head(task, parts, objective.classes), _weight(task, parts)
         elif more := set(parts) - {"objective"}:
             raise ConfigError(f"task {task} has {', '.join(sorted(more))}", expected="an objective only")
+    _check_restoration(tasks, slices)
     drawn = [o.target for o in tasks.objectives.values() if isinstance(o, SegmentationObjective | ScoreObjective)]
     if twice := {target for target in drawn if drawn.count(target) > 1}:
         raise ConfigError(f"several tasks answer {', '.join(sorted(twice))}", expected="one task a mask or score")
@@ -48,6 +51,18 @@ def read_tasks(configured: Mapping[str, Mapping[str, Any]]) -> Tasks:
         if isinstance(objective, Reading):
             objective.accept({task: tasks.objectives[task] for task in tasks.heads})
     return tasks
+
+
+def _check_restoration(tasks: Tasks, slices: int) -> None:
+    """One task restores at most, on the decoder's map; it chooses the checkpoint where no other task does."""
+    restoring = {task: objective for task, objective in tasks.objectives.items() if isinstance(objective, RestorationObjective)}
+    if len(restoring) > 1:
+        raise ConfigError(f"the tasks {', '.join(restoring)} restore", expected="one of them")
+    for task, objective in restoring.items():
+        if (found := tasks.heads[task].get("name")) != "dense":
+            raise ConfigError(f"the head of {task}, which restores pictures, is {found}", expected="name: dense")
+        objective.slices = slices
+        objective.primary = "" if any(other.primary for other in tasks.objectives.values()) else "r2"
 
 
 def _head(task: str, parts: Mapping[str, Any], classes: int) -> dict[str, Any]:

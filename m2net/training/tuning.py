@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,20 @@ class Tuning:
         for name, layer in network.named_modules() if self.norm == "keep" else ():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm) and f"{name}.running_mean" in names:
                 layer.eval()
+
+
+@contextmanager
+def running_statistics_left(network: M2Net) -> Iterator[None]:
+    """Batch norm that trains on its batches, whose running statistics stay as they are: for pictures that evaluation never shows."""
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    kept = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, kept, strict=True):
+            layer.momentum = momentum
 
 
 class Anchor:
