@@ -86,6 +86,11 @@ class RestorationObjective(Objective):
         painted = torch.where(hidden[:, None], value[:, None], slices)
         return replace(batch, instances=torch.cat([painted, rest], dim=1))
 
+    def shown(self, output: Output, batch: BagBatch, instance: int) -> tuple[Tensor, Tensor]:
+        """The middle slice of an instance as it was given, and with its hidden squares as they were drawn; (H, W) each."""
+        given = self.hide(batch).instances[instance, self.slices // 2].float()
+        return given, torch.where(self.hidden(batch)[instance], output.logits[instance, 0].float(), given)
+
     def loss(self, output: Output, batch: BagBatch) -> Tensor:
         """Mean squared error over hidden pixels, in units of half the window; ``batch`` is the one before ``hide``."""
         hidden = self.hidden(batch)

@@ -21,7 +21,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from m2net.batch import BagBatch, Output, telling_weights
-from m2net.objectives import SegmentationObjective, SeverityObjective
+from m2net.objectives import RestorationObjective, SegmentationObjective, SeverityObjective
 from m2net.reports.pictures import COLOURS, INFECTION_COLOURS, overlay
 from m2net.training import M2NetModule
 from m2net.vocabulary import Column, LungCode
@@ -175,14 +175,14 @@ def panel(module: M2NetModule, batch: BagBatch, outputs: dict[str, Output]) -> t
     """One study as a picture (rows, columns, 3), and what is said of it.
 
     First row: the instance with most predicted foreground (the heaviest where nothing is drawn), plain, then predicted and true masks of
-    each dense task. Second row, where instances are weighed: the heaviest.
+    each dense task, or hidden squares and how they were restored. Second row, where instances are weighed: the heaviest.
     """
     middle = module.spec.slices // 2
-    grey = ((batch.instances[:, middle].float() + 1) * 127.5).clamp(0, 255).byte().cpu().numpy()
+    grey = _grey(batch.instances[:, middle])
     dense = {task: o for task, o in module.named_objectives() if isinstance(o, SegmentationObjective)}
     said = {task: o.called(outputs[task].logits).cpu().numpy().astype(np.uint8) for task, o in dense.items()}
     weight = telling_weights(outputs)
-    chosen = _shown(said, weight)
+    chosen = _shown(said, weight, len(grey))
     row = [overlay(grey[chosen], None)]
     for task, labels in said.items():
         objective = dense[task]
@@ -191,6 +191,9 @@ def panel(module: M2NetModule, batch: BagBatch, outputs: dict[str, Output]) -> t
         truth = batch.dense.get(objective.target)
         if truth is not None and bool((truth[chosen] >= 0).any()):
             row.append(overlay(grey[chosen], truth[chosen].clamp(min=0).cpu().numpy().astype(np.uint8), colours))
+    for task, one in module.named_objectives():
+        if isinstance(one, RestorationObjective):
+            row += [overlay(_grey(picture), None) for picture in one.shown(outputs[task], batch, chosen)]
     rows = [np.concatenate(row, axis=1)]
     if weight is not None and len(grey) > 1:
         order = torch.argsort(weight, descending=True)[:_PATCHES].tolist()
@@ -200,11 +203,16 @@ def panel(module: M2NetModule, batch: BagBatch, outputs: dict[str, Output]) -> t
     return picture, _caption(module, outputs, batch, weight)
 
 
-def _shown(said: dict[str, NDArray[np.uint8]], weight: Tensor | None) -> int:
+def _grey(values: Tensor) -> NDArray[np.uint8]:
+    """Windowed values as grey levels."""
+    return ((values.float() + 1) * 127.5).clamp(0, 255).byte().cpu().numpy()
+
+
+def _shown(said: dict[str, NDArray[np.uint8]], weight: Tensor | None, count: int) -> int:
     for labels in said.values():
         if labels.any():
             return int((labels > 0).sum((1, 2)).argmax())
-    return 0 if weight is None else int(weight.argmax())
+    return count // 2 if weight is None else int(weight.argmax())
 
 
 def _caption(module: M2NetModule, outputs: dict[str, Output], batch: BagBatch, weight: Tensor | None) -> str:
