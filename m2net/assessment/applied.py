@@ -29,8 +29,15 @@ class AppliedModel:
 
         Raises:
             CheckpointError: not one of m2net's.
+            ConfigError: no task of it says anything of a study.
         """
         self.module: M2NetModule = load_model(checkpoint)
+        telling = [task for task, objective in self.module.named_objectives() if objective.needs_labels]
+        if not telling:
+            raise ConfigError(
+                f"{checkpoint} has learnt from studies without labels only, and has nothing to say of a study",
+                expected="a model with tasks that learn from labels", remedy="Start one from it: m2net fit with model.start_from",
+            )  # fmt: skip
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.module.to(self.device)
         self.spec: InputSpec = self.module.spec
@@ -39,7 +46,7 @@ class AppliedModel:
             "m2net_version": self.module.about.get("version", ""),
             "trained_on": self.module.about.get("trained_on", {}),
             "input": self.spec.plain(),
-            "tasks": sorted(self.module.weights),
+            "tasks": sorted(task for task in self.module.weights if task in telling),
         }
         if cuts := {task: o.calibration["cut"] for task, o in self.module.named_objectives() if "cut" in o.calibration}:
             self.facts["called_from"] = cuts

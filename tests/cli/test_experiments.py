@@ -17,7 +17,8 @@ LAID_OVER = {
     "real_lobes/drawn": ["real_lobes/pictures"], "real_lobes/slices": ["real_lobes/pictures"],
     "real_lobes/both": ["real_lobes/pictures", "real_lobes/slices"], "real_lobes/volumes": ["lobes/position_aware"],
     "real_lobes/volumes_drawn": ["lobes/position_aware", "real_lobes/volumes"],
-    "weakly_supervised/train_only": ["weakly_supervised/covid_ct"],
+    "unlabelled/few_labels": ["unlabelled/restore"],
+    "weakly_supervised/train_only": ["weakly_supervised/covid_ct"], "weakly_supervised/restored": ["weakly_supervised/covid_ct"],
     "weakly_supervised/pictures_hull": ["weakly_supervised/pictures"],
     "weakly_supervised/paintings": ["weakly_supervised/pictures"], "weakly_supervised/paintings_real_lobes": ["weakly_supervised/pictures"],
 }  # fmt: skip

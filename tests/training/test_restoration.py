@@ -132,6 +132,24 @@ def test_the_panel_shows_hidden_and_restored(restored: Path, bare: Path, store: 
     assert abs(plain - drawn)[covered].mean() < abs(plain - hidden)[covered].mean() / 2
 
 
+def test_a_study_is_told_of_by_the_other_tasks_alone(
+    restored: Path, configure: Configure, cohort: Path, rows: list[dict[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    tasks = {"restoration": RESTORATION, "diagnosis": DIAGNOSIS}
+    (tmp_path / "fit").mkdir()
+    config = configure(tmp_path / "fit", model={"tasks": tasks, "network": NETWORK})
+    assert main(["fit", "--config", str(config)]) == 0
+    metrics = judged(tmp_path / "fit", tmp_path / "fit" / "best.ckpt", tmp_path / "test")
+    assert metrics["score"] == metrics["diagnosis/auc"]
+    assert metrics["restoration/n"] == 2
+    words = ["assess", str(cohort.parent / rows[0]["image"]), "--out", str(tmp_path / "out"), "--model"]
+    assert main([*words, str(tmp_path / "fit" / "best.ckpt")]) == 0
+    assessment = next((tmp_path / "out").rglob("assessment.json")).read_text()
+    assert "restoration" not in assessment
+    assert main([*words, str(restored / "best.ckpt")]) == 2
+    assert "nothing to say of a study" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("tasks", "weighting", "said"),
     [
