@@ -7,6 +7,7 @@ python experiments/unlabelled/run.py --at-once 2           # fits side by side, 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,7 @@ from m2net.cli.chain import cohort_once, command, fit_once, side_by_side, split_
 from m2net.objectives import DiagnosisObjective, SegmentationObjective, SeverityObjective, intervals
 from m2net.objectives.base import Statistic
 from m2net.recipes.table import read_table
-from m2net.reports.figures import FigureRow, interval_row, metrics_rows, write_figures
+from m2net.reports.figures import FigureRow, figure_row, interval_row, metrics_rows, write_figures
 from m2net.reports.results import read_rows, write_table
 
 HERE = Path(__file__).resolve().parent
@@ -26,7 +27,8 @@ RUNS = Path("runs/unlabelled")
 COHORTS = {"unlabelled": (240, 401), "labelled": (60, 402), "judged": (150, 403)}
 """Patients and seed."""
 SIZE = ["--matrix", "96", "--slice-mm", "5"]
-LABELS = ("severity", "severity_scheme", "diagnosis", "infected", "lobes", "lungs", "infection")
+BARE = ("study_id", "patient_id", "image", "modality", "site", "phantom_version")
+"""All that the manifest of the unlabelled says."""
 MASKS = 12
 """Labelled patients who have a mask of lobes and of infection, drawn at random; all 60 have a diagnosis and a grade."""
 SEEDS = (0, 1, 2)
@@ -43,7 +45,7 @@ FIGURES = {
 def prepare() -> None:
     """The cohorts: one without labels, one with few, one to judge on."""
     manifests = {name: cohort_once(RUNS / name, patients, seed, *SIZE) for name, (patients, seed) in COHORTS.items()}
-    bare = [{column: value for column, value in row.items() if column not in LABELS} for row in read_table(manifests["unlabelled"])]
+    bare = [{column: row[column] for column in BARE} for row in read_table(manifests["unlabelled"])]
     write_table(RUNS / "unlabelled" / "bare.csv", bare)
     split_once(RUNS / "unlabelled" / "bare.csv", "0.9 0.1 0")
     split_once(manifests["labelled"], "1 0 0")
@@ -79,7 +81,9 @@ def statistics(start: str, task: str, figure: str) -> tuple[Statistic, list[str]
 
 def figures() -> Iterator[FigureRow]:
     """Every run's figures, the mean over seeds of each start, and the difference on the same draws of patients."""
-    yield from metrics_rows("restored squares of unlabelled patients, held out", RUNS / "restore" / "test" / "metrics.json")
+    restored = json.loads((RUNS / "restore" / "test" / "metrics.json").read_text(encoding="utf-8"))
+    for name in ("restoration/r2", "restoration/rmse"):
+        yield figure_row("hidden squares of the judged patients", name, restored[name], n=restored["studies"])
     for start in STARTS:
         for seed in SEEDS:
             yield from metrics_rows(f"{start}, seed {seed}", RUNS / f"{start}-{seed}" / "test" / "metrics.json")

@@ -89,6 +89,7 @@ class Assessor:
 
         Raises:
             CheckpointError: not one of m2net's.
+            ConfigError: no task of it says anything of a study.
         """
         self.precision, self.islands = precision, islands
         self.model = AppliedModel(checkpoint, device)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from m2net.bags.inputs import InputSpec
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives.base import Objective, Statistic
@@ -38,15 +39,27 @@ class RestorationObjective(Objective):
             ConfigError: nothing or everything would be hidden.
         """
         super().__init__()
-        if not 0 < share < 1 or square < 1:
+        if not 0 < share < 1 or not isinstance(square, int) or square < 1:
             raise ConfigError(
-                f"restoration of a share of {share} in squares of {square} pixels", expected="a share between 0 and 1, 1 pixel or more"
+                f"restoration of a share of {share} in squares of {square} pixels",
+                expected="a share between 0 and 1, a whole number from 1",
             )
         self.task, self.classes = "restoration", 1
-        self.share, self.square = float(share), int(square)
-        self.slices = 1
-        """Channels of an instance that are slices; the module says so."""
+        self.share, self.square, self.slices = float(share), square, 1
         self.sums = Kept(sums=(torch.float64, 4))
+
+    def look_at(self, spec: InputSpec) -> None:
+        """Learn which channels of an instance are slices.
+
+        Raises:
+            ConfigError: a square is as large as an instance.
+        """
+        self.slices = spec.slices
+        if self.square >= spec.patch:
+            raise ConfigError(
+                f"restoration in squares of {self.square} pixels on a patch of {spec.patch}",
+                expected="squares smaller than data.input.patch",
+            )
 
     @property
     def answers(self) -> list[str]:
@@ -91,6 +104,10 @@ class RestorationObjective(Objective):
         given = self.hide(batch).instances[instance, self.slices // 2].float()
         return given, torch.where(self.hidden(batch)[instance], output.logits[instance, 0].float(), given)
 
+    def turned_back(self, output: Output) -> Output:
+        """The restored picture flipped."""
+        return replace(output, logits=output.logits.flip(3))
+
     def loss(self, output: Output, batch: BagBatch) -> Tensor:
         """Mean squared error over hidden pixels, in units of half the window; ``batch`` is the one before ``hide``."""
         hidden = self.hidden(batch)
@@ -102,10 +119,11 @@ class RestorationObjective(Objective):
     def update(self, output: Output, batch: BagBatch) -> None:
         """Add each study's hidden pixels; padding does not count."""
         counted = self.hidden(batch) if batch.owned is None else self.hidden(batch) & batch.owned.to(batch.instances.device)
-        truth, said = self._truth(batch).double(), output.logits[:, 0].double()
+        truth, said = self._truth(batch), output.logits[:, 0]
         for bag in range(batch.num_bags):
             chosen = counted & (batch.bag_index == bag)[:, None, None]
-            value, error = truth[chosen], (said - truth)[chosen]
+            value = truth[chosen].double()
+            error = said[chosen].double() - value
             self.sums.update(
                 sums=torch.stack([torch.tensor(float(len(value))).to(value), value.sum(), value.square().sum(), error.square().sum()])[None]
             )

@@ -125,7 +125,7 @@ class CaseNames:
 
 
 class Watcher(Callback):
-    """Sends what was trained on, and at each validation a few studies as pictures: predicted and true masks, and the heaviest patches.
+    """Sends what was trained on, and at each validation a few studies as pictures: predicted and true masks, the heaviest patches.
 
     Every run has one; one that is named under ``trainer.callbacks`` takes its place.
     """
@@ -174,8 +174,8 @@ def watcher_of(trainer: pl.Trainer) -> Watcher | None:
 def panel(module: M2NetModule, batch: BagBatch, outputs: dict[str, Output]) -> tuple[NDArray[np.uint8], str]:
     """One study as a picture (rows, columns, 3), and what is said of it.
 
-    First row: the instance with most predicted foreground (the heaviest where nothing is drawn), plain, then predicted and true masks of
-    each dense task, or hidden squares and how they were restored. Second row, where instances are weighed: the heaviest.
+    First row: the instance with most predicted foreground (where nothing is drawn the heaviest, or the middle one), plain, then predicted
+    and true masks of each dense task, or hidden squares and how they were restored. Second row, where instances are weighed: the heaviest.
     """
     middle = module.spec.slices // 2
     grey = _grey(batch.instances[:, middle])

@@ -86,9 +86,11 @@ def labelled_patients(checkpoint: Mapping[str, Any], studies: Sequence[Study], m
 
 def _tasks_of(checkpoint: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     """The tasks that are given, or the checkpoint's, of those all that learn from labels."""
-    if given := more.get("model", {}).get("tasks"):
-        return copy.deepcopy(dict(given))
-    tasks = copy.deepcopy(dict(hyper_parameters(dict(checkpoint))["tasks"]))
+    given = more.get("model", {}).get("tasks")
+    return copy.deepcopy(dict(given or _labelled(hyper_parameters(dict(checkpoint))["tasks"])))
+
+
+def _labelled(tasks: Mapping[str, Any]) -> dict[str, Any]:
     return {task: parts for task, parts in tasks.items() if _objective(task, parts).needs_labels}
 
 
@@ -115,7 +117,15 @@ def plan_finetuning(
     arguments = copy.deepcopy(hyper_parameters(dict(checkpoint)))
     drawing = dict(checkpoint[CHECKPOINT_MARK].get("drawing") or {})
     own = copy.deepcopy(dict(more or {}))
+    if not _labelled(arguments["tasks"]):
+        raise ConfigError(
+            f"{path} has learnt from studies without labels only", expected="a model with tasks to adapt",
+            remedy="Start a fit from it: m2net fit with model.start_from",
+        )  # fmt: skip
     tasks, changed = _fitted_tasks(_tasks_of(checkpoint, own), studies)
+    changed += [
+        f"{task}: left out, it learns from no label" for task in arguments["tasks"].keys() - _labelled(arguments["tasks"]) - tasks.keys()
+    ]
     own.get("model", {}).pop("tasks", None)
     objectives = {task: _objective(task, parts) for task, parts in tasks.items()}
     heads = {task: o for task, o in objectives.items() if not isinstance(o, Reading)}
@@ -123,7 +133,7 @@ def plan_finetuning(
     enough = {o.target for o in heads.values() if len({s.patient_id for s in teaching if o.target in _targets([s])}) >= least}
     trained = [task for task, o in heads.items() if o.target in enough or not o.needs_labels]
     if not any(heads[task].needs_labels for task in trained):
-        known = ", ".join(o.target for o in heads.values() if o.needs_labels) or "none learns from labels"
+        known = ", ".join(o.target for o in heads.values() if o.needs_labels)
         have = ", ".join(sorted(_targets(teaching))) or "none"
         where = "the training part of the new data" if validate else "the new data"
         raise ConfigError(

@@ -91,9 +91,9 @@ class M2NetModule(pl.LightningModule):
         self.mirror = bool(mirror)
         self.tuning = Tuning.of(tuning)
         factor(schedule, 0.0, warmup)
-        objectives, heads, self.weights = read_tasks(tasks, self.spec.slices)
+        objectives, heads, self.weights, self.restoring = read_tasks(tasks, self.spec)
         self.objectives = nn.ModuleDict(objectives)
-        if weighting == "gradient_norm" and len(objectives) > 1 and any(isinstance(o, RestorationObjective) for o in objectives.values()):
+        if weighting == "gradient_norm" and self.restoring and len(objectives) > 1:
             raise ConfigError("weighting gradient_norm with a restoration", expected="fixed or uncertainty: it sees other pictures")
         if weighting == "gradient_norm" and network.get("freeze_encoder"):
             raise ConfigError("weighting gradient_norm with a frozen encoder", expected="fixed or uncertainty: no task pulls at it")
@@ -158,10 +158,13 @@ class M2NetModule(pl.LightningModule):
         return {**outputs, **read}
 
     def _restored(self, batch: BagBatch) -> dict[str, Output]:
-        """What the tasks that restore say of the batch with parts hidden, which the other tasks never see."""
-        restoring = [(task, o) for task, o in self.named_objectives() if isinstance(o, RestorationObjective)]
-        restoring = [(task, o) for task, o in restoring if self.weights[task] or not self.training]
-        return {task: self(o.hide(batch))[task] for task, o in restoring}
+        """What a task that restores says of the batch with parts hidden, which the other tasks never see."""
+        objective = self.objectives[self.restoring] if self.restoring else None
+        return {self.restoring: self(objective.hide(batch))[self.restoring]} if isinstance(objective, RestorationObjective) else {}
+
+    def _asked(self, batch: BagBatch) -> dict[str, Output]:
+        """What is judged of each task."""
+        return self._restored(batch) if self.weights.keys() == {self.restoring} else self.answers(batch) | self._restored(batch)
 
     def _losses(self, outputs: dict[str, Output], batch: BagBatch, stage: str) -> Tensor:
         losses, labelled, trains = {}, set(), stage == "train"
@@ -190,12 +193,11 @@ class M2NetModule(pl.LightningModule):
 
     def training_step(self, batch: BagBatch, batch_idx: int) -> Tensor:
         """Weighted sum of the tasks' losses."""
-        restoring = {task for task, o in self.named_objectives() if isinstance(o, RestorationObjective)}
-        if not any(weight for task, weight in self.weights.items() if task not in restoring):
+        if self.weights.keys() == {self.restoring}:
             return self._losses(self._restored(batch), batch, "train")
         outputs = self(batch)
         with running_statistics_left(self.network):
-            outputs |= self._restored(batch)
+            outputs |= self._restored(batch) if self.weights.get(self.restoring) else {}
         return self._losses(outputs, batch, "train")
 
     def on_validation_epoch_start(self) -> None:
@@ -216,7 +218,7 @@ class M2NetModule(pl.LightningModule):
 
     def validation_step(self, batch: BagBatch, batch_idx: int) -> dict[str, Output]:
         """Loss and metrics of one study; its answers go to the callbacks."""
-        outputs = self.answers(batch) | self._restored(batch)
+        outputs = self._asked(batch)
         self._losses(outputs, batch, "val")
         for task, objective in self.named_objectives():
             objective.update(outputs[task], batch)
@@ -224,7 +226,7 @@ class M2NetModule(pl.LightningModule):
 
     def test_step(self, batch: BagBatch, batch_idx: int) -> None:
         """Metrics and a row of predictions of one study."""
-        outputs = self.answers(batch) | self._restored(batch)
+        outputs = self._asked(batch)
         for task, objective in self.named_objectives():
             objective.update(outputs[task], batch)
         self.predictions += self._rows(outputs, batch)
@@ -324,11 +326,7 @@ class M2NetModule(pl.LightningModule):
             self.anchor.pull(optimizer, self.tuning.anchor)
 
     def on_train_start(self) -> None:
-        """Lay a resumed loader's place within its epoch over the loader again.
-
-        With ``max_epochs`` the number of steps is asked of Lightning, in ``configure_optimizers``, which makes the loader before that place
-        is restored; Lightning then passes over it, and the resumed epoch would begin anew.
-        """
+        """Lay a resumed loader's place within its epoch over the loader again: it was made before that was restored."""
         self.trainer.fit_loop._load_combined_loader_states()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

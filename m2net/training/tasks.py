@@ -7,33 +7,35 @@ from typing import Any, NamedTuple
 
 from pytorch_lightning.utilities import rank_zero_warn
 
+from m2net.bags import InputSpec
 from m2net.errors import ConfigError
 from m2net.networks import build
 from m2net.objectives import OBJECTIVES, Objective, Reading, RestorationObjective, ScoreObjective, SegmentationObjective
 
 
 class Tasks(NamedTuple):
-    """Objectives of all tasks; heads (as settings) and weights of those that have a head."""
+    """Objectives of all tasks; heads (as settings) and weights of those that have a head; the task that restores, "" without one."""
 
     objectives: dict[str, Objective]
     heads: dict[str, dict[str, Any]]
     weights: dict[str, float]
+    restoring: str
 
 
-def read_tasks(configured: Mapping[str, Mapping[str, Any]], slices: int = 1) -> Tasks:
+def read_tasks(configured: Mapping[str, Mapping[str, Any]], spec: InputSpec) -> Tasks:
     """Build objectives and check what stands beside them.
 
     Args:
         configured: per task ``objective`` and, unless it only reads other tasks' maps, ``head`` and ``weight`` (1 without).
-        slices: channels of an instance that are slices.
+        spec: what an instance shows.
 
     Raises:
-        ConfigError: no task, a part that there is not, two tasks that answer one mask or score or restore, or a reading of a task that is
-            not there.
+        ConfigError: no task, a part that there is not, two tasks that answer one mask or score or restore, a restoration that cannot be, or
+            a reading of a task that is not there.
     """
     if not configured:
         raise ConfigError("the model has no task", expected="at least one under model.tasks")
-    tasks = Tasks({}, {}, {})
+    tasks = Tasks({}, {}, {}, "")
     for task, parts in configured.items():
         if unknown := set(parts) - {"head", "objective", "weight"}:
             raise ConfigError(f"task {task} has {', '.join(sorted(unknown))}", expected="only head, objective and weight")
@@ -43,26 +45,26 @@ def read_tasks(configured: Mapping[str, Mapping[str, Any]], slices: int = 1) -> 
             tasks.heads[task], tasks.weights[task] = _head(task, parts, objective.classes), _weight(task, parts)
         elif more := set(parts) - {"objective"}:
             raise ConfigError(f"task {task} has {', '.join(sorted(more))}", expected="an objective only")
-    _check_restoration(tasks, slices)
     drawn = [o.target for o in tasks.objectives.values() if isinstance(o, SegmentationObjective | ScoreObjective)]
     if twice := {target for target in drawn if drawn.count(target) > 1}:
         raise ConfigError(f"several tasks answer {', '.join(sorted(twice))}", expected="one task a mask or score")
     for objective in tasks.objectives.values():
         if isinstance(objective, Reading):
             objective.accept({task: tasks.objectives[task] for task in tasks.heads})
-    return tasks
+    return tasks._replace(restoring=_restoring(tasks, spec))
 
 
-def _check_restoration(tasks: Tasks, slices: int) -> None:
-    """One task restores at most, on the decoder's map; it chooses the checkpoint where no other task does."""
+def _restoring(tasks: Tasks, spec: InputSpec) -> str:
+    """One task restores at most, on the decoder's map; it chooses the checkpoint where no other task that learns does."""
     restoring = {task: objective for task, objective in tasks.objectives.items() if isinstance(objective, RestorationObjective)}
     if len(restoring) > 1:
         raise ConfigError(f"the tasks {', '.join(restoring)} restore", expected="one of them")
     for task, objective in restoring.items():
         if (found := tasks.heads[task].get("name")) != "dense":
             raise ConfigError(f"the head of {task}, which restores pictures, is {found}", expected="name: dense")
-        objective.slices = slices
-        objective.primary = "" if any(other.primary for other in tasks.objectives.values()) else "r2"
+        objective.look_at(spec)
+        objective.primary = "" if any(weight and tasks.objectives[t].primary for t, weight in tasks.weights.items()) else "r2"
+    return next(iter(restoring), "")
 
 
 def _head(task: str, parts: Mapping[str, Any], classes: int) -> dict[str, Any]:

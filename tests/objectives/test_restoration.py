@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import mean_squared_error, r2_score
 
+from m2net.bags import InputSpec
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives import RestorationObjective
@@ -57,7 +58,16 @@ def test_hiding_leaves_the_rest_and_the_coordinates() -> None:
     assert not torch.isclose(square, b.instances[0, :3][:, hidden[0]]).any()
     assert torch.equal(square[0], square[1])
     assert square.abs().max() <= 1
-    assert b.instances is not seen.instances
+    cells = torch.nn.functional.pad(hidden, (0, 4, 0, 4)).view(4, 3, 8, 3, 8).any(4).any(2)
+    values = {round(float(value), 5) for value in seen.instances[:, 0][hidden]}
+    assert len(values) == int(cells.sum())  # one value a square
+
+
+def test_the_mirror_image_is_turned_back() -> None:
+    b = pictures()
+    answer = Output(b.instances[:, 1:2])
+    mirrored = Output(answer.logits.flip(3))
+    torch.testing.assert_close(answer.mean_with(objective().turned_back(mirrored)).logits, answer.logits)
 
 
 def test_the_loss_is_of_hidden_pixels_of_the_middle_slice() -> None:
@@ -92,7 +102,13 @@ def test_figures_are_of_the_pixels_that_an_instance_stands_for(rng: np.random.Ge
     assert np.isnan(one.compute()["r2"])
 
 
-@pytest.mark.parametrize(("share", "square"), [(0.0, 8), (1.0, 8), (0.5, 0)])
+@pytest.mark.parametrize(("share", "square"), [(0.0, 8), (1.0, 8), (0.5, 0), (0.5, 8.5)])
 def test_impossible_settings(share: float, square: int) -> None:
     with pytest.raises(ConfigError, match="restoration of a share"):
         RestorationObjective(share, square)
+
+
+def test_a_square_of_the_whole_patch_would_leave_nothing_to_go_by() -> None:
+    RestorationObjective(square=31).look_at(InputSpec(patch=32))
+    with pytest.raises(ConfigError, match=r"squares of 32 pixels on a patch of 32; expected squares smaller"):
+        RestorationObjective(square=32).look_at(InputSpec(patch=32))

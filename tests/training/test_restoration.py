@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from m2net.bags.datamodule import BagDataModule
+from m2net.batch import BagBatch
 from m2net.cli.main import main
 from m2net.errors import ConfigError
 from m2net.reports.watching import panel
@@ -111,11 +112,23 @@ def test_other_tasks_never_see_hidden_squares(cohort: Path, store: Path, monkeyp
     assert {layer.momentum for layer in module.network.modules() if isinstance(layer, torch.nn.BatchNorm2d)} == {0.1}
 
 
-def test_the_checkpoint_is_chosen_by_tasks_with_labels(cohort: Path, store: Path) -> None:
-    module, _ = both(store, cohort, {"diagnosis": DIAGNOSIS, "restoration": RESTORATION})
-    assert module.objectives["restoration"].primary == ""
-    module, _ = both(store, cohort, {"restoration": RESTORATION})
-    assert module.objectives["restoration"].primary == "r2"
+@pytest.mark.parametrize(("weight", "primary"), [(1.0, ""), (0.0, "r2")])
+def test_the_checkpoint_is_chosen_by_other_tasks_if_one_learns(cohort: Path, store: Path, weight: float, primary: str) -> None:
+    module, _ = both(store, cohort, {"diagnosis": {**DIAGNOSIS, "weight": weight}, "restoration": RESTORATION})
+    assert module.objectives["restoration"].primary == primary
+
+
+def test_a_restoration_that_is_kept_takes_no_part(cohort: Path, store: Path) -> None:
+    module, data = both(store, cohort, {"diagnosis": DIAGNOSIS, "restoration": {**RESTORATION, "weight": 0.0}})
+    data.prepare_data()
+    batch = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
+    asked: list[BagBatch] = []
+    module.network.register_forward_pre_hook(lambda _, given: asked.append(given[0]))
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    module.train()
+    module.training_step(batch, 0)
+    assert len(asked) == 1
+    assert torch.equal(asked[0].instances, batch.instances)
 
 
 def test_the_panel_shows_hidden_and_restored(restored: Path, bare: Path, store: Path) -> None:
@@ -163,14 +176,21 @@ def test_what_cannot_be(tasks: dict[str, Any], weighting: str, said: str) -> Non
         M2NetModule(network=NETWORK, tasks=tasks, weighting=weighting)
 
 
-def test_fine_tuning_asks_for_tasks_with_labels(restored: Path, cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fine_tuning_asks_for_tasks_with_labels(
+    restored: Path, configure: Configure, cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["finetune", "--from", str(restored / "best.ckpt"), "--manifest", str(cohort), "--store", str(tmp_path / "s")]
     assert main([*words, "--out", str(tmp_path / "run")]) == 2
-    assert "none learns from labels" in capsys.readouterr().err
-    checkpoint = read_checkpoint(restored / "best.ckpt")
+    assert "without labels only" in capsys.readouterr().err
+    tasks = {"diagnosis": DIAGNOSIS, "restoration": RESTORATION}
+    assert main(["fit", "--config", str(configure(tmp_path, model={"tasks": tasks, "network": NETWORK}))]) == 0
+    checkpoint = read_checkpoint(tmp_path / "best.ckpt")
     studies = list(read_manifest(cohort))
     more = {"model": {"tasks": {"diagnosis": DIAGNOSIS, "restoration": RESTORATION}}}
     places = (studies, cohort, tmp_path / "s", tmp_path / "run")
-    plan = plan_finetuning(checkpoint, restored / "best.ckpt", *places, validate=False, more=more)
+    plan = plan_finetuning(checkpoint, tmp_path / "best.ckpt", *places, validate=False)
+    assert plan.trained == ["diagnosis"]
+    assert "restoration: left out, it learns from no label" in plan.changed
+    plan = plan_finetuning(checkpoint, tmp_path / "best.ckpt", *places, validate=False, more=more)
     assert plan.trained == ["diagnosis", "restoration"]
     assert yaml.safe_dump(plan.config)
