@@ -31,7 +31,7 @@ BARE = ("study_id", "patient_id", "image", "modality", "site", "phantom_version"
 """All that the manifest of the unlabelled says."""
 MASKS = 12
 """Labelled patients who have a mask of lobes and of infection, drawn at random; all 60 have a diagnosis and a grade."""
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1)
 STARTS = {"scratch": [], "restored": ["--model.start_from", RUNS / "restore" / "best.ckpt", "--model.start_parts=[encoder,decoder]"]}
 CONFIGS = ["--config", HERE / "restore.yaml", "--config", HERE / "few_labels.yaml"]
 FIGURES = {
