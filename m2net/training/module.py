@@ -196,8 +196,9 @@ class M2NetModule(pl.LightningModule):
         if self.weights.keys() == {self.restoring}:
             return self._losses(self._restored(batch), batch, "train")
         outputs = self(batch)
-        with running_statistics_left(self.network):
-            outputs |= self._restored(batch) if self.weights.get(self.restoring) else {}
+        if self.weights.get(self.restoring):
+            with running_statistics_left(self.network):
+                outputs |= self._restored(batch)
         return self._losses(outputs, batch, "train")
 
     def on_validation_epoch_start(self) -> None:
@@ -326,7 +327,7 @@ class M2NetModule(pl.LightningModule):
             self.anchor.pull(optimizer, self.tuning.anchor)
 
     def on_train_start(self) -> None:
-        """Lay a resumed loader's place within its epoch over the loader again: it was made before that was restored."""
+        """Lay a resumed loader's place within its epoch over the loader again: with ``max_epochs`` it was made before that was restored."""
         self.trainer.fit_loop._load_combined_loader_states()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
