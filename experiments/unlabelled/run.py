@@ -71,25 +71,33 @@ def judge(folder: Path, *words: str | Path) -> None:
         command("test", *words, *where, log=folder / "test.log")
 
 
-def statistics(start: str, task: str, figure: str) -> tuple[Statistic, list[str]]:
-    """A figure's mean over the seeds as a function of rows, and the patients of these rows."""
-    objective = FIGURES[task][0]
-    tables = [sorted(read_rows(RUNS / f"{start}-{seed}" / "test" / "predictions.csv"), key=lambda row: row["study_id"]) for seed in SEEDS]
-    found = [objective.statistics(rows)[figure] for rows in tables]
-    return lambda chosen: float(np.mean([one(chosen) for one in found])), [row["patient_id"] for row in tables[0]]
+Rows = list[dict[str, Any]]
+
+
+def answers(start: str) -> list[Rows]:
+    """Rows of predictions.csv by study, one table a seed."""
+    return [sorted(read_rows(RUNS / f"{start}-{seed}" / "test" / "predictions.csv"), key=lambda row: row["study_id"]) for seed in SEEDS]
+
+
+def mean_of_seeds(tables: list[Rows], task: str, figure: str) -> Statistic:
+    """A figure's mean over the seeds, as a function of rows."""
+    found = [FIGURES[task][0].statistics(rows)[figure] for rows in tables]
+    return lambda chosen: float(np.mean([one(chosen) for one in found]))
 
 
 def figures() -> Iterator[FigureRow]:
     """Every run's figures, the mean over seeds of each start, and the difference on the same draws of patients."""
-    restored = json.loads((RUNS / "restore" / "test" / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((RUNS / "restore" / "test" / "metrics.json").read_text(encoding="utf-8"))
     for name in ("restoration/r2", "restoration/rmse"):
-        yield figure_row("hidden squares of the judged patients", name, restored[name], n=restored["studies"])
+        yield figure_row("hidden squares of the judged patients", name, metrics[name], n=metrics["studies"])
     for start in STARTS:
         for seed in SEEDS:
             yield from metrics_rows(f"{start}, seed {seed}", RUNS / f"{start}-{seed}" / "test" / "metrics.json")
+    tables = {start: answers(start) for start in STARTS}
+    patients = [row["patient_id"] for row in tables["scratch"][0]]
     for task, (_, names) in FIGURES.items():
         for name in names:
-            (scratch, patients), (restored, _) = (statistics(start, task, name) for start in STARTS)
+            scratch, restored = (mean_of_seeds(tables[start], task, name) for start in STARTS)
             compared: dict[str, Any] = {
                 "scratch, mean of seeds": scratch,
                 "restored, mean of seeds": restored,

@@ -46,8 +46,8 @@ def restored(bare: Path, configure: Configure, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("restored")
     data = {"manifest": str(bare), "masks": [], "augmentation": {}}
     model = {"tasks": {"restoration": RESTORATION}, "network": NETWORK}
-    config = configure(folder, model=model, data=data, trainer={"max_steps": 60, "val_check_interval": 3, "check_val_every_n_epoch": None})
-    assert main(["fit", "--config", str(config), "--trainer.val_check_interval", "30"]) == 0
+    config = configure(folder, model=model, data=data, trainer={"max_steps": 60, "val_check_interval": 30})
+    assert main(["fit", "--config", str(config)]) == 0
     return folder
 
 
@@ -135,8 +135,7 @@ def test_the_panel_shows_hidden_and_restored(restored: Path, bare: Path, store: 
     module = load_model(restored / "best.ckpt")
     data = BagDataModule(str(bare), str(store), input=module.spec.plain(), instances=6)
     batch = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
-    outputs = module.answers(batch) | module._restored(batch)
-    picture, _ = panel(module, batch, outputs)
+    picture, _ = panel(module, batch, module._asked(batch))
     assert picture.shape[1] == 3 * 32
     plain, hidden, drawn = (picture[:32, k * 32 : (k + 1) * 32, 0].astype(int) for k in range(3))
     covered = module.objectives["restoration"].hidden(batch)[len(batch.instances) // 2].numpy()
