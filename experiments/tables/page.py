@@ -33,6 +33,7 @@ WHAT = {
     "joint_shares_apart": "the same; severity reads the maps and does not shape them",
     "all_tasks": "lobes, infection, diagnosis and severity jointly, two levels",
     "all_tasks_uncertainty": "the same, tasks weighed by uncertainty",
+    "all_tasks_gradient_norm": "the same, tasks weighed to pull alike at the encoder",
 }
 """Rows, those that learn one task alone first, and what each is."""
 TOGETHER = ("m2unet", *WEIGHTED, "joint_lobe_aware", "joint_lobe_aware_infection", "joint_shares", "joint_shares_apart")
@@ -87,8 +88,9 @@ def together(found: Figures) -> Table:
         table.append((f"`{row}` minus each task alone", *(found.less(row, ALONE[figure], figure) for figure in NAMES)))
     cells = (found.less("one_level", APART[figure], figure) if figure in APART else "" for figure in NAMES)
     table.append((f"`one_level` minus {', '.join(f'`{row}`' for row in APART.values())}", *cells))
-    one, other = WEIGHTED[1], WEIGHTED[0]
-    table.append((f"`{one}` minus `{other}`", *(found.less(one, other, figure) for figure in NAMES)))
+    other = WEIGHTED[0]
+    for one in WEIGHTED[1:]:
+        table.append((f"`{one}` minus `{other}`", *(found.less(one, other, figure) for figure in NAMES)))
     return table
 
 

@@ -35,7 +35,7 @@ SEVERITY, LOBES, INFECTION, DIAGNOSIS = "severity/auc", "lobes/dice_mean", "infe
 FIGURES = ("severity/auc_share", SEVERITY, LOBES, INFECTION, DIAGNOSIS, "diagnosis/accuracy")
 ALONE = {SEVERITY: "classification_only", LOBES: "lobes_m2unet", INFECTION: "infection_alone", DIAGNOSIS: "diagnosis_alone"}
 """The row that learns a task alone, on the same encoder and patches; with the head that the task has in ``m2unet`` and ``all_tasks``."""
-WEIGHTED = ("all_tasks", "all_tasks_uncertainty")
+WEIGHTED = ("all_tasks", "all_tasks_uncertainty", "all_tasks_gradient_norm")
 FEWER = ("m2unet-25", "m2unet-5")
 PAIRS = (
     *((row, "embedding_mil", SEVERITY) for row in ("resnet50_max", "instance_mil", "gated_attention", "transformer", "one_level")),

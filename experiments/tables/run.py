@@ -30,6 +30,7 @@ ROWS = (
     "joint_lobe_aware", "joint_lobe_aware_infection", "joint_shares", "joint_shares_apart",
     "lobes_unet", "lobes_unetplusplus", "lobes_m2unet", "lobes_position_aware",
     "infection_alone", "diagnosis_alone", "all_tasks", "all_tasks_uncertainty",
+    "all_tasks_gradient_norm",
 )  # fmt: skip
 FEWER = (25, 5)
 """Share of the studies that keep their lobe mask, in per cent; these rows are repeated with fewer masks."""

@@ -55,7 +55,8 @@ class Explanation:
 
     Attributes:
         volume: the study as read.
-        probabilities: of each group of classes, uncalibrated.
+        probabilities: of each group of classes.
+        calibrated: whether they, and those of the slices, were calibrated on validation studies.
         predicted: name of the most probable group; its most probable class is the one explained.
         explained: that class.
         infected: whether the predicted group excludes non-pneumonia.
@@ -70,6 +71,7 @@ class Explanation:
 
     volume: Volume
     probabilities: dict[str, float]
+    calibrated: bool
     predicted: str
     explained: str
     infected: bool
@@ -164,6 +166,7 @@ class Explainer:
         return Explanation(
             volume=volume,
             probabilities=judgement.probabilities,
+            calibrated="temperature" in self.objective.calibration,
             predicted=judgement.predicted,
             explained=judgement.explained,
             infected=judgement.infected,

@@ -44,13 +44,15 @@ class DiagnosisFinding:
     """What the study shows, by groups of classes.
 
     Attributes:
-        probabilities: of each group, in the model's order; not calibrated.
+        probabilities: of each group, in the model's order.
         predicted: the most probable group.
+        calibrated: whether the probabilities were calibrated on validation studies.
         lobes: the same that each lobe gives by itself, None for an absent lobe; empty where the model tells no lobes.
     """
 
     probabilities: dict[str, float]
     predicted: str
+    calibrated: bool
     lobes: dict[str, dict[str, float] | None]
 
 
@@ -157,9 +159,9 @@ def _diagnosed(objective: DiagnosisObjective, output: Output) -> DiagnosisFindin
 
     whole, each = named(objective.probabilities(output)[0].tolist()), objective.of_lobes(output)
     lobes = (
-        {} if each is None else {lobe.key: None if p.isnan().any() else named(p.tolist()) for lobe, p in zip(Lobe, each[0], strict=True)}
+        {} if each is None else {lobe.key: None if np.isnan(p).any() else named(p.tolist()) for lobe, p in zip(Lobe, each[0], strict=True)}
     )
-    return DiagnosisFinding(whole, max(whole, key=lambda name: whole[name]), lobes)
+    return DiagnosisFinding(whole, max(whole, key=lambda name: whole[name]), "temperature" in objective.calibration, lobes)
 
 
 def _detected(objective: DetectionReading, output: Output) -> DetectionFinding:

@@ -8,17 +8,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.utilities import rank_zero_warn
+from scipy.special import log_softmax, logsumexp
 from torch import Tensor
 from torch.nn import functional as F
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives.base import Judged, Objective, Statistic, nan_mean, nothing, number, together
+from m2net.objectives.calibration import FITS, calibrated
 from m2net.objectives.kept import Kept
+from m2net.objectives.reliability import brier, calibration_band, class_error
 from m2net.objectives.severity import auc
 from m2net.vocabulary import Column, Diagnosis, Lobe
 
 _CLASSES = list(Diagnosis)
+_CALIBRATIONS = ("none", "temperature", "shift")  # isotonic regression is of ordered cuts
 
 
 class DiagnosisObjective(Objective):
@@ -31,7 +36,14 @@ class DiagnosisObjective(Objective):
 
     primary = "auc"
 
-    def __init__(self, gamma: float = 1.0, balanced: bool = True, smoothing: float = 0.0, groups: Sequence[Sequence[str]] = ()) -> None:
+    def __init__(
+        self,
+        gamma: float = 1.0,
+        balanced: bool = True,
+        smoothing: float = 0.0,
+        groups: Sequence[Sequence[str]] = (),
+        calibrate: str = "none",
+    ) -> None:
         """Choose the loss and between which groups of classes is decided.
 
         Args:
@@ -40,14 +52,19 @@ class DiagnosisObjective(Objective):
             smoothing: share of the target moved to the complement of the label's set.
             groups: classes that are told from each other, each a list of names; the three classes one by one by default. A data set that
                 knows COVID-19 or not has [[covid19], [non_pneumonia, cap]].
+            calibrate: how the groups' probabilities are put right on the validation studies whose label settles one group: none,
+                temperature, or shift (temperature and a bias a group). A balanced loss asks the network for probabilities as if every
+                label were as frequent; ``shift`` brings the validation studies' own frequencies back.
 
         Raises:
-            ConfigError: impossible values, or groups that do not hold each class once.
+            ConfigError: impossible values, an unknown calibration, or groups that do not hold each class once.
         """
         super().__init__()
+        if calibrate not in _CALIBRATIONS:
+            raise ConfigError(f"calibrate is {calibrate!r}", expected=f"one of {', '.join(_CALIBRATIONS)}")
         if gamma < 0 or not 0 <= smoothing < 0.5:
             raise ConfigError(f"gamma {gamma} and smoothing {smoothing}", expected="gamma from 0, smoothing from 0 to below 0.5")
-        self.gamma, self.balanced, self.smoothing = gamma, balanced, smoothing
+        self.gamma, self.balanced, self.smoothing, self.how = gamma, balanced, smoothing, calibrate
         self.target = self.task = str(Column.DIAGNOSIS)
         self.classes = len(_CLASSES)
         self.register_buffer("set_weight", torch.ones(2 ** len(_CLASSES)))  # by bit mask of the label's set
@@ -58,16 +75,22 @@ class DiagnosisObjective(Objective):
     def decide_between(self, groups: Sequence[Sequence[str]]) -> None:
         """Tell these groups of classes from each other, whatever was told before: the head answers by class.
 
+        A calibration of other groups no longer holds.
+
         Raises:
             ConfigError: groups that do not hold each class once.
         """
+        before: list[list[str]] = getattr(self, "groups", [])
         self.groups = [list(group) for group in groups] or [[str(d)] for d in _CLASSES]
+        if self.groups != before:
+            self.calibration = {}
         named = sorted(name for group in self.groups for name in group)
         if named != sorted(map(str, _CLASSES)) or len(self.groups) < 2:
             raise ConfigError(f"the groups are {self.groups}", expected=f"each of {', '.join(_CLASSES)} in one of two groups or more")
         membership = torch.tensor([[str(d) in group for d in _CLASSES] for group in self.groups], device=self.set_weight.device)
         self.register_buffer("membership", membership, persistent=False)  # (groups, classes)
-        self.diagnosed = Kept(probability=(torch.float64, len(self.groups)), possible=(torch.bool, len(self.groups)))
+        many = len(self.groups)
+        self.diagnosed = Kept(log_p=(torch.float64, many), possible=(torch.bool, many), patient=(torch.int64, 1))
 
     @property
     def names(self) -> list[str]:
@@ -113,20 +136,37 @@ class DiagnosisObjective(Objective):
         focus = (1 - inside.exp()).clamp(min=1e-6) ** self.gamma if self.gamma else torch.ones_like(inside)
         return (self.set_weight[code] * focus * entropy).mean()
 
-    def probabilities(self, output: Output) -> Tensor:
-        """Group probabilities (B, groups) of the depths' mean logits."""
+    def probabilities(self, output: Output) -> NDArray[np.float64]:
+        """Group probabilities (B, groups) of the depths' mean logits, calibrated if the checkpoint holds a calibration."""
         return self.grouped(output.logits)
 
-    def grouped(self, logits: Tensor) -> Tensor:
-        """Group probabilities (n, groups) of class logits (n, classes)."""
-        return (logits.float().softmax(1)[:, None] * self.membership).sum(2)  # autocast would round a matrix product to bfloat16
+    def grouped(self, logits: Tensor) -> NDArray[np.float64]:
+        """Group probabilities (n, groups) of class logits (n, classes), calibrated likewise.
 
-    def of_lobes(self, output: Output) -> Tensor | None:
+        Raises:
+            ConfigError: the checkpoint's calibration is of other groups than those decided between.
+        """
+        told = self.calibration.get("groups", self.names)
+        if told != self.names:
+            raise ConfigError(
+                f"{self.task} decides between {', '.join(self.names)}",
+                expected=f"{', '.join(told)}, which the checkpoint's calibration is of",
+                remedy="Leave the groups as they were trained, or fine-tune",
+            )  # fmt: skip
+        return calibrated(self._log_grouped(logits).numpy(), self.calibration)
+
+    def _log_grouped(self, logits: Tensor) -> Tensor:
+        """Logarithms of group probabilities (n, groups) as the network gives them, in double precision whatever the run's."""
+        log_p = log_softmax(logits.detach().double().cpu().numpy(), axis=1)
+        inside = np.where(self.membership.cpu().numpy()[None], log_p[:, None], -np.inf)
+        return torch.from_numpy(np.asarray(logsumexp(inside, axis=2)))
+
+    def of_lobes(self, output: Output) -> NDArray[np.float64] | None:
         """Group probabilities that each lobe gives by itself (B, 5, groups), NaN where it is absent; None where the head tells no lobes."""
         if output.lobe_logits is None:
             return None
         bags, lobes, _ = output.lobe_logits.shape
-        return self.grouped(output.lobe_logits.detach().flatten(0, 1)).reshape(bags, lobes, -1)
+        return self.grouped(output.lobe_logits.flatten(0, 1)).reshape(bags, lobes, -1)
 
     def _possible(self, batch: BagBatch) -> Tensor:
         """(B, groups) whether the label allows the group."""
@@ -137,12 +177,33 @@ class DiagnosisObjective(Objective):
         possible = self._possible(batch)
         known = possible.any(1)
         if bool(known.any()):
-            self.diagnosed.update(probability=self.probabilities(output)[known], possible=possible[known])
+            log_p = self._log_grouped(output.logits[known]).to(possible.device)
+            self.diagnosed.update(log_p=log_p, possible=possible[known], patient=batch.bag_targets[Column.PATIENT_ID][known])
+
+    def calibrate(self) -> None:
+        """Fit the calibration on the bags kept whose label settles one group.
+
+        Where these are of one group, or none, the probabilities stay as they are, which is said.
+        """
+        kept = self.diagnosed.rows()
+        settled = kept["possible"].sum(1) == 1
+        log_p, label = kept["log_p"][settled].numpy(), kept["possible"][settled].long().argmax(1).numpy()
+        self.calibration = {}
+        if self.how == "none":
+            return
+        if len(np.unique(label)) > 1:
+            self.calibration = FITS[self.how](log_p, label) | {"groups": self.names}
+        else:
+            rank_zero_warn(f"{self.task} is not calibrated: the validation studies that would do it are of one group, or none.")
 
     def compute(self) -> dict[str, float]:
         """Metrics of the bags whose label settles one group, with their n."""
         kept = self.diagnosed.rows()
-        return group_metrics(kept["probability"], kept["possible"], self.names)
+        probability, possible = calibrated(kept["log_p"].numpy(), self.calibration), kept["possible"]
+        said = torch.from_numpy(probability)
+        settled, label = settled_groups(possible)
+        band = calibration_band(probability[settled], kept["patient"][:, 0].numpy()[settled], class_error) if len(label) else float("nan")
+        return group_metrics(said, possible, self.names) | group_trust(said, possible) | {"ece_band": band}
 
     def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
         """Possible groups, the predicted one, and the probability of each: of the patient and, where the head tells them, of each lobe."""
@@ -188,6 +249,22 @@ class DiagnosisObjective(Objective):
         return group_statistics(probability.reshape(-1, len(names)), possible.reshape(-1, len(names)), names)
 
 
+def settled_groups(possible: Tensor) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Studies (n,) whose label allows one of G groups, and these groups; none where they are all one group that other labels exclude."""
+    settled = possible.sum(1) == 1
+    label = possible[settled].long().argmax(1)
+    if bool((possible.any(1) & ~possible.all(1) & ~settled).any()) and len(set(label.tolist())) < 2:
+        return np.zeros(len(possible), dtype=np.bool_), np.zeros(0, dtype=np.int64)
+    return settled.numpy(), label.numpy()
+
+
+def group_trust(probability: Tensor, possible: Tensor) -> dict[str, float]:
+    """Calibration error (mean over the groups, each against the rest) and Brier score of group probabilities (n, G); NaN without labels."""
+    settled, label = settled_groups(possible)
+    said = probability.numpy()[settled]
+    return {"ece": class_error(said, label), "brier": brier(said, label)}
+
+
 def group_metrics(probability: Tensor, possible: Tensor, names: Sequence[str]) -> dict[str, float]:
     """Metrics of group probabilities (n, G) against the groups that labels allow (n, G).
 
@@ -221,7 +298,7 @@ def group_metrics(probability: Tensor, possible: Tensor, names: Sequence[str]) -
     weight = np.array(size) / sum(size) if sum(size) else np.full(len(size), np.nan)
     for what, values in (("precision", precision), ("recall", recall), ("f1", f1)):
         metrics[what] = float(np.dot(weight, values))
-    if bool((possible.any(1) & ~possible.all(1) & ~settled).any()) and len(set(truth.tolist())) < 2:
+    if not len(settled_groups(possible)[1]):
         metrics |= dict.fromkeys(("accuracy", "recall"), float("nan"))
     metrics["auc"] = nan_mean(torch.tensor(aucs, dtype=torch.float64))
     return metrics
@@ -231,4 +308,5 @@ def group_statistics(probability: Tensor, possible: Tensor, names: Sequence[str]
     """The headline figures of ``group_metrics`` as functions of row indices, for intervals."""
     wanted = ["accuracy", "precision", "recall", "f1", "auc"]
     wanted += [f"{what}_{name}" for what in ("auc", "sensitivity", "specificity") for name in names]
-    return together(lambda chosen: group_metrics(probability[chosen], possible[chosen], names), wanted)
+    figures = together(lambda chosen: group_metrics(probability[chosen], possible[chosen], names), wanted)
+    return figures | together(lambda chosen: group_trust(probability[chosen], possible[chosen]), ["ece", "brier"])

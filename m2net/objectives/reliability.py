@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +48,17 @@ def cut_error(probability: Values, grade: NDArray[np.int64]) -> float:
     return float(np.mean([calibration_error(above[:, k], grade > k) for k in range(above.shape[1])]))
 
 
-def calibration_band(probability: Values, patient: NDArray[np.int64] | None = None) -> float:
-    """``cut_error`` that a perfectly calibrated model with these (n, K) grade probabilities stays below with a chance of 95 %.
+def class_error(probability: Values, label: NDArray[np.int64]) -> float:
+    """Calibration error of (n, K) class probabilities, mean over the classes, each against the rest."""
+    return float(np.mean([calibration_error(probability[:, k], label == k) for k in range(probability.shape[1])]))
+
+
+def calibration_band(
+    probability: Values,
+    patient: NDArray[np.int64] | None = None,
+    error: Callable[[Values, NDArray[np.int64]], float] = cut_error,
+) -> float:
+    """Error that a perfectly calibrated model with these (n, K) probabilities of grades or classes stays below with a chance of 95 %.
 
     Grades are drawn from the probabilities themselves (consistency resampling, Broecker and Smith 2007); those of one patient's studies
     together, since they are not so many answers.
@@ -56,13 +66,14 @@ def calibration_band(probability: Values, patient: NDArray[np.int64] | None = No
     Args:
         probability: (n, K) of the grades.
         patient: (n,) of each study; each has its own by default.
+        error: ``cut_error`` of ordered grades, ``class_error`` of classes.
     """
     if not len(probability):
         return float("nan")
     rng = np.random.default_rng(0)
     below = probability.cumsum(1)[:, :-1]
     whose = np.arange(len(below)) if patient is None else np.unique(patient, return_inverse=True)[1]
-    drawn = [cut_error(probability, (rng.random((whose.max() + 1, 1))[whose] >= below).sum(1)) for _ in range(_BAND_DRAWS)]
+    drawn = [error(probability, (rng.random((whose.max() + 1, 1))[whose] >= below).sum(1)) for _ in range(_BAND_DRAWS)]
     return float(np.quantile(drawn, 0.95))
 
 

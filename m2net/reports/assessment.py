@@ -15,7 +15,7 @@ from m2net.reports.results import write_json
 from m2net.studies import PICTURE_ENDINGS, VOLUME_ENDINGS, write_on_own_grid
 from m2net.vocabulary import Column, InfectionCode, Lobe, LungCode
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Version of assessment.json; its JSON Schema lies beside this file."""
 
 _CODES: dict[Column, dict[str, int]] = {

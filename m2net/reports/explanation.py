@@ -68,7 +68,7 @@ def as_json(explanation: Explanation, name: str) -> dict[str, Any]:
     top = "front" if explanation.volume.modality is Modality.CT else "top"
     return {
         **study_head(SCHEMA_VERSION, name, explanation.volume, explanation.model),
-        "diagnosis": {"probabilities": explanation.probabilities, "predicted": explanation.predicted, "calibrated": False},
+        "diagnosis": {"probabilities": explanation.probabilities, "predicted": explanation.predicted, "calibrated": explanation.calibrated},
         "explained_class": explanation.explained,
         "saliency": {"method": explanation.method, "box_threshold": explanation.threshold},
         "axes": f"LPS: slices from the lowest, rows from the {top}, columns from the patient's right",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import accuracy_score, brier_score_loss, precision_recall_fscore_support, roc_auc_score
 
 from m2net.assessment.findings import _diagnosed
 from m2net.batch import Output
@@ -18,6 +18,7 @@ SETS = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0], [1, 1, 1]]
 def labelled(sets: list[list[int]]):
     batch = batch_of([1] * len(sets), side=16)
     batch.bag_targets["diagnosis"] = torch.tensor(sets, dtype=torch.bool)
+    batch.bag_targets["patient_id"] = torch.arange(len(sets))
     return batch
 
 
@@ -112,8 +113,8 @@ def test_a_mixed_precision_run_does_not_round_the_probabilities(groups: list[lis
     exact = objective.grouped(logits)
     with torch.autocast("cpu", torch.bfloat16):
         said = objective.grouped(logits)
-    assert torch.equal(said, exact)
-    assert torch.allclose(exact.sum(1), torch.ones(64), atol=1e-6)
+    np.testing.assert_array_equal(said, exact)
+    np.testing.assert_allclose(exact.sum(1), 1)
 
 
 @pytest.mark.parametrize("groups", [[["covid19"]], [["covid19"], ["cap"]], [["covid19", "cap"], ["cap", "non_pneumonia"]]])
@@ -144,3 +145,89 @@ def test_groups_that_others_exclude_are_claimed_falsely() -> None:
     assert figures["f1"] == pytest.approx(2 * 102 / (191 + 102))
     assert np.isnan(figures["accuracy"])  # of the 89 no label says which they are
     assert figures["specificity_non_pneumonia"] == 0
+
+
+def drawn(rng: np.random.Generator, n: int) -> tuple[torch.Tensor, list[list[int]]]:
+    """Logits of a model that is too sure by half and blind to how rare the third class is, and classes drawn from the truth."""
+    spread = rng.normal(0, 1.5, (n, 3))
+    truth = np.exp(spread + np.array([1.0, 0.5, -1.5]))
+    truth /= truth.sum(1, keepdims=True)
+    classes = [int(rng.choice(3, p=p)) for p in truth]
+    return torch.from_numpy(2 * spread), [[int(k == c) for k in range(3)] for c in classes]
+
+
+def test_a_shift_brings_confidence_and_frequencies_back(rng: np.random.Generator) -> None:
+    """Softmax(logits / 2 + b) is the truth here; the fit finds both, and fresh studies are then inside the band."""
+    objective = DiagnosisObjective(calibrate="shift")
+    logits, sets = drawn(rng, 3000)
+    objective.update(Output(logits), labelled(sets))
+    objective.calibrate()
+    objective.reset()
+    assert objective.calibration["temperature"] == pytest.approx(2, abs=0.2)
+    bias = np.array(objective.calibration["bias"])
+    np.testing.assert_allclose(bias - bias[0], [0, -0.5, -2.5], atol=0.3)
+    fresh, sets = drawn(rng, 3000)
+    objective.update(Output(fresh), labelled(sets))
+    right = objective.compute()
+    objective.calibration = {}
+    plain = objective.compute()
+    assert right["ece"] < right["ece_band"] < plain["ece"]
+    assert plain["ece"] > plain["ece_band"]
+    assert right["brier"] < plain["brier"]
+    assert right["accuracy"] > plain["accuracy"]
+
+
+def test_figures_of_trust_are_those_of_scikit_learn_and_loops(rng: np.random.Generator) -> None:
+    """Brier: summed squares. Calibration error: ten groups of equal size of each class, against the rest, by hand."""
+    logits, sets = drawn(rng, 200)
+    objective = DiagnosisObjective()
+    objective.update(Output(logits), labelled(sets))
+    found, p, y = objective.compute(), torch.softmax(logits, 1).numpy(), np.array(sets)
+    assert found["brier"] == pytest.approx(sum(brier_score_loss(y[:, k], p[:, k]) for k in range(3)))
+    errors = [
+        sum(abs(p[g, k].sum() - y[g, k].sum()) for g in np.array_split(np.argsort(p[:, k], kind="stable"), 10)) / 200 for k in range(3)
+    ]
+    assert found["ece"] == pytest.approx(np.mean(errors))
+    rows = objective.rows(Output(logits), labelled(sets))
+    statistics = objective.statistics(rows)
+    for name in ("ece", "brier"):
+        assert statistics[name](np.arange(200)) == pytest.approx(found[name])
+
+
+def test_what_is_calibrated_reaches_every_answer(rng: np.random.Generator) -> None:
+    """The patient's, the slices' and the lobes' probabilities are put right alike, and the group called is that of the calibrated ones."""
+    objective = DiagnosisObjective(calibrate="shift")
+    objective.calibration = {"temperature": 2.0, "bias": [0.0, 3.0, 0.0], "groups": objective.names}
+    logits = torch.log(torch.tensor([[0.5, 0.4, 0.1]]))
+    by_hand = np.exp(np.log([0.5, 0.4, 0.1]) / 2 + [0, 3, 0])
+    output = Output(logits, lobe_logits=logits[:, None].expand(1, 5, 3))
+    (row,) = objective.rows(output, labelled([[1, 0, 0]]))
+    assert row["diagnosis_predicted"] == "covid19"
+    assert row["diagnosis_p_covid19"] == pytest.approx(by_hand[1] / by_hand.sum())
+    assert row["diagnosis_left_lower_p_covid19"] == pytest.approx(by_hand[1] / by_hand.sum())
+    found = _diagnosed(objective, output)
+    assert (found.predicted, found.calibrated) == ("covid19", True)
+
+
+def test_one_group_alone_calibrates_nothing() -> None:
+    objective = DiagnosisObjective(calibrate="shift")
+    objective.update(Output(torch.randn(4, 3)), labelled([[1, 0, 0]] * 4))
+    with pytest.warns(UserWarning, match="one group, or none"):
+        objective.calibrate()
+    assert objective.calibration == {}
+
+
+def test_a_calibration_of_other_groups_is_refused() -> None:
+    """A bias belongs to a group: three of them say nothing of two."""
+    objective = DiagnosisObjective(groups=[["covid19"], ["non_pneumonia", "cap"]])
+    objective.calibration = {"temperature": 1.0, "bias": [0.0, 0.0, 0.0], "groups": ["non_pneumonia", "covid19", "cap"]}
+    with pytest.raises(ConfigError, match="calibration is of"):
+        objective.probabilities(Output(torch.zeros(1, 3)))
+    objective.decide_between([])
+    assert objective.calibration == {}
+
+
+@pytest.mark.parametrize("how", ["isotonic", "platt"])
+def test_an_unknown_calibration_is_refused(how: str) -> None:
+    with pytest.raises(ConfigError, match="calibrate"):
+        DiagnosisObjective(calibrate=how)
