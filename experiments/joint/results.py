@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from m2net.assessment.outcome import recalibrate
 from m2net.objectives import SeverityObjective, intervals
-from m2net.objectives.reliability import calibration_band, conformal_set, conformal_threshold, selective_risk
+from m2net.objectives.reliability import brier, calibration_band, conformal_set, conformal_threshold, cut_error, selective_risk
+from m2net.recipes.table import read_table
 from m2net.reports.figures import (
     FigureRow,
     audit_rows,
@@ -69,6 +71,33 @@ def own_sets(what: str, path: Path) -> Iterator[FigureRow]:
         yield figure_row(f"{what}, threshold of {OWN} of its patients", "severity/set_size", float(inside.sum(1).mean()), n=len(hits))
 
 
+def true_answers(cohort: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The probabilities (n, 2) that the grades (n,) of a cohort were drawn with, and these; none where it was not made."""
+    path = cohort / "good.csv"
+    rows = [row for row in read_table(path) if row["severity"]] if path.exists() else []
+    severe = np.array([float(row["true_severity_ge1"]) for row in rows])
+    return np.stack([1 - severe, severe], axis=1), np.array([int(row["severity"]) for row in rows], dtype=np.int64)
+
+
+def of_the_truth() -> Iterator[FigureRow]:
+    """What a model that knew every patient's true probability would show: chance alone, in the draw of these grades.
+
+    Its sets hold what is as likely as the threshold that covers COVERAGE of ``home``.
+    """
+    answers = {site: true_answers(RUNS / site) for site in COLOURS}
+    if not all(len(grade) for _, grade in answers.values()):
+        return
+    least = conformal_threshold(*answers["home"], COVERAGE)
+    for site, (probability, grade) in answers.items():
+        what, n = f"synthetic, the true probabilities of site {site}", len(grade)
+        hits = conformal_set(probability, least)[np.arange(n), grade]
+        low, high = binomtest(int(hits.sum()), n).proportion_ci()
+        yield figure_row(what, f"severity/coverage, binomial (stated {COVERAGE})", float(hits.mean()), float(low), float(high), n)
+        yield figure_row(what, "severity/ece", cut_error(probability, grade), n=n)
+        yield figure_row(what, "severity/ece_band", calibration_band(probability), n=n)
+        yield figure_row(what, "severity/brier", brier(probability, grade), n=n)
+
+
 def draw(out: Path) -> None:
     """Reliability (ten groups of equal size, binomial 95 % bars) and the error rate among the most confident studies."""
     picture = Figure(figsize=(8.6, 4.0), layout="constrained")
@@ -101,6 +130,7 @@ if __name__ == "__main__":
     table += localisation_rows("synthetic, held out, site home", RUNS / "test_home" / "localisation.json")
     table += recalibrated("synthetic, site north", RUNS / "test_north" / "predictions.csv")
     table += own_sets("synthetic, site north", RUNS / "test_north" / "predictions.csv")
+    table += of_the_truth()
     table += named_rows("real series {}, from synthetic patients only", RUNS / "series" / "series.json")
     kept = write_figures(out, table)
     if any((RUNS / f"test_{site}" / "predictions.csv").exists() for site in COLOURS):

@@ -183,9 +183,10 @@ def _uncalibrated(tasks: dict[str, Any]) -> list[str]:
     said = []
     for task, parts in tasks.items():
         objective = parts["objective"]
-        if objective.pop("calibrate", "none") != "none" or objective.pop("coverage", None) is not None:
-            objective.pop("coverage", None)
-            said.append(f"{task}: not calibrated and without conformal sets, for no part validates")
+        lost = ["not calibrated"] * (objective.pop("calibrate", "none") != "none")
+        lost += ["without conformal sets"] * (objective.pop("coverage", None) is not None)
+        if lost:
+            said.append(f"{task}: {' and '.join(lost)}, for no part validates")
     return said
 
 

@@ -244,6 +244,22 @@ def test_a_rule_that_nothing_can_set_anew_is_told(trained: Path, elsewhere: Path
         assert any("detection: without the rule" in line for line in plan.changed) is told
 
 
+def test_calibrations_that_nothing_can_fit_are_told(trained: Path, elsewhere: Path, tmp_path: Path) -> None:
+    """Without a validation part each task says what it loses, and no more."""
+    studies = list(read_manifest(elsewhere))
+    tasks = {
+        "severity": {"head": {"name": "hierarchical"}, "objective": {"name": "severity", "calibrate": "shift", "coverage": 0.9}},
+        "diagnosis": {"head": {"name": "hierarchical"}, "objective": {"name": "diagnosis", "calibrate": "shift"}},
+    }
+    plan = plan_finetuning(
+        read_checkpoint(trained / "best.ckpt"), trained / "best.ckpt", studies, elsewhere, tmp_path, tmp_path, validate=False, folds=2,
+        more={"model": {"tasks": tasks}},
+    )  # fmt: skip
+    assert "severity: not calibrated and without conformal sets, for no part validates" in plan.changed
+    assert "diagnosis: not calibrated, for no part validates" in plan.changed
+    assert not any("calibrate" in parts["objective"] for parts in plan.config["model"]["tasks"].values())
+
+
 def test_what_a_plan_leaves_out(trained: Path, elsewhere: Path, tmp_path: Path) -> None:
     """Pockets need a mask that the new hospital has not; only labels that some task learns from count as labels."""
     checkpoint = read_checkpoint(trained / "best.ckpt")

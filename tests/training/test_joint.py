@@ -19,7 +19,7 @@ TASKS = {
     "diagnosis": {"head": {"name": "score_maps", "depths": [4, 5]}, "objective": {"name": "diagnosis"}, "weight": 0.5},
     "aware": {
         "head": {"name": "lobe_aware", "width": 8, "pool": "attention"},
-        "objective": {"name": "diagnosis", "groups": [["covid19"], ["non_pneumonia", "cap"]]},
+        "objective": {"name": "diagnosis", "groups": [["covid19"], ["non_pneumonia", "cap"]], "calibrate": "shift"},
     },
     "severity": {
         "head": {"name": "lobe_aware", "width": 8},
@@ -87,9 +87,11 @@ def test_each_lobe_is_said_on_the_page(joint: Path, rows: list[dict[str, str]], 
     there = [p for p in severity["lobes"].values() if p is not None]
     assert all(len(p) == 1 for p in there)
     assert found["diagnosis"]["diagnosis"]["lobes"] == {}  # score maps tell no lobes
+    assert (found["diagnosis"]["diagnosis"]["calibrated"], found["diagnosis"]["aware"]["calibrated"]) == (False, True)
     lobes = found["diagnosis"]["aware"]["lobes"]
     assert {key for key, own in lobes.items() if own} == {key for key, own in severity["lobes"].items() if own}
     assert all(set(own) == {"covid19", "non_pneumonia+cap"} for own in lobes.values() if own)
     page = (folder / "report.html").read_text()
     assert page.count("Each lobe by itself") == 2
-    assert "calibrated on validation studies" in page
+    assert page.count("Probabilities calibrated on validation studies") == 2  # severity and one of the two diagnoses
+    assert page.count("they were not calibrated") == 1
