@@ -1,6 +1,6 @@
 """m2net's pools against torchmil's on the same drawn bags: AUC after the same training, and seconds a step.
 
-python benchmarks/bag_pools.py            # needs `pip install torchmil`, which m2net does not
+python benchmarks/bag_pools.py            # needs `pip install torchmil`, which m2net does not; also writes bag_pools.csv beside this file
 
 Two problems, both drawn: `witness`, a bag is positive if one of its instances is of a certain kind; `share`, if more than a fifth are.
 Bags hold 1 to 60 instances. m2net's pools take instances flat with the index of their bag, torchmil's take bags padded to the longest,
@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,12 +21,14 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from m2net.networks.bag_pools import BAG_POOLS
+from m2net.reports.results import write_table
 
 try:
     from torchmil.models import ABMIL, TransformerABMIL
 except ImportError as error:
     raise SystemExit("torchmil is not installed: pip install torchmil") from error
 
+OUT = Path(__file__).with_suffix(".csv")
 WIDTH, LONGEST = 32, 60
 TRAIN, TEST, BATCH, STEPS = 400, 2000, 16, 400
 
@@ -134,11 +137,12 @@ def judge(name: str, problem: str, seed: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Judge every model and print."""
+    """Judge every model, print, and write."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seeds", type=int, default=5)
     given = options.parse_args()
     print(f"{'':28}{'witness: AUC':>24}{'share: AUC':>24}{'ms a step':>12}")
+    table = []
     for name in MODELS:
         cells, times = [], []
         for problem in ("witness", "share"):
@@ -146,7 +150,11 @@ def main() -> None:
             values = [value for value, _ in found]
             times += [1000 * seconds for _, seconds in found]
             cells.append(f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
+            seen = {"mean": np.mean(values), "lowest": min(values), "highest": max(values)}
+            table.append({"model": name, "problem": problem} | {f"auc_{of}": f"{v:.4f}" for of, v in seen.items()} | {"seeds": given.seeds})
         print(f"{name:28}{cells[0]:>24}{cells[1]:>24}{np.median(times):>12.1f}", flush=True)
+    write_table(OUT, table)
+    print(OUT)
 
 
 if __name__ == "__main__":
