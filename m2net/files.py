@@ -73,3 +73,8 @@ def check_name(path: Path) -> None:
         str(path).encode()
     except UnicodeEncodeError:
         raise StudyError(f"the name {str(path)!a} is no UTF-8", expected="a name in UTF-8", remedy="Rename the file or folder") from None
+
+
+def is_litter(path: Path) -> bool:
+    """Whether a file is what a system leaves in folders that are looked at (``.DS_Store``, ``._IM1.dcm``, ``Thumbs.db``), and no data."""
+    return path.name.startswith(".") or path.name.lower() in ("thumbs.db", "desktop.ini")

@@ -245,10 +245,15 @@ class BagDataModule(pl.LightningDataModule):
             studies, self.store, self.spec, self.masks, schemes=self.schemes, scores=self.scores,
             cap=self.instances if training else None, seed=self.seed,
         )  # fmt: skip
+        most = len(data) // (self.trainer.world_size if self.trainer else 1)  # each process has its share of the studies
+        if training and not most:
+            raise ConfigError(
+                f"{len(data)} training studies for more processes", expected="at least one each", remedy="Lower trainer.devices"
+            )
         sampler = EpochSampler(len(data), self.seed, self._chances(studies)) if training else EveryStudy(data)
         return (ResumableLoader if training else DataLoader)(
             data,
-            batch_size=min(self.studies_per_batch, len(data)) if training else 1,
+            batch_size=min(self.studies_per_batch, most) if training else 1,
             sampler=sampler,  # type: ignore[arg-type]
             collate_fn=join,
             num_workers=self.workers,

@@ -15,10 +15,11 @@ from m2net.errors import ConfigError, StoreError, StudyError
 from m2net.files import folder_whole
 from m2net.studies import Box, ReadOptions, Study, Volume, find_thorax, read_image, read_mask
 from m2net.studies.masks import Mask
-from m2net.studies.quality import Verdict, judge_read
+from m2net.studies.quality import judge_read
+from m2net.studies.verdict import Verdict
 from m2net.vocabulary import Column, Intensity, Modality
 
-STORE_VERSION = 7
+STORE_VERSION = 8
 RADIOGRAPH_SIDE = 512  # longest side of a stored radiograph, pixels; smaller ones keep theirs
 _AIR = {Intensity.HU: -1024, Intensity.RELATIVE: 0}
 

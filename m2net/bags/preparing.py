@@ -12,7 +12,8 @@ from rich.progress import Progress
 from m2net.bags.store import Store
 from m2net.errors import ConfigError, StudyError
 from m2net.studies import Study
-from m2net.studies.quality import Status, Verdict, find_duplicates
+from m2net.studies.quality import find_duplicates
+from m2net.studies.verdict import Status, Verdict
 
 
 def prepare_missing(store: Store, studies: list[Study], workers: int) -> int:

@@ -17,7 +17,7 @@ from m2net.files import written_whole
 from m2net.machine import processes
 from m2net.studies import Study
 from m2net.studies.fingerprint import content_hash, fingerprint
-from m2net.studies.quality import Verdict
+from m2net.studies.verdict import Verdict
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from m2net.vocabulary import SCORE_PREFIX, Column
 
 if TYPE_CHECKING:
     from m2net.studies import Study
-    from m2net.studies.quality import Verdict
+    from m2net.studies.verdict import Verdict
 
 
 def run(argv: list[str]) -> int:
@@ -35,11 +35,15 @@ def run(argv: list[str]) -> int:
     from m2net.errors import ConfigError
     from m2net.studies import ReadOptions, survey_manifest
     from m2net.studies.manifest import write_clean
-    from m2net.studies.quality import Status, Verdict, find_duplicates
+    from m2net.studies.quality import find_duplicates
+    from m2net.studies.verdict import Status, Verdict
     from m2net.studies.verifying import Journal, verify
 
     if given.clean and given.clean.parent.resolve() != given.manifest.parent.resolve():
         raise ConfigError(f"--clean {given.clean} lies in another folder", expected="the manifest's folder, for its paths are relative")
+    for name, path in (("--clean", given.clean), ("--json", given.json), ("--journal", given.journal)):
+        if path and path.resolve() == given.manifest.resolve():
+            raise ConfigError(f"{name} is the manifest itself, {path}", expected="another file, for labels may stand in it")
     manifest, faults = survey_manifest(given.manifest)
     reading = ReadOptions(repair=given.repair)
     journal = Journal(given.journal or given.manifest.with_suffix(".verify.jsonl"), reading)

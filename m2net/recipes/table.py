@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from m2net.errors import StudyError
-from m2net.studies import PICTURE_ENDINGS, write_manifest
+from m2net.errors import GeometryError, StudyError
+from m2net.studies import PICTURE_ENDINGS, VOLUME_ENDINGS, Geometry, write_manifest
+from m2net.studies.files import read_volume_file
 from m2net.vocabulary import MASK_COLUMNS, Column, Modality
 
 Row = dict[str, Any]
@@ -24,7 +26,7 @@ _SORT = re.compile(r"(\d+)")
 
 def natural(path: Path) -> list[Any]:
     """Sort key by which slice 2 comes before slice 10."""
-    return [int(part) if part.isdigit() else part.lower() for part in _SORT.split(path.as_posix())]
+    return [int(part) if part.isdecimal() else part.lower() for part in _SORT.split(path.as_posix())]
 
 
 def files_below(folder: Path, endings: tuple[str, ...] = PICTURE_ENDINGS) -> Iterator[Path]:
@@ -128,24 +130,33 @@ def recoded(source: Path, target: Path, codes: dict[int, int], *, threshold: int
 
     Raises:
         StudyError: it cannot be read.
+        GeometryError: its header does not say how it lies in the patient.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        image = sitk.ReadImage(str(source))
-    except RuntimeError as error:
-        raise StudyError(f"the mask {source} cannot be read", expected="an image", remedy="Unpack the data set again") from error
-    array = sitk.GetArrayFromImage(image)
-    if image.GetDimension() == 2 and array.ndim == 3:
-        array = array[..., 0]
+    array, geometry = _mask(source)
     if threshold is not None:
         array = (array > threshold).astype(np.uint8)
     out = np.zeros(array.shape, np.uint8)
     for old, new in codes.items():
         out[array == old] = new
     made = sitk.GetImageFromArray(out)
-    if image.GetDimension() == 3:
-        made.CopyInformation(image)
+    if geometry is not None:
+        geometry.place(made)
     partial = target.with_name(f".partial-{target.name}")  # the ending says the format
     sitk.WriteImage(made, str(partial), useCompression=True)
     partial.replace(target)
     return target
+
+
+def _mask(source: Path) -> tuple[NDArray[Any], Geometry | None]:
+    """Codes and grid of a data set's mask; a volume is read as its image will be, so that both lie where their headers say."""
+    try:
+        if source.name.lower().endswith(VOLUME_ENDINGS):
+            stored = read_volume_file(source)
+            return stored.values, stored.geometry
+        array = sitk.GetArrayFromImage(sitk.ReadImage(str(source)))
+    except GeometryError:
+        raise
+    except (RuntimeError, StudyError) as error:
+        raise StudyError(f"the mask {source} cannot be read", expected="an image", remedy="Unpack the data set again") from error
+    return (array[..., 0] if array.ndim == 3 else array), None

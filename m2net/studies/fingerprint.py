@@ -5,21 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
+from m2net.files import is_litter
 from m2net.studies.files import VOLUME_ENDINGS
 from m2net.studies.pictures import PICTURE_ENDINGS
 from m2net.studies.study import Study
 from m2net.vocabulary import Modality
 
 _DETACHED = (".mhd", ".nhdr", ".hdr")  # headers whose voxels lie in a file of their own
+_VOXELS = re.compile(rb"^\s*(?:ElementDataFile\s*=|data ?file\s*:)\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE)
+_MOST_HEADER = 2**20
 
 
 def files_of(study: Study) -> list[tuple[str, Path]]:
-    """Every file of a study with what it is for, folders opened."""
+    """Every file of a study with what it is for, folders opened.
+
+    What a file is for is the kind of what was named (``image``) and, of files that are read with it, where they lie from there
+    (``image/IM0002.dcm``, ``lobes/lung_upper_lobe_left.nii.gz``): which file of a folder was named, and what a mask's files are called,
+    decides what is read.
+    """
     files: list[tuple[str, Path]] = []
     for kind, path in [("image", study.image), *sorted(study.masks.items())]:
-        files += [(str(kind), p) for p in _read_with(path, study.modality if kind == "image" else None)]
+        base = path if path.is_dir() else path.parent
+        for read in _read_with(path, study.modality if kind == "image" else None):
+            files.append((str(kind) if read == path else f"{kind}/{os.path.relpath(read, base)}", read))
     return files
 
 
@@ -27,12 +39,27 @@ def _read_with(path: Path, modality: Modality | None) -> list[Path]:
     """All files that the readers open where this one is named."""
     name = path.name.lower()
     if path.is_dir() or name == "dicomdir":
-        return sorted(p for p in (path if path.is_dir() else path.parent).rglob("*") if p.is_file())
+        return sorted(_kept((path if path.is_dir() else path.parent).rglob("*")))
     if name.endswith(_DETACHED):
-        return sorted(p for p in path.parent.iterdir() if p.is_file() and Path(p.name.removesuffix(".gz")).stem == path.stem)
+        return sorted({path, *_voxels_of(path)})
     if modality is Modality.CT and not name.endswith((*VOLUME_ENDINGS, *PICTURE_ENDINGS, ".zip")):
-        return sorted(p for p in path.parent.iterdir() if p.is_file())  # one slice stands for its series
+        return sorted({path, *_kept(path.parent.iterdir())})  # one slice stands for its series
     return [path]
+
+
+def _voxels_of(header: Path) -> Iterator[Path]:
+    """What a detached header names: a file, all of its folder where it has a list or a pattern; those of its stem if it is silent."""
+    with header.open("rb") as file:
+        named = _VOXELS.search(file.read(_MOST_HEADER))
+    told = named.group(1).decode("utf-8", "replace") if named else ""
+    if told and told != "LOCAL" and "%" not in told and not told.startswith("LIST"):
+        return iter([header.parent / told] if (header.parent / told).is_file() else [])
+    beside = _kept(header.parent.iterdir())
+    return beside if told and told != "LOCAL" else (p for p in beside if Path(p.name.removesuffix(".gz")).stem == header.stem)
+
+
+def _kept(paths: Iterator[Path]) -> Iterator[Path]:
+    return (p for p in paths if p.is_file() and not is_litter(p))
 
 
 def reading(study: Study) -> str:

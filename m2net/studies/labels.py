@@ -42,13 +42,19 @@ _PLURAL = {
 _NODULE = {"nodule", "nodules"}
 _DENIED = re.compile(
     r"\b(?:no|non|not|without|excluding)\s+(?:ggo|ground|consolidation|infect|lesion|pneumonia|opacit|infiltrat|lung|lobe)"
+    r"|(?:ggo|glass|consolidation|infection|lesion|pneumonia|opacity|infiltrate)s?\s+free\b"
 )
 _NO_FINDING = {
     "artery", "vein", "vessel", "vessels", "trachea", "bronchi", "bronchia", "bronchus", "airway", "airways", "heart", "aorta", "esophagus",
     "oesophagus", "liver", "spleen", "stomach", "kidney", "spine", "vertebra", "vertebrae", "rib", "ribs", "bone", "bones", "muscle", "fat",
     "skin", "body", "table", "background", "mediastinum",
 }  # fmt: skip
+_BESIDE_LUNG = {"pleura", "pleural", "hepatic", "renal", "cardiac"}
 _OF_LUNG = {"lung", "lungs", "left", "right", "field", "fields", "parenchyma", "mask", "masks", "label", "segmentation", "whole", "both"}
+_OF_LOBE = {
+    *_OF_LUNG, *_SHORT, "lobe", "upper", "superior", "middle", "lower", "inferior", "lingula", "lingular", "with", "and", "including", "of",
+    "the", "pulmonary", "segment", "structure", "region", "roi", "ct",
+}  # fmt: skip
 _LEVELS = {"upper": "UPPER", "superior": "UPPER", "middle": "MIDDLE", "lower": "LOWER", "inferior": "LOWER"}
 
 
@@ -63,6 +69,8 @@ def code_of(name: str, kind: Column) -> int | None:
     if words & _NODULE or _DENIED.search(plain):
         return None
     if kind is Column.LOBES:
+        if not words <= _OF_LOBE:  # a lobe's tumour, bronchus or consolidation is no lobe
+            return None
         short = [lobe for key, lobe in _SHORT.items() if key in words]
         side = {"left", "right"} & words
         level = {_LEVELS[w] for w in words if w in _LEVELS}
@@ -80,6 +88,8 @@ def code_of(name: str, kind: Column) -> int | None:
         return int(InfectionCode.CONSOLIDATION)
     if "ggo" in words or {"ground", "glass"} <= words:
         return int(InfectionCode.GROUND_GLASS)
+    if words & (_NO_FINDING | _BESIDE_LUNG):
+        return None
     return int(InfectionCode.KIND_UNKNOWN) if words & {"infection", "infected", "lesion", "pneumonia", "opacity", "infiltrate"} else None
 
 
@@ -109,7 +119,11 @@ def not_understood(names: dict[int, str], kind: Column) -> list[str]:
         for name in names.values()
         if not set(re.findall("[a-z]+", name.lower())) & _NO_FINDING and all(meant(name, k) is None for k in kinds)
     ]
-    return lost if kind is Column.INFECTION else [name for name in lost if re.search("lung|lobe|lingula|pulmon", name.lower())]
+    return (
+        lost
+        if kind is Column.INFECTION
+        else [name for name in lost if re.search(r"lung|lobe|lingula|pulmon|\b[rl][uml]l\b", name.lower().replace("_", " "))]
+    )
 
 
 def recode(path: Path, array: NDArray[Any], names: dict[int, str], kind: Column) -> NDArray[np.uint8]:

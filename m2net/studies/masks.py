@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from m2net.errors import GeometryError, LateralityError, StudyError
+from m2net.files import is_litter
 from m2net.studies.dicom.headers import read_header
 from m2net.studies.files import VOLUME_ENDINGS, read_volume_file
 from m2net.studies.geometry import Geometry, to_lps
@@ -170,7 +171,7 @@ def _coded(path: Path, values: NDArray[Any], names: dict[int, str], kind: Column
 
 def _folder(folder: Path, kind: Column) -> tuple[NDArray[np.uint8], Geometry, tuple[Remark, ...]]:
     """One binary file a structure, named as what it holds (TotalSegmentator's default output)."""
-    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith(VOLUME_ENDINGS))
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith(VOLUME_ENDINGS) and not is_litter(p))
     named = [(p, code) for p in files if (code := meant(p.name.split(".")[0], kind)) is not None]
     if not named:
         raise StudyError(

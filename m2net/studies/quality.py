@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +12,16 @@ from scipy import ndimage
 
 from m2net.errors import GeometryError, LateralityError, M2NetError, StudyError
 from m2net.studies.lungs import Box, Thorax, find_thorax
+from m2net.studies.mask_quality import judge_flag, judge_masks
 from m2net.studies.masks import Mask, read_mask
 from m2net.studies.options import ReadOptions
 from m2net.studies.pictures import RELATIVE_12_BIT, RELATIVE_MAX, may_be_12_bit
 from m2net.studies.radiograph_look import unlike_radiograph
 from m2net.studies.readers import read_image
 from m2net.studies.study import Study
+from m2net.studies.verdict import Status, Verdict
 from m2net.studies.volume import Volume
-from m2net.vocabulary import MASK_UNLABELLED, Column, Intensity, Lobe, LungCode, Modality
+from m2net.vocabulary import Column, Intensity, LungCode, Modality
 
 _THICK_MM = 5.01
 _UNUSABLE_MM = 10.01
@@ -35,76 +35,15 @@ _BORDER_CM2 = 15.0
 _LUNG_HU = (-920, -500)
 _LUNG_WIDE_MM = 25.0
 _REACH_MM = 8.0
-_MASK_SHARE = 0.6
-_INFECTION_SHARE = 0.5
 _ONE_SIDED = 0.25
+_PASSING = frozenset({
+    errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBUSY, errno.EAGAIN, errno.ESTALE,
+    errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.ENETDOWN,
+})  # fmt: skip
 _TISSUE_HU = (-150, 200)
 _COARSE_MM = 1.6
 _SMALL = 64
 _LEAST_CONTRAST = 0.05  # of the range, between the 2nd and the 98th percentile
-
-
-class Status(StrEnum):
-    """How a study is judged."""
-
-    PASS = "pass"
-    WARN = "warn"
-    REJECT = "reject"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing found.
-
-    Attributes:
-        status: warn or reject.
-        check: short name of what was looked at.
-        reason: what was found, with numbers.
-        remedy: what to do about it.
-    """
-
-    status: Status
-    check: str
-    reason: str
-    remedy: str
-
-
-@dataclass
-class Verdict:
-    """What is said of one study.
-
-    Attributes:
-        study_id: name of the study.
-        findings: in the order they were made.
-        facts: plain numbers (shape, spacing, lung volume), for the JSON.
-        content: hash of the image's voxels, "" if unreadable.
-    """
-
-    study_id: str
-    findings: list[Finding] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    content: str = ""
-
-    @property
-    def status(self) -> Status:
-        """The worst finding's."""
-        found = {f.status for f in self.findings}
-        return next((s for s in (Status.REJECT, Status.WARN) if s in found), Status.PASS)
-
-    def add(self, status: Status, check: str, reason: str, remedy: str) -> None:
-        """Add a finding."""
-        self.findings.append(Finding(status, check, reason, remedy))
-
-    def plain(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        findings = [{**asdict(f), "status": str(f.status)} for f in self.findings]
-        return {"study_id": self.study_id, "status": str(self.status), "findings": findings, "facts": self.facts, "content": self.content}
-
-    @staticmethod
-    def of(values: dict[str, Any]) -> Verdict:
-        """From plain values."""
-        findings = [Finding(Status(f["status"]), f["check"], f["reason"], f["remedy"]) for f in values["findings"]]
-        return Verdict(values["study_id"], findings, values["facts"], values["content"])
 
 
 def judge(study: Study, options: ReadOptions) -> Verdict:
@@ -116,10 +55,38 @@ def judge(study: Study, options: ReadOptions) -> Verdict:
         verdict.add(Status.REJECT, "geometry", str(error), "Mend or remove the row")
         return verdict
     except (M2NetError, OSError) as error:
-        verdict.add(Status.REJECT, "unreadable", str(error), "Mend or remove the row")
+        _unreadable(verdict, "unreadable", error, "Mend or remove the row")
         return verdict
-    judge_read(volume, _read_masks(study, volume, verdict), verdict)
+    masks = _read_masks(study, volume, verdict)
+    judge_read(volume, masks, verdict)
+    judge_flag(study, masks, verdict)
     return verdict
+
+
+def unreached(study: Study, error: OSError) -> Verdict:
+    """The verdict of a study whose files the system does not give."""
+    verdict = Verdict(study.study_id)
+    _unreadable(verdict, "unreadable", error, "Mend or remove the row")
+    return verdict
+
+
+def _unreadable(verdict: Verdict, check: str, error: Exception, remedy: str) -> None:
+    """Reject, for now only where the system is the reason."""
+    system = _of_the_system(error)
+    if system is None:
+        verdict.add(Status.REJECT, check, str(error), remedy)
+        return
+    verdict.lasting = False
+    verdict.add(Status.REJECT, check, f"{system.filename or error}: {system.strerror}", "Check its rights and the disk, and verify again")
+
+
+def _of_the_system(error: BaseException | None) -> OSError | None:
+    """The error of the operating system behind another, if it is one that goes without the file's being changed."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _PASSING:
+            return error
+        error = error.__cause__
+    return None
 
 
 def judge_read(volume: Volume, masks: dict[Column, Mask], verdict: Verdict) -> None:
@@ -146,7 +113,7 @@ def _read_masks(study: Study, volume: Volume, verdict: Verdict) -> dict[Column, 
             masks[kind] = read_mask(path, kind, volume, study.mask_schemes.get(kind, ""))
         except (StudyError, OSError) as error:
             check = "laterality" if isinstance(error, LateralityError) else "mask"
-            verdict.add(Status.REJECT, check, str(error), "Mend the mask, or leave its cell empty")
+            _unreadable(verdict, check, error, "Mend the mask, or leave its cell empty")
     return masks
 
 
@@ -173,7 +140,7 @@ def _judge_ct(volume: Volume, spacing: tuple[float, float, float], masks: dict[C
         verdict.add(Status.REJECT, "lungs", str(error), "Check units and field of view")
         return
     _judge_lungs(thorax, coarse.array, coarse_mm, verdict)
-    _judge_masks(masks, thorax.lungs > 0, strides, verdict)
+    judge_masks(masks, thorax.lungs, strides, verdict)
 
 
 def _plausible_hu(volume: Volume, verdict: Verdict) -> bool:
@@ -235,62 +202,6 @@ def _judge_border(array: NDArray[np.int16], mm: tuple[float, float, float], body
             if lung > _BORDER_CM2:
                 said = f"lung lies along the image's border over {lung:.0f} square cm"
                 verdict.add(Status.REJECT, "field_of_view", said, "The reconstruction cuts the lungs; give one with a larger field of view")
-
-
-def _judge_masks(masks: dict[Column, Mask], lungs: NDArray[np.bool_], strides: list[int], verdict: Verdict) -> None:
-    for kind in (Column.LOBES, Column.LUNGS):
-        if kind not in masks:
-            continue
-        array = masks[kind].array[:, :: strides[0], :: strides[1]]
-        inside = (array > 0) & (array < MASK_UNLABELLED)
-        if not inside.any():
-            verdict.add(Status.REJECT, "mask", f"the {kind} mask is empty", "Mend the mask, or leave its cell empty")
-            continue
-        both = float((inside & lungs).sum())
-        of_mask, of_lungs = both / float(inside.sum()), both / max(1.0, float(lungs.sum()))
-        if max(of_mask, of_lungs) < _MASK_SHARE:
-            said = f"only {100 * of_mask:.0f} % of the {kind} mask lies in the lungs found, and covers {100 * of_lungs:.0f} % of them"
-            verdict.add(Status.REJECT, "mask", said, "The mask lies elsewhere, or belongs to another study")
-            continue
-        if of_mask < _MASK_SHARE:
-            said = f"the lungs found are {100 * of_mask:.0f} % of the {kind} mask"
-            verdict.add(Status.WARN, "mask", said, "Look at the study: patches are cut where lungs are found, and miss the rest")
-        missing = _missing(kind, array)
-        if missing:
-            verdict.add(Status.WARN, "mask", f"the {kind} mask lacks the {', '.join(missing)}", "Right after surgery; else mend the mask")
-    if Column.INFECTION in masks:
-        _judge_infection(masks, lungs, strides, verdict)
-
-
-def _judge_infection(masks: dict[Column, Mask], lungs: NDArray[np.bool_], strides: list[int], verdict: Verdict) -> None:
-    """Infection lies in the lungs: those of a mask, else the rectangle around those found, slice by slice."""
-    codes = masks[Column.INFECTION].array[:, :: strides[0], :: strides[1]]
-    infected = (codes > 0) & (codes < MASK_UNLABELLED)
-    if not infected.any():
-        return  # a study without infection
-    drawn = next((masks[kind].array[:, :: strides[0], :: strides[1]] for kind in (Column.LUNGS, Column.LOBES) if kind in masks), None)
-    within = _spanned(lungs) if drawn is None else (drawn > 0) & (drawn < MASK_UNLABELLED)
-    share = float((infected & within).sum()) / float(infected.sum())
-    if share < _INFECTION_SHARE:
-        said = f"only {100 * share:.0f} % of the infection mask lies in the lungs"
-        verdict.add(Status.WARN, "mask", said, "The mask may lie elsewhere, or belong to another study; look at it")
-
-
-def _spanned(lungs: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Slice by slice the rectangle around the lungs found: consolidation is no air."""
-    out = np.zeros_like(lungs)
-    for plane, filled in zip(lungs, out, strict=True):
-        if plane.any():
-            rows, columns = np.flatnonzero(plane.any(1)), np.flatnonzero(plane.any(0))
-            filled[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
-    return out
-
-
-def _missing(kind: Column, array: NDArray[np.uint8]) -> list[str]:
-    there = {int(code) for code in np.unique(array)}
-    if kind is Column.LOBES:
-        return [f"{lobe.title.lower()} lobe" for lobe in Lobe if lobe not in there]
-    return [f"{side.name.lower()} lung" for side in (LungCode.RIGHT, LungCode.LEFT) if not there & {side, LungCode.SIDE_UNKNOWN}]
 
 
 def _judge_picture(volume: Volume, verdict: Verdict) -> None:

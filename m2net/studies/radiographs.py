@@ -108,9 +108,18 @@ def _shown(file: Path, header: Dataset) -> tuple[NDArray[np.float64], NDArray[np
             image = decoded(file, str(header.get("PhotometricInterpretation", "")))
             stored = sitk.GetArrayFromImage(image).reshape(int(header.Rows), int(header.Columns))
             padded = _padding(header, stored)
+        _widen_lut(header)
         return np.asarray(apply_voi_lut(stored, header), dtype=np.float64), padded
-    except DAMAGED as error:
+    except (*DAMAGED, TypeError, IndexError, OverflowError, NotImplementedError) as error:
         raise StudyError(f"the pixels of {file} cannot be decoded", expected="a readable DICOM image", remedy="Export it again") from error
+
+
+def _widen_lut(header: Dataset) -> None:
+    """Say of a table of 8-bit values that they have 16: pydicom counts its entries, which are more than 256, in the type of its values."""
+    for item in header.get("VOILUTSequence") or []:
+        entries, first, depth = item.LUTDescriptor
+        if depth == 8:
+            item.LUTDescriptor = [entries, first, 16]
 
 
 def _pixel_mm(header: Dataset) -> tuple[tuple[float, float] | None, list[Remark]]:

@@ -84,7 +84,12 @@ class Row:
 
     def _file(self, column: Column, value: str) -> Path:
         path = (self.manifest.parent / value).absolute()
-        if not path.exists():
+        try:
+            there = path.exists()
+        except OSError as error:  # a folder without rights, a name longer than any file's
+            found = f"{column} {path} cannot be reached ({error.strerror})"
+            raise self._fail(found, "a file or folder that may be read", "Check the path and the rights", MissingFileError) from error
+        if not there:
             expected = "a file or folder, relative to the manifest"
             raise self._fail(f"{column} {path} does not exist", expected, "Check the path", MissingFileError)
         return path
@@ -148,6 +153,6 @@ class Row:
 
     def _fold(self) -> int | None:
         value = self.text(Column.FOLD)
-        if value and not value.isdigit():
+        if value and not value.isdecimal():
             raise self._fail(f"fold is {value!r}", "a whole number from 0")
         return int(value) if value else None

@@ -11,10 +11,11 @@ from m2net.errors import BROKE, StudyError
 from m2net.machine import processes
 from m2net.studies.fingerprint import fingerprint
 from m2net.studies.options import ReadOptions
-from m2net.studies.quality import Status, Verdict, judge
+from m2net.studies.quality import judge, unreached
 from m2net.studies.study import Study
+from m2net.studies.verdict import Status, Verdict
 
-_RULES = "2"  # raised with every change of the checks, so that earlier verdicts are not taken up again
+_RULES = "3"  # raised with every change of the checks, so that earlier verdicts are not taken up again
 
 
 class Journal:
@@ -50,7 +51,11 @@ def verify(studies: Sequence[Study], options: ReadOptions, journal: Journal, wor
     """
     todo = []
     for study in studies:
-        key = journal.key(study)
+        try:
+            key = journal.key(study)
+        except OSError as error:  # gone, or closed, since the manifest was read
+            yield study, unreached(study, error)
+            continue
         known = journal.known.get(key)
         if known is None:
             todo.append((study, key))
@@ -64,7 +69,8 @@ def verify(studies: Sequence[Study], options: ReadOptions, journal: Journal, wor
             study, key = waiting[done]
             try:
                 verdict = done.result()
-                journal.add(key, verdict)
+                if verdict.lasting:
+                    journal.add(key, verdict)
             except BrokenExecutor as error:
                 raise StudyError(
                     f"a process that read studies died before {study.study_id} was judged",

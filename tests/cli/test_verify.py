@@ -99,6 +99,7 @@ def test_every_planted_fault_is_found_and_nothing_else(clean: Path, tmp_path: Pa
     shutil.copy(image[9], plant(10, "duplicate"))
     for mask in ("lobes", "lungs", "infection"):
         shutil.copy(folder / names[9] / f"{mask}.nii.gz", folder / names[10] / f"{mask}.nii.gz")
+    rows[10]["infected"] = rows[9]["infected"]
     rows[11]["diagnosis"] = "flu"
     plant(11, "label")
     plant(12, "file").unlink()
@@ -258,3 +259,11 @@ def test_a_damaged_zip_is_one_studys_fault(tmp_path: Path) -> None:
     assert code == 1
     assert set(verdicts) == {f"s{n}" for n in names}
     assert not [v for v in verdicts.values() for f in v["findings"] if "broke the reader" in f["reason"]]
+
+
+@pytest.mark.parametrize("option", ["--clean", "--json", "--journal"])
+def test_the_manifest_is_not_written_over(clean: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    before = (clean / "manifest.csv").read_bytes()
+    assert main(["verify", str(clean / "manifest.csv"), option, str(clean / "manifest.csv")]) == 2
+    assert f"{option} is the manifest itself" in capsys.readouterr().err
+    assert (clean / "manifest.csv").read_bytes() == before

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from PIL import Image
 
 from m2net.cli.main import main
-from m2net.errors import StudyError
+from m2net.errors import GeometryError, StudyError
 from m2net.recipes import RECIPES
 from m2net.recipes.table import recoded, relative
 from m2net.studies import Manifest, Study, read_image, read_manifest, read_mask
@@ -329,3 +330,30 @@ def test_paths_lead_out_of_a_linked_folder(tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(tmp_path / "disk" / "deep")
     manifest = tmp_path / "data" / "m.csv"
     assert (manifest.parent / relative(tmp_path / "raw" / "a.nii", manifest)).read_text() == "x"
+
+
+def test_a_mask_lies_where_its_image_does(tmp_path: Path) -> None:
+    """Headers that state two places: the image is read by its sform, and so is the mask that a recipe writes anew."""
+    array = np.zeros((20, 24, 16), np.uint8)
+    array[4:12, 6:18, 3:9] = 1
+    sform = np.diag([-1.0, -1.0, 2.0, 1.0])
+    qform = sform.copy()
+    qform[:3, 3] = 10, -12, 8
+    for name, values in (("image", np.where(array, 40, -800).astype(np.int16)), ("mask", array)):
+        image = nibabel.Nifti1Image(values, sform)
+        image.set_sform(sform, 2)
+        image.set_qform(qform, 1)
+        nibabel.save(image, tmp_path / f"{name}.nii.gz")
+    written = recoded(tmp_path / "mask.nii.gz", tmp_path / "out.nii.gz", {1: 1})
+    volume = read_image(tmp_path / "image.nii.gz")
+    mask = read_mask(written, Column.LUNGS, volume, "lungs_one_code")
+    np.testing.assert_array_equal(mask.array > 0, volume.array > 0)
+
+
+def test_a_mask_without_a_place_is_given_none(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(np.ones((8, 8, 8), np.uint8), None)
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    nibabel.save(image, tmp_path / "mask.nii.gz")
+    with pytest.raises(GeometryError, match="does not say how it lies"):
+        recoded(tmp_path / "mask.nii.gz", tmp_path / "out.nii.gz", {1: 1})

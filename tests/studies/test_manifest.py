@@ -45,6 +45,7 @@ def test_labels_and_further_columns(tmp_path: Path) -> None:
         ("s1,p1,ct,a.mha,,1,ordinal:x,,", "ordinal:GRADES"),
         ("s1,p1,ct,a.mha,,bad,binary,,", "severity is 'bad'"),
         ("s1,p1,ct,a.mha,,,,holdout,", "split is 'holdout'"),
+        (f"s1,p1,ct,{'a' * 300}.mha,,,,,", "row 2: image .* cannot be reached .*Check the path and the rights"),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, line: str, message: str) -> None:
@@ -201,3 +202,11 @@ def test_files_of_a_detached_header_are_its_own(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     study = Study("s", "p", Modality.CT, tmp_path / "1.3.6.1.mhd")
     assert [p.name for _, p in files_of(study)] == [f"1.3.6.{end}" for end in own]
+
+
+def test_a_fold_is_a_plain_number(tmp_path: Path) -> None:
+    """A superscript is a digit to Python, and no number."""
+    (tmp_path / "a.mha").touch()
+    (tmp_path / "m.csv").write_text("study_id,patient_id,modality,image,fold\ns,p,ct,a.mha,²\n")
+    with pytest.raises(ManifestError, match="fold is '²'"):
+        read_manifest(tmp_path / "m.csv")

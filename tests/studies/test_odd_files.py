@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from PIL import Image
+from pydicom.dataset import Dataset
 
 from m2net.errors import GeometryError, StudyError
 from m2net.studies import read_image
@@ -254,6 +255,20 @@ def radiograph_padded(tmp: Path) -> None:
         share = (pixels - low) / (high - low)
         np.testing.assert_allclose(found[~padded], 32767 * (1 - share if photometric[-1] == "1" else share)[~padded], atol=1)
         assert not found[padded].any()
+
+
+@case
+def radiograph_by_table(tmp: Path) -> None:
+    """A table of 4,096 entries of 8 bits, as CR plates have: more than its values can count."""
+    pixels = np.arange(4096).reshape(64, 64)
+    for entries, depth in ((4096, 8), (4096, 12), (256, 8)):
+        table = [k * (2**depth - 1) // (entries - 1) for k in range(entries)]
+        item = Dataset()
+        item.add_new("LUTDescriptor", "US", [entries, 0, depth])
+        item.add_new("LUTData", "US", table)
+        radiograph(tmp / "a.dcm", pixels, VOILUTSequence=[item])
+        found = read_image(tmp / "a.dcm", modality=Modality.CXR).array[0]
+        np.testing.assert_allclose(found, 32767 * np.array(table)[np.minimum(pixels, entries - 1)] / max(table), atol=1)
 
 
 @case

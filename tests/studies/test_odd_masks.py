@@ -14,7 +14,7 @@ from PIL import Image
 
 from m2net.errors import GeometryError, StudyError
 from m2net.studies import Volume, read_image, read_mask
-from m2net.studies.labels import code_of
+from m2net.studies.labels import code_of, meant, not_understood
 from m2net.vocabulary import Column
 from tests.studies.made import (
     ORIGIN,
@@ -223,3 +223,34 @@ def test_what_lies_in_a_lung_is_no_lung(name: str) -> None:
 @pytest.mark.parametrize(("name", "code"), [("lung", 3), ("Left lung", 2), ("right_lung", 1), ("Lungs", 3), ("lung_mask", 3)])
 def test_names_of_lungs(name: str, code: int) -> None:
     assert code_of(name, Column.LUNGS) == code
+
+
+@pytest.mark.parametrize(
+    ("name", "lost"),
+    [("RUL tumor", True), ("left upper lobe cyst", True), ("RUL bronchus", False), ("RML vein", False), ("right upper lobe artery", False),
+     ("LLL pneumonia", False), ("LLL consolidation", False)],
+)  # fmt: skip
+def test_what_lies_in_a_lobe_is_no_lobe(name: str, lost: bool) -> None:
+    """Nor is it passed over in silence, unless it is known for something else."""
+    assert code_of(name, Column.LOBES) is None
+    assert meant(name, Column.LUNGS) is None
+    assert not_understood({1: name}, Column.LOBES) == ([name] if lost else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("RUL", 3), ("Segment_RML", 4), ("lung_upper_lobe_left", 1), ("Left lower lobe of lung", 2), ("LeftUpperLobe incl. lingula", None),
+     ("Left upper lobe with lingula", 1), ("RightLowerLobe", 5), ("Structure of right middle lobe", 4)],
+)  # fmt: skip
+def test_names_of_lobes(name: str, code: int | None) -> None:
+    assert code_of(name, Column.LOBES) == code
+
+
+@pytest.mark.parametrize("name", ["liver lesion", "bone lesion", "pleural opacity", "infection free lung", "lesion-free"])
+def test_what_is_no_infection_of_the_lung(name: str) -> None:
+    assert code_of(name, Column.INFECTION) is None
+
+
+@pytest.mark.parametrize(("name", "code"), [("lung lesion", 3), ("GGO", 1), ("consolidation near heart", 2), ("infected lung", 3)])
+def test_names_of_infection(name: str, code: int) -> None:
+    assert code_of(name, Column.INFECTION) == code

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from pydicom.dataset import Dataset
 
 from m2net.errors import StudyError
+from m2net.files import is_litter
 from m2net.studies.dicom.headers import read_header
 
 _MOST_BYTES = 16 * 2**30
@@ -27,7 +28,7 @@ def dicom_files(path: Path) -> Iterator[list[Path]]:
         StudyError: a damaged, encrypted or hostile zip, or a DICOMDIR whose files are missing.
     """
     if path.is_dir():
-        yield sorted(p for p in path.rglob("*") if p.is_file() and p.name.upper() != "DICOMDIR")
+        yield sorted(p for p in path.rglob("*") if p.is_file() and p.name.upper() != "DICOMDIR" and not is_litter(p))
     elif path.name.upper() == "DICOMDIR":
         yield _of_dicomdir(path)
     elif zipfile.is_zipfile(path):
@@ -36,7 +37,7 @@ def dicom_files(path: Path) -> Iterator[list[Path]]:
     elif path.suffix.lower() == ".zip":
         raise StudyError(f"{path} is no whole zip file", expected="a zip of DICOM files", remedy="Check that it was copied whole")
     else:
-        yield sorted(p for p in path.parent.iterdir() if p.is_file())
+        yield sorted(p for p in path.parent.iterdir() if p.is_file() and (p == path or not is_litter(p)))
 
 
 def _of_dicomdir(path: Path) -> list[Path]:
