@@ -77,14 +77,14 @@ def recalibrate(objective: Objective, fitting: Rows, applied: Rows) -> Rows | No
     Returns:
         None where the task gives no probabilities, or too few classes are labelled to fit on.
     """
-    known = objective.judged(fitting)
-    if known is None:
+    known, allowed = objective.judged(fitting), objective.allowed(fitting)
+    if known is None or allowed is None:
         return None
-    probability, label = known
-    labelled = (label >= 0) & np.isfinite(probability).all(1)
-    if len(set(label[labelled].tolist())) < 2:
+    probability = known[0]
+    labelled = allowed.any(1) & ~allowed.all(1) & np.isfinite(probability).all(1)
+    if len(np.unique(allowed[labelled], axis=0)) < 2:
         return None
-    calibration = fit_shift(_log(probability[labelled]), label[labelled])
+    calibration = fit_shift(_log(probability[labelled]), allowed[labelled])
     own = objective.judged(applied)
     assert own is not None
     return objective.rewritten(applied, calibrated(_log(own[0]), calibration))

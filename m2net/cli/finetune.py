@@ -95,7 +95,7 @@ def _options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     given, overrides = options.parse_known_args(argv[1:])
     if given.config and not given.config.is_file():
         raise ConfigError(f"the configuration {given.config} does not exist", expected="a YAML file")
-    if given.start.resolve() == (given.out / "best.ckpt").resolve():
+    if given.start.resolve().parent == given.out.resolve():
         raise ConfigError(
             f"--out is the folder of {given.start}, which the run would write over", expected="another folder",
             remedy="Give --out a new one",

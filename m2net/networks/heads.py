@@ -43,6 +43,11 @@ class Head(nn.Module):
     membership = ""
     """The one among them that tells lobes, if any."""
 
+    @property
+    def trains_decoder(self) -> bool:
+        """Whether the error of its answer reaches the decoder."""
+        return self.needs_decoder
+
     def instance(self, features: Features) -> Tensor:
         """Per-instance answer, (N, ...)."""
         raise TypeError(f"{type(self).__name__} does not define instance()")

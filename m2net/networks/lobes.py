@@ -76,6 +76,11 @@ class LobeAwareHead(Head):
         self.classify = nn.Linear(width, classes)
         self.of_lobe = nn.Parameter(torch.zeros(LOBES, classes))
 
+    @property
+    def trains_decoder(self) -> bool:
+        """Its map is pooled, or the membership is trained through."""
+        return self.source != "encoder" or self.gradient
+
     def instance(self, features: Features) -> Tensor:
         """Sums of embeddings a lobe, and its mass, (N, 5 * (width + 1)), as shares of the instance's places."""
         membership = features.dense[self.reads[0]].float().softmax(1)[:, 1:]  # (N, 5, H, W)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -136,6 +136,10 @@ class M2Net(nn.Module):
         maps = self.encoder(images)
         self.maps = maps if self.keep_maps and self.training else []
         return Features(maps, None if self.decoder is None else self.decoder(maps), (images.shape[2], images.shape[3]))
+
+    def trains_decoder(self, tasks: Collection[str]) -> bool:
+        """Whether an error of one of these tasks reaches the decoder."""
+        return any(head.trains_decoder for task, head in self._heads() if task in tasks)
 
     def _check_reads(self) -> None:
         dense = {task: head.classify.out_channels for task, head in self._heads() if isinstance(head, DenseHead)}

@@ -65,6 +65,11 @@ class ShareHead(Head):
         self.classify = nn.Linear(2 * answers, classes)
         self.of_lobe = nn.Parameter(torch.zeros(LOBES)) if lobes else None
 
+    @property
+    def trains_decoder(self) -> bool:
+        """The maps that it reads are trained through."""
+        return self.gradient
+
     def instance(self, features: Features) -> Tensor:
         """Mean probability of each class over the instance's places (N, answers).
 

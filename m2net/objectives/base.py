@@ -80,6 +80,11 @@ class Objective(nn.Module):
         """Metrics by name since the last reset, each with its n; undefined is NaN."""
         raise TypeError(f"{type(self).__name__} does not define compute()")
 
+    @property
+    def wants_validation(self) -> bool:
+        """Whether the settings ask for something that is fitted on validation studies."""
+        return False
+
     def calibrate(self) -> None:
         """Fit ``calibration`` on the validation studies seen since the last reset; nothing to fit by default."""
 
@@ -105,6 +110,11 @@ class Objective(nn.Module):
     def judged(self, rows: list[dict[str, Any]]) -> Judged | None:
         """Class probabilities and classes in rows of predictions.csv; None where the task gives no probabilities."""
         return None
+
+    def allowed(self, rows: list[dict[str, Any]]) -> NDArray[np.bool_] | None:
+        """Classes (n, K) that each label leaves possible, none where it is unknown; None where the task gives no probabilities."""
+        judged = self.judged(rows)
+        return None if judged is None else np.arange(judged[0].shape[1]) == judged[1][:, None]
 
     def rewritten(self, rows: list[dict[str, Any]], probability: NDArray[np.float64]) -> list[dict[str, Any]]:
         """Copies of rows with other class probabilities (n, K), for tasks that are ``judged``."""

@@ -8,18 +8,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax, logsumexp, softmax
 
 Values = NDArray[np.float64]
 Grades = NDArray[np.int64]
+Truth = NDArray[np.int64] | NDArray[np.bool_]
+"""Labels (n,), or the classes (n, K) that each label leaves possible."""
 _TEMPERATURES = (0.05, 20.0)
 
 
-def fit_temperature(log_p: Values, grade: Grades) -> dict[str, Any]:
-    """T that makes the grades (n,) likeliest under softmax(log p / T), log p (n, K) (Guo et al. 2017)."""
+def likelihood(log_p: Values, truth: Truth) -> float:
+    """Logarithm of the probability of all labels under (n, K) log probabilities; a label that leaves several classes has their sum."""
+    if truth.ndim == 1:
+        return float(log_p[np.arange(len(truth)), truth].sum())
+    return float(logsumexp(np.where(truth, log_p, -np.inf), axis=1).sum())
+
+
+def fit_temperature(log_p: Values, truth: Truth, pull: float = 1.0) -> dict[str, Any]:
+    """T that makes the labels likeliest under softmax(log p / T), log p (n, K) (Guo et al. 2017).
+
+    With few studies a quadratic ``pull`` keeps log T near 0: of a handful that are all called rightly no T is sharp enough.
+    """
 
     def loss(log_t: float) -> float:
-        return float(-log_softmax(log_p / np.exp(log_t), axis=1)[np.arange(len(grade)), grade].mean())
+        return -likelihood(log_softmax(log_p / np.exp(log_t), axis=1), truth) + pull / 2 * log_t**2
 
     found = minimize_scalar(loss, bounds=tuple(np.log(_TEMPERATURES)), method="bounded")
     return {"temperature": float(np.exp(found.x))}
@@ -43,17 +55,16 @@ def fit_isotonic(log_p: Values, grade: Grades) -> dict[str, Any]:
     return {"isotonic": knots}
 
 
-def fit_shift(log_p: Values, label: Grades, pull: float = 1.0) -> dict[str, Any]:
-    """Temperature and one bias a class that make labels (n,) likeliest under softmax(log p / T + b), log p (n, K).
+def fit_shift(log_p: Values, truth: Truth, pull: float = 1.0) -> dict[str, Any]:
+    """Temperature and one bias a class that make the labels likeliest under softmax(log p / T + b), log p (n, K).
 
     That follows a change of case mix and of confidence without learning anything of images (Alexandari et al. 2020: bias-corrected
     temperature scaling). With few studies a quadratic ``pull`` keeps log T and b near 0.
     """
-    rows = np.arange(len(label))
 
     def loss(values: Values) -> float:
         fitted = log_softmax(log_p / np.exp(values[0]) + values[1:], axis=1)
-        return float(-fitted[rows, label].sum() + pull / 2 * np.square(values).sum())
+        return float(-likelihood(fitted, truth) + pull / 2 * np.square(values).sum())
 
     start = np.zeros(1 + log_p.shape[1])
     bounds = [tuple(np.log(_TEMPERATURES)), *[(-10.0, 10.0)] * log_p.shape[1]]
@@ -61,7 +72,7 @@ def fit_shift(log_p: Values, label: Grades, pull: float = 1.0) -> dict[str, Any]
     return {"temperature": float(np.exp(found[0])), "bias": [float(b) for b in found[1:]]}
 
 
-FITS: dict[str, Callable[[Values, Grades], dict[str, Any]]] = {
+FITS: dict[str, Callable[[Values, Any], dict[str, Any]]] = {
     "none": lambda log_p, grade: {},
     "temperature": fit_temperature,
     "shift": fit_shift,

@@ -52,9 +52,10 @@ class DiagnosisObjective(Objective):
             smoothing: share of the target moved to the complement of the label's set.
             groups: classes that are told from each other, each a list of names; the three classes one by one by default. A data set that
                 knows COVID-19 or not has [[covid19], [non_pneumonia, cap]].
-            calibrate: how the groups' probabilities are put right on the validation studies whose label settles one group: none,
+            calibrate: how the groups' probabilities are put right on the validation studies whose label excludes some group: none,
                 temperature, or shift (temperature and a bias a group). A balanced loss asks the network for probabilities as if every
-                label were as frequent; ``shift`` brings the validation studies' own frequencies back.
+                label were as frequent; ``shift`` brings the validation studies' own frequencies back. A label that leaves several groups
+                counts by their sum.
 
         Raises:
             ConfigError: impossible values, an unknown calibration, or groups that do not hold each class once.
@@ -146,6 +147,9 @@ class DiagnosisObjective(Objective):
         Raises:
             ConfigError: the checkpoint's calibration is of other groups than those decided between.
         """
+        return self._put_right(self._log_grouped(logits).numpy())
+
+    def _put_right(self, log_p: NDArray[np.float64]) -> NDArray[np.float64]:
         told = self.calibration.get("groups", self.names)
         if told != self.names:
             raise ConfigError(
@@ -153,7 +157,7 @@ class DiagnosisObjective(Objective):
                 expected=f"{', '.join(told)}, which the checkpoint's calibration is of",
                 remedy="Leave the groups as they were trained, or fine-tune",
             )  # fmt: skip
-        return calibrated(self._log_grouped(logits).numpy(), self.calibration)
+        return calibrated(log_p, self.calibration)
 
     def _log_grouped(self, logits: Tensor) -> Tensor:
         """Logarithms of group probabilities (n, groups) as the network gives them, in double precision whatever the run's."""
@@ -180,29 +184,34 @@ class DiagnosisObjective(Objective):
             log_p = self._log_grouped(output.logits[known]).to(possible.device)
             self.diagnosed.update(log_p=log_p, possible=possible[known], patient=batch.bag_targets[Column.PATIENT_ID][known])
 
-    def calibrate(self) -> None:
-        """Fit the calibration on the bags kept whose label settles one group.
+    @property
+    def wants_validation(self) -> bool:
+        """A calibration."""
+        return self.how != "none"
 
-        Where these are of one group, or none, the probabilities stay as they are, which is said.
+    def calibrate(self) -> None:
+        """Fit the calibration on the bags kept whose label excludes some group.
+
+        Where these labels are all alike, or there are none, the probabilities stay as they are, which is said.
         """
         kept = self.diagnosed.rows()
-        settled = kept["possible"].sum(1) == 1
-        log_p, label = kept["log_p"][settled].numpy(), kept["possible"][settled].long().argmax(1).numpy()
+        log_p, possible = kept["log_p"].numpy(), kept["possible"].numpy()
+        telling = possible.any(1) & ~possible.all(1)
         self.calibration = {}
         if self.how == "none":
             return
-        if len(np.unique(label)) > 1:
-            self.calibration = FITS[self.how](log_p, label) | {"groups": self.names}
+        if len(np.unique(possible[telling], axis=0)) > 1:
+            self.calibration = FITS[self.how](log_p[telling], possible[telling]) | {"groups": self.names}
         else:
             rank_zero_warn(f"{self.task} is not calibrated: the validation studies that would do it are of one group, or none.")
 
     def compute(self) -> dict[str, float]:
         """Metrics of the bags whose label settles one group, with their n."""
         kept = self.diagnosed.rows()
-        probability, possible = calibrated(kept["log_p"].numpy(), self.calibration), kept["possible"]
+        probability, possible = self._put_right(kept["log_p"].numpy()), kept["possible"]
         said = torch.from_numpy(probability)
-        settled, label = settled_groups(possible)
-        band = calibration_band(probability[settled], kept["patient"][:, 0].numpy()[settled], class_error) if len(label) else float("nan")
+        settled = all_settled(possible)
+        band = calibration_band(probability[settled], kept["patient"][:, 0].numpy()[settled], class_error)
         return group_metrics(said, possible, self.names) | group_trust(said, possible) | {"ece_band": band}
 
     def rows(self, output: Output, batch: BagBatch) -> list[dict[str, Any]]:
@@ -232,6 +241,12 @@ class DiagnosisObjective(Objective):
         group = [self.names.index(name) if name in self.names else -1 for name in said]
         return probability.reshape(-1, len(self.names)), np.array(group, dtype=np.int64)
 
+    def allowed(self, rows: list[dict[str, Any]]) -> NDArray[np.bool_]:
+        """Groups that each label leaves possible."""
+        return np.array([[n in str(row.get(self.task) or "").split("|") for n in self.names] for row in rows], np.bool_).reshape(
+            -1, len(self.names)
+        )
+
     def rewritten(self, rows: list[dict[str, Any]], probability: NDArray[np.float64]) -> list[dict[str, Any]]:
         """Rows with other group probabilities and predicted groups."""
         return [
@@ -245,23 +260,26 @@ class DiagnosisObjective(Objective):
         """Accuracy, weighted precision, recall and F1, and per group AUC, sensitivity and specificity."""
         names = self.names
         probability = torch.tensor([[number(r.get(f"{self.task}_p_{n}")) for n in names] for r in rows], dtype=torch.float64)
-        possible = torch.tensor([[n in str(r.get(self.task) or "").split("|") for n in names] for r in rows])
-        return group_statistics(probability.reshape(-1, len(names)), possible.reshape(-1, len(names)), names)
+        return group_statistics(probability.reshape(-1, len(names)), torch.from_numpy(self.allowed(rows)), names)
 
 
-def settled_groups(possible: Tensor) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Studies (n,) whose label allows one of G groups, and these groups; none where they are all one group that other labels exclude."""
+def all_settled(possible: Tensor) -> NDArray[np.bool_]:
+    """Studies (n,) whose label allows one of G groups; none where another label excludes a group and settles none.
+
+    Those that are settled are then chosen by what they have (all that are healthy, and some of the ill), and their frequencies say nothing.
+    """
     settled = possible.sum(1) == 1
-    label = possible[settled].long().argmax(1)
-    if bool((possible.any(1) & ~possible.all(1) & ~settled).any()) and len(set(label.tolist())) < 2:
-        return np.zeros(len(possible), dtype=np.bool_), np.zeros(0, dtype=np.int64)
-    return settled.numpy(), label.numpy()
+    partly = possible.any(1) & ~possible.all(1) & ~settled
+    return np.asarray((settled & ~partly.any()).numpy(), dtype=np.bool_)
 
 
 def group_trust(probability: Tensor, possible: Tensor) -> dict[str, float]:
-    """Calibration error (mean over the groups, each against the rest) and Brier score of group probabilities (n, G); NaN without labels."""
-    settled, label = settled_groups(possible)
-    said = probability.numpy()[settled]
+    """Calibration error (mean over the groups, each against the rest) and Brier score of group probabilities (n, G).
+
+    NaN without labels, and where some exclude a group without settling one.
+    """
+    settled = all_settled(possible)
+    said, label = probability.numpy()[settled], possible.long().argmax(1).numpy()[settled]
     return {"ece": class_error(said, label), "brier": brier(said, label)}
 
 
@@ -298,7 +316,7 @@ def group_metrics(probability: Tensor, possible: Tensor, names: Sequence[str]) -
     weight = np.array(size) / sum(size) if sum(size) else np.full(len(size), np.nan)
     for what, values in (("precision", precision), ("recall", recall), ("f1", f1)):
         metrics[what] = float(np.dot(weight, values))
-    if not len(settled_groups(possible)[1]):
+    if bool((possible.any(1) & ~possible.all(1) & ~settled).any()) and len(set(truth.tolist())) < 2:
         metrics |= dict.fromkeys(("accuracy", "recall"), float("nan"))
     metrics["auc"] = nan_mean(torch.tensor(aucs, dtype=torch.float64))
     return metrics

@@ -153,6 +153,11 @@ class SegmentationObjective(Objective):
         present = (sick.sum() + missed)[None]
         self.cuts.update(hit=passing(passed[sick])[None], claimed=passing(passed)[None], present=present)
 
+    @property
+    def wants_validation(self) -> bool:
+        """A threshold."""
+        return self.by_f1
+
     def calibrate(self) -> None:
         """Choose the probability from which a pixel is called, where validation studies have any foreground."""
         if not self.by_f1:

@@ -104,6 +104,11 @@ class SeverityObjective(Objective):
         patient = batch.bag_targets[Column.PATIENT_ID]
         self.graded.update(log_p=log_p, grade=truth[known], patient=patient[known], true=true[known])
 
+    @property
+    def wants_validation(self) -> bool:
+        """A calibration, or conformal sets."""
+        return self.how != "none" or self.coverage is not None
+
     def calibrate(self) -> None:
         """Fit the calibration, and the threshold of conformal sets, on the graded bags kept: on those of every second patient each.
 

@@ -20,7 +20,7 @@ def updates(steps: int, every: int = 1) -> int:
 def short_average(callbacks: Any, steps: int) -> str | None:
     """What is wrong with the averaging of weights that is configured for a run, if anything.
 
-    Averages that begin within the run, or are updated by epochs, are not judged.
+    Averages that are updated by epochs are not judged.
 
     Args:
         callbacks: as Lightning's configuration holds them: None, one, or a list of ``class_path`` and ``init_args``.
@@ -36,7 +36,12 @@ def short_average(callbacks: Any, steps: int) -> str | None:
                 f"EMAWeightAveraging begins at step {given['update_starting_at_step']} of a run of {steps}: the averaged weights, that are "
                 "judged and kept, are those it began with. Begin earlier, or take more steps."
             )
-        if every < 1 or given["update_starting_at_step"] or given["update_starting_at_epoch"] is not None:
+        if given["update_starting_at_step"]:
+            return (
+                f"EMAWeightAveraging begins at step {given['update_starting_at_step']}: until then validation judges and checkpoints hold "
+                "the network as it was made. Leave update_starting_at_step out: the first update copies what was learnt."
+            )
+        if every < 1 or given["update_starting_at_epoch"] is not None:
             continue
         later = updates(steps, every) - 1
         share = decay**later

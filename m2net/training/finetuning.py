@@ -126,12 +126,12 @@ def plan_finetuning(
     changed += [
         f"{task}: left out, it learns from no label" for task in arguments["tasks"].keys() - _labelled(arguments["tasks"]) - tasks.keys()
     ]
-    own.get("model", {}).pop("tasks", None)
+    kept = {task for task, parts in own.get("model", {}).pop("tasks", {}).items() if parts.get("weight") == 0}
     objectives = {task: _objective(task, parts) for task, parts in tasks.items()}
     heads = {task: o for task, o in objectives.items() if not isinstance(o, Reading)}
     least, teaching = max(2, folds), [s for s in studies if not validate or str(s.split) == "train"]
     enough = {o.target for o in heads.values() if len({s.patient_id for s in teaching if o.target in _targets([s])}) >= least}
-    trained = [task for task, o in heads.items() if o.target in enough or not o.needs_labels]
+    trained = [task for task, o in heads.items() if (o.target in enough or not o.needs_labels) and task not in kept]
     if not any(heads[task].needs_labels for task in trained):
         known = ", ".join(o.target for o in heads.values() if o.needs_labels)
         have = ", ".join(sorted(_targets(teaching))) or "none"
@@ -193,12 +193,14 @@ def _uncalibrated(tasks: dict[str, Any]) -> list[str]:
 def _fitted_tasks(tasks: dict[str, Any], studies: Sequence[Study]) -> tuple[dict[str, Any], list[str]]:
     """The checkpoint's tasks, with severity in the scheme that the new studies are graded in where there is only one."""
     schemes = sorted({str(s.severity_scheme) for s in studies if s.severity is not None and SeverityScheme.grades(str(s.severity_scheme))})
+    known = {parts["objective"].get("scheme", "binary") for parts in tasks.values() if parts["objective"].get("name") == "severity"}
     changed = []
     for task, parts in tasks.items():
         objective = parts["objective"]
         scheme = objective.get("scheme", "binary")
-        if objective.get("name") == "severity" and len(schemes) == 1 and schemes != [scheme]:
+        if objective.get("name") == "severity" and len(schemes) == 1 and schemes[0] not in known:
             objective["scheme"] = schemes[0]
+            known.add(schemes[0])
             changed.append(f"{task}: graded {schemes[0]} instead of {scheme}; its last layer starts anew")
     return tasks, changed
 

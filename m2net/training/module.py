@@ -25,7 +25,7 @@ from m2net.training.loading import CHECKPOINT_MARK
 from m2net.training.optimizers import DEFAULT_OPTIMIZER, make_optimizer
 from m2net.training.schedules import factor, run_length
 from m2net.training.starting import start_from_run, start_published
-from m2net.training.tasks import check_labels, read_tasks
+from m2net.training.tasks import check_kept, check_labels, read_tasks, tell_idle
 from m2net.training.transfer import PARTS, Meaning, Transfer
 from m2net.training.tuning import Anchor, Tuning, running_statistics_left
 from m2net.training.weighting import WEIGHTINGS
@@ -108,6 +108,8 @@ class M2NetModule(pl.LightningModule):
         self.network.keep_maps = weighting == "gradient_norm"
         for task in (t for t, weight in self.weights.items() if not weight):
             self.network.heads[task].requires_grad_(False)
+        if self.network.decoder is not None and not self.network.trains_decoder([t for t, weight in self.weights.items() if weight]):
+            self.network.decoder.requires_grad_(False)  # several processes wait for the gradient of whatever has one
         if mirror and (self.spec.positions or SIDED in {o.target for o in objectives.values()}):
             raise ConfigError("model.mirror is on where lobes or positions are used", remedy="Set mirror: false")
         self.about: dict[str, Any] = {"version": __version__, "trained_on": {}}
@@ -300,6 +302,8 @@ class M2NetModule(pl.LightningModule):
                 objective.prepare(counts)
             if self.tuning.needs_start and not self.start_from:
                 raise ConfigError("model.tuning has an anchor or kept batch statistics", expected="model.start_from: whence they are taken")
+            check_kept(self.weights, self.start_from)
+            tell_idle([(task, o) for task, o in self.named_objectives() if not self.is_kept(task)], validates=data.validate)
             if self.start_from:
                 self._started = start_from_run(self, Path(self.start_from))
             if self.encoder_weights:

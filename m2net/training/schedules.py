@@ -19,10 +19,12 @@ def factor(schedule: str, progress: float, warmup: float) -> float:
         warmup: share of the run over which the rate rises from a tenth to the full.
 
     Raises:
-        ConfigError: unknown schedule.
+        ConfigError: unknown schedule, or a warm-up that is no share.
     """
     if schedule not in SCHEDULES:
         raise ConfigError(f"the schedule {schedule!r} is unknown", expected=f"one of {', '.join(SCHEDULES)}")
+    if not 0 <= warmup < 1:
+        raise ConfigError(f"a warm-up of {warmup:g}", expected="a share of the run, from 0 to below 1")
     if warmup and progress < warmup:
         return 0.1 + 0.9 * progress / warmup
     rest = min(1.0, (progress - warmup) / max(1e-9, 1 - warmup))

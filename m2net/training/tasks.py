@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pytorch_lightning.utilities import rank_zero_warn
+from torch import nn
 
 from m2net.bags import InputSpec
 from m2net.errors import ConfigError
@@ -37,6 +38,8 @@ def read_tasks(configured: Mapping[str, Mapping[str, Any]], spec: InputSpec) -> 
         raise ConfigError("the model has no task", expected="at least one under model.tasks")
     tasks = Tasks({}, {}, {}, "")
     for task, parts in configured.items():
+        if "." in task or hasattr(nn.ModuleDict(), task):
+            raise ConfigError(f"a task is named {task!r}", expected="a name without a dot that torch does not use itself")
         if unknown := set(parts) - {"head", "objective", "weight"}:
             raise ConfigError(f"task {task} has {', '.join(sorted(unknown))}", expected="only head, objective and weight")
         tasks.objectives[task] = objective = build(OBJECTIVES, parts.get("objective"), f"objective of {task}")
@@ -103,3 +106,24 @@ def check_labels(learning: Sequence[tuple[str, str]], counts: Mapping[str, int],
             rank_zero_warn(
                 f"Every training study with a label for the task {task} has the same one ({only[target]}): it learns to say so of all."
             )
+
+
+def check_kept(weights: Mapping[str, float], start_from: str | None) -> None:
+    """Refuse tasks that shall stay as they were taken over where nothing is.
+
+    Raises:
+        ConfigError: a weight of 0 without a start.
+    """
+    kept = [task for task, weight in weights.items() if not weight]
+    if kept and not start_from:
+        raise ConfigError(
+            f"{', '.join(kept)} of weight 0 would stay untrained", expected="model.start_from: whence they are taken",
+            remedy="Give them a weight, or leave them out",
+        )  # fmt: skip
+
+
+def tell_idle(learning: Sequence[tuple[str, Objective]], *, validates: bool) -> None:
+    """Say which settings do nothing because no part validates."""
+    idle = [task for task, objective in learning if objective.wants_validation]
+    if idle and not validates:
+        rank_zero_warn(f"No part validates: what {', '.join(idle)} would fit there (calibrate, coverage) is left out.")

@@ -39,7 +39,7 @@ class Uncertainty(Weighting):
     def __init__(self, weights: Mapping[str, float]) -> None:
         """Begin with s_t = 0."""
         super().__init__(weights)
-        self.log_variance = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in weights})
+        self.log_variance = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task, weight in weights.items() if weight})
 
     def forward(self, losses: Mapping[str, Tensor], labelled: set[str], shared: Sequence[Tensor]) -> Tensor:
         """As Weighting; variances of tasks without a label get no gradient."""
@@ -50,8 +50,9 @@ class Uncertainty(Weighting):
         return torch.stack(terms).sum()
 
     def now(self) -> dict[str, float]:
-        """w_t exp(-s_t)."""
-        return {task: w * float(torch.exp(-self.log_variance[task].detach())) for task, w in self.weights.items()}
+        """w_t exp(-s_t); 0 of tasks that are kept."""
+        learnt = {task: float(torch.exp(-s.detach())) for task, s in self.log_variance.items()}
+        return {task: weight * learnt.get(task, 0.0) for task, weight in self.weights.items()}
 
 
 class GradientNorm(Weighting):
@@ -64,12 +65,13 @@ class GradientNorm(Weighting):
     def __init__(self, weights: Mapping[str, float]) -> None:
         """Begin with equal norms unknown."""
         super().__init__(weights)
-        self.register_buffer("norms", torch.full((len(weights),), float("nan")))
+        self.register_buffer("norms", torch.zeros(len(weights)))  # 0 while unknown: an average of weights would keep NaN for ever
         self.norms: Tensor
 
     def forward(self, losses: Mapping[str, Tensor], labelled: set[str], shared: Sequence[Tensor]) -> Tensor:
         """As Weighting; outside training the norms stay as they are."""
         if torch.is_grad_enabled():
+            shared = [map_ for map_ in shared if map_.requires_grad]  # some encoders' first map is empty
             for place, task in enumerate(self.weights):
                 if task in labelled:
                     gradients = torch.autograd.grad(losses[task], list(shared), retain_graph=True, allow_unused=True)
@@ -77,18 +79,18 @@ class GradientNorm(Weighting):
                     if not squares or not (norm := torch.stack(squares).sum().sqrt()):
                         continue  # a task that reads maps without a gradient pulls at nothing
                     kept = self.norms[place]
-                    self.norms[place] = norm if bool(kept.isnan()) else _MEMORY * kept + (1 - _MEMORY) * norm
+                    self.norms[place] = norm if not bool(kept) else _MEMORY * kept + (1 - _MEMORY) * norm
         weights = self.now()
         return torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
 
     def now(self) -> dict[str, float]:
         """Present weights; 1 times the YAML's while a task's norm is not known."""
-        known = self.norms[~self.norms.isnan()]
+        known = self.norms[self.norms > 0]
         mean = float(known.mean()) if len(known) else 1.0
         found = {}
         for place, (task, weight) in enumerate(self.weights.items()):
             norm = float(self.norms[place])
-            found[task] = weight * (mean / max(norm, 1e-12) if norm == norm else 1.0)
+            found[task] = weight * (mean / max(norm, 1e-12) if norm else 1.0)
         return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from m2net.errors import ConfigError
 from m2net.studies import read_manifest
 from m2net.training import M2NetModule, load_model, read_checkpoint
 from m2net.training.finetuning import labelled_patients, plan_finetuning
-from m2net.training.loading import CHECKPOINT_MARK
+from m2net.training.loading import CHECKPOINT_MARK, hyper_parameters
 from m2net.vocabulary import Split
 
 SHORT = ["--trainer.max_steps", "3", "--trainer.log_every_n_steps", "1"]
@@ -258,6 +259,44 @@ def test_calibrations_that_nothing_can_fit_are_told(trained: Path, elsewhere: Pa
     assert "severity: not calibrated and without conformal sets, for no part validates" in plan.changed
     assert "diagnosis: not calibrated, for no part validates" in plan.changed
     assert not any("calibrate" in parts["objective"] for parts in plan.config["model"]["tasks"].values())
+
+
+def test_grades_that_a_task_knows_are_not_given_to_another(trained: Path, elsewhere: Path, tmp_path: Path) -> None:
+    """A model that grades in two schemes: the one of the new data learns, the other is kept."""
+    studies = list(read_manifest(elsewhere))
+    head = {"name": "hierarchical", "concepts": [16, 8]}
+    tasks = {name: {"head": head, "objective": {"name": "severity", "scheme": name}} for name in ("ordinal:5", "binary")}
+    tasks = {"five": tasks["ordinal:5"], "two": tasks["binary"]}
+    plan = plan_finetuning(
+        read_checkpoint(trained / "best.ckpt"), trained / "best.ckpt", studies, elsewhere, tmp_path, tmp_path, validate=False, folds=2,
+        more={"model": {"tasks": tasks}},
+    )  # fmt: skip
+    made = plan.config["model"]["tasks"]
+    assert {name: parts["objective"]["scheme"] for name, parts in made.items()} == {"five": "ordinal:5", "two": "binary"}
+    assert (plan.trained, plan.kept) == (["two"], ["five"])
+
+
+def test_a_weight_of_0_keeps_a_task_that_could_learn(trained: Path, elsewhere: Path, tmp_path: Path) -> None:
+    studies = list(read_manifest(elsewhere))
+    checkpoint = read_checkpoint(trained / "best.ckpt")
+    tasks = hyper_parameters(checkpoint)["tasks"]
+    plan = plan_finetuning(
+        checkpoint, trained / "best.ckpt", studies, elsewhere, tmp_path, tmp_path, validate=False, folds=2,
+        more={"model": {"tasks": tasks | {"lobes": tasks["lobes"] | {"weight": 0}}}},
+    )  # fmt: skip
+    assert (plan.trained, plan.kept) == (["severity"], ["lobes"])
+    assert plan.config["model"]["tasks"]["lobes"]["weight"] == 0
+
+
+def test_the_run_that_a_model_comes_from_is_not_written_over(trained: Path, elsewhere: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(trained / "best.ckpt", run / "last.ckpt")
+    shutil.copy(trained / "best.ckpt", run / "best.ckpt")
+    before = (run / "best.ckpt").read_bytes()
+    words = ["--from", str(run / "last.ckpt"), "--manifest", str(elsewhere), "--store", str(tmp_path / "store"), "--out", str(run)]
+    assert main(["finetune", *words, *SHORT]) == 2
+    assert (run / "best.ckpt").read_bytes() == before
 
 
 def test_what_a_plan_leaves_out(trained: Path, elsewhere: Path, tmp_path: Path) -> None:

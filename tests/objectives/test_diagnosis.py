@@ -6,6 +6,7 @@ import torch
 from sklearn.metrics import accuracy_score, brier_score_loss, precision_recall_fscore_support, roc_auc_score
 
 from m2net.assessment.findings import _diagnosed
+from m2net.assessment.outcome import recalibrate
 from m2net.batch import Output
 from m2net.errors import ConfigError
 from m2net.objectives import DiagnosisObjective, group_metrics
@@ -207,6 +208,28 @@ def test_what_is_calibrated_reaches_every_answer(rng: np.random.Generator) -> No
     assert row["diagnosis_left_lower_p_covid19"] == pytest.approx(by_hand[1] / by_hand.sum())
     found = _diagnosed(objective, output)
     assert (found.predicted, found.calibrated) == ("covid19", True)
+
+
+def test_labels_that_settle_nothing_count_by_their_sum(rng: np.random.Generator) -> None:
+    """Most of the infected are labelled COVID-19 or CAP only: whose label is one class is mostly healthy, and a shift fitted on these alone
+    would call everyone so."""
+    objective = DiagnosisObjective(calibrate="shift")
+    spread = rng.normal(0, 1.5, (3000, 3))
+    truth = np.exp(spread) / np.exp(spread).sum(1, keepdims=True)
+    classes = np.array([rng.choice(3, p=p) for p in truth])
+    sets = np.eye(3, dtype=int)[classes]
+    sets[(classes > 0) & (rng.random(3000) < 0.9)] = 0, 1, 1
+    objective.update(Output(torch.from_numpy(spread)), labelled(sets.tolist()))
+    objective.calibrate()
+    assert objective.calibration["temperature"] == pytest.approx(1, abs=0.15)
+    assert np.ptp(objective.calibration["bias"]) < 0.3
+    found = objective.compute()
+    assert all(np.isnan(found[name]) for name in ("ece", "ece_band", "brier"))  # who is settled says what they have
+    rows = objective.rows(Output(torch.from_numpy(spread)), labelled(sets.tolist()))
+    put_right = recalibrate(DiagnosisObjective(), rows, rows)
+    assert put_right is not None
+    healthy = np.mean([row["diagnosis_p_non_pneumonia"] for row in put_right])
+    assert healthy == pytest.approx((classes == 0).mean(), abs=0.02)
 
 
 def test_one_group_alone_calibrates_nothing() -> None:

@@ -201,3 +201,11 @@ def test_the_band_knows_studies_of_one_patient(rng: np.random.Generator) -> None
             inside[name] += error <= band
     assert inside["patients"] >= 52
     assert inside["each"] <= 20
+
+
+def test_a_handful_that_are_all_right_does_not_make_sure() -> None:
+    """Of eight studies called rightly the likeliest temperature is none at all."""
+    log_p = np.log(np.tile([[0.7, 0.3], [0.3, 0.7]], (4, 1)))
+    found = fit_temperature(log_p, np.tile([0, 1], 4))["temperature"]
+    assert 0.2 < found < 1
+    assert fit_temperature(np.tile(log_p, (500, 1)), np.tile([0, 1], 2000))["temperature"] < 0.15

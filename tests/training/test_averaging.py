@@ -44,9 +44,7 @@ def test_the_remedy_is_one() -> None:
     assert short_average([averaging(decay=better + 0.002)], 200) is not None
 
 
-@pytest.mark.parametrize(
-    "given", [{"update_every_n_steps": 0}, {"update_starting_at_step": 90}, {"update_starting_at_epoch": 1}, {"decay": 0.9}]
-)
+@pytest.mark.parametrize("given", [{"update_every_n_steps": 0}, {"update_starting_at_epoch": 1}, {"decay": 0.9}])
 def test_what_is_not_judged(given: dict[str, object]) -> None:
     assert short_average([averaging(**given)], 100) is None
     assert short_average(None, 100) is None
@@ -70,4 +68,6 @@ def test_an_average_that_never_begins_is_told() -> None:
     told = short_average(averaging(update_starting_at_step=200), 200)
     assert told is not None
     assert "begins at step 200 of a run of 200" in told
-    assert short_average(averaging(update_starting_at_step=20), 200) is None
+    told = short_average(averaging(update_starting_at_step=20), 200)
+    assert told is not None  # until then every checkpoint holds what the network was made with
+    assert "until then validation judges" in told

@@ -16,8 +16,11 @@ from m2net.bags.datamodule import BagDataModule
 from m2net.cli.main import main
 from m2net.errors import CheckpointError, ConfigError
 from m2net.networks import M2Net
+from m2net.objectives import DiagnosisObjective, SeverityObjective
 from m2net.training import M2NetModule, load_model
-from m2net.training.loading import hyper_parameters, read_checkpoint
+from m2net.training.loading import CHECKPOINT_MARK, hyper_parameters, read_checkpoint
+from m2net.training.starting import start_from_run
+from m2net.training.tasks import tell_idle
 from m2net.training.transfer import PARTS, Transfer, take_over
 from m2net.training.tuning import Anchor, Tuning
 from m2net.vocabulary import Split
@@ -295,3 +298,74 @@ def test_crossval_audits_what_it_judged(configure: Callable[..., Path], tmp_path
     assert len(found["classes"]) == 3
     assert all("column true_severity_ge1" in c["families"] for c in found["classes"])
     assert all(0 <= c["model"]["value"] <= 1 for c in found["classes"])
+
+
+KEPT = {"lobes": {"head": {"name": "dense"}, "objective": {"name": "segmentation", "mask": "lobes"}, "weight": 0.0}}
+LEARNS = {"severity": {"head": {"name": "pooled"}, "objective": {"name": "severity"}}}
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [({}, "lobes of weight 0 would stay untrained"), ({"start_parts": ["encoder"]}, "lobes of weight 0 would stay as they begin")],
+)
+def test_a_task_that_is_kept_must_come_from_somewhere(
+    trained: Path, configure: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], start: dict[str, object], said: str
+) -> None:
+    given = start | ({"start_from": str(trained / "best.ckpt")} if start else {})
+    network = {"encoder": {"name": "m2unet", "width": 4}, "decoder": {"name": "m2unet", "width": 4}}
+    config = configure(tmp_path, model={"tasks": KEPT | LEARNS, "network": network, **given})
+    assert main(["fit", "--config", str(config)]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("head", "trains"),
+    [
+        ({"name": "pooled"}, False),
+        ({"name": "lobe_aware", "lobes": "lobes"}, True),
+        ({"name": "lobe_aware", "lobes": "lobes", "source": "encoder", "gradient": False}, False),
+    ],
+)
+def test_a_decoder_that_nothing_trains_stands_still(head: dict[str, object], trains: bool) -> None:
+    """Several processes would wait for its gradient."""
+    tasks = KEPT | {"severity": {"head": head, "objective": {"name": "severity"}}}
+    network = {"encoder": {"name": "residual", "width": 4}, "decoder": {"name": "smp_unet", "channels": [16, 8, 8, 8]}}
+    module = M2NetModule(network, tasks, input={"patch": 32})
+    assert all(weight.requires_grad is trains for weight in module.network.decoder.parameters())
+
+
+@pytest.mark.parametrize("name", ["type", "values", "train", "severity.v2"])
+def test_names_that_torch_uses_itself(name: str) -> None:
+    with pytest.raises(ConfigError, match="a task is named"):
+        M2NetModule({"encoder": {"name": "residual", "width": 4}}, {name: LEARNS["severity"]}, input={"patch": 32})
+
+
+def test_a_warm_up_in_steps_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a warm-up of 500"):
+        M2NetModule({"encoder": {"name": "residual", "width": 4}}, LEARNS, input={"patch": 32}, warmup=500)
+
+
+def test_what_no_part_can_fit_is_told(recwarn: pytest.WarningsRecorder) -> None:
+    calibrated = SeverityObjective(calibrate="shift", coverage=0.9)
+    tell_idle([("severity", calibrated), ("diagnosis", DiagnosisObjective())], validates=False)
+    assert ["what severity would fit there" in str(one.message) for one in recwarn] == [True]
+    tell_idle([("severity", calibrated)], validates=True)
+    assert len(recwarn) == 1
+
+
+def test_a_calibration_of_other_groups_is_not_taken_over(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    network = {"encoder": {"name": "residual", "width": 4}}
+    head = {"name": "pooled"}
+    tasks = {"diagnosis": {"head": head, "objective": {"name": "diagnosis"}}}
+    other = {
+        "diagnosis": {"head": head, "objective": {"name": "diagnosis", "groups": [["covid19"], ["non_pneumonia", "cap"]]}, "weight": 0.0}
+    }
+    old = M2NetModule(network, tasks, input={"patch": 32})
+    calibration = {"temperature": 2.0, "bias": [0.0, 1.0, 2.0], "groups": ["non_pneumonia", "covid19", "cap"]}
+    saved = {"state_dict": old.state_dict(), "hyper_parameters": dict(old.hparams)}
+    torch.save(saved | {CHECKPOINT_MARK: {"version": "0", "calibration": {"diagnosis": calibration}}}, tmp_path / "old.ckpt")
+    for groups, expected in ((tasks | {"diagnosis": tasks["diagnosis"] | {"weight": 0.0}}, calibration), (other, {})):
+        new = M2NetModule(network, groups | {"severity": LEARNS["severity"]}, input={"patch": 32}, start_from="x", start_parts=list(PARTS))
+        start_from_run(new, tmp_path / "old.ckpt")
+        assert dict(new.named_objectives())["diagnosis"].calibration == expected
+    assert any("decides between other groups" in str(one.message) for one in recwarn)

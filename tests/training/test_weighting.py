@@ -109,3 +109,27 @@ def draws(size: int, chances: list[float], epoch: int) -> list[tuple[int, int]]:
     sampler = EpochSampler(size, 0, chances)
     sampler.set_epoch(epoch)
     return list(sampler)
+
+
+def test_a_task_that_is_kept_has_no_variance_to_learn() -> None:
+    """Several processes would wait for its gradient."""
+    weighting = WEIGHTINGS["uncertainty"]({"a": 1.0, "kept": 0.0})
+    assert [name for name, _ in weighting.named_parameters()] == ["log_variance.a"]
+    assert weighting.now() == {"a": 1.0, "kept": 0.0}
+
+
+def test_an_empty_map_pulls_at_nothing() -> None:
+    """The first stage of some encoders of segmentation-models-pytorch has no channel."""
+    shared = torch.randn(2, 3, requires_grad=True)
+    weighting = WEIGHTINGS["gradient_norm"]({"a": 1.0, "b": 1.0})
+    weighting({"a": shared.sum(), "b": 4 * shared.sum()}, {"a", "b"}, [torch.zeros(2, 0), shared]).backward()
+    now = weighting.now()
+    assert now["a"] / now["b"] == pytest.approx(4)
+
+
+def test_an_average_of_weights_forgets_that_a_norm_was_unknown() -> None:
+    weighting = WEIGHTINGS["gradient_norm"]({"a": 1.0, "b": 1.0})
+    average = weighting.norms.clone()
+    shared = torch.randn(2, 3, requires_grad=True)
+    weighting({"a": shared.sum(), "b": 4 * shared.sum()}, {"a", "b"}, [shared])
+    assert torch.isfinite(0.9 * average + 0.1 * weighting.norms).all()
