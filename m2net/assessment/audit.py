@@ -178,7 +178,7 @@ def _numbers(column: list[float | str]) -> NDArray[np.float64]:
         texts = np.array([str(v) for v in column])
         return np.stack([texts == v for v in np.unique(texts)], axis=1).astype(np.float64)
     values = np.array([float("nan") if isinstance(v, str) else v for v in column])
-    lowest = np.nanmin(values) if np.isfinite(values).any() else 0.0
+    lowest = values[np.isfinite(values)].min() if np.isfinite(values).any() else 0.0
     return np.where(np.isfinite(values), values, lowest - 1)[:, None]
 
 

@@ -18,7 +18,7 @@ Maps = dict[str, NDArray[np.uint8]]
 def without_islands(maps: Maps) -> tuple[Maps, dict[str, int]]:
     """Leave out what is drawn apart from the lungs.
 
-    A piece of lung (lobes, or lungs where the model draws no lobes) is kept if it has at least 3 % of the largest piece's voxels:
+    A piece of lung (of lobes and lungs together, where the model draws both) is kept if it has at least 3 % of the largest piece's voxels:
     both lungs, a shrunken one, parts of one that a consolidation parts. Infection is kept where it touches a kept piece, and so stays
     where a consolidation was not recognised as lung.
 
@@ -28,10 +28,10 @@ def without_islands(maps: Maps) -> tuple[Maps, dict[str, int]]:
     Returns:
         The maps, and how many voxels of ``lung`` and of ``infection`` were left out.
     """
-    source = next((str(name) for name in (Column.LOBES, Column.LUNGS) if name in maps), None)
-    if source is None or len(maps[source]) < _FEW_SLICES:
+    drawn = [maps[name] > 0 for name in (Column.LOBES, Column.LUNGS) if name in maps]
+    if not drawn or len(drawn[0]) < _FEW_SLICES:
         return maps, {}
-    pieces, count = ndimage.label(maps[source] > 0, _TOUCHING)
+    pieces, count = ndimage.label(np.logical_or.reduce(drawn), _TOUCHING)
     if count == 0:
         return maps, {}
     sizes = np.bincount(pieces.ravel())

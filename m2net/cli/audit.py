@@ -133,7 +133,7 @@ def _scores(rows: list[dict[str, Any]], label: str, classes: list[str]) -> dict[
     """Per class what the predictions say of it: a probability, or an area that grows with it; other classes are left out.
 
     Raises:
-        ConfigError: they speak of no class.
+        ConfigError: they speak of no class, or hold what is no number.
     """
     import numpy as np
 
@@ -141,7 +141,13 @@ def _scores(rows: list[dict[str, Any]], label: str, classes: list[str]) -> dict[
     groups = {"+".join(sorted(c.removeprefix(starts).split("+"))): c for c in rows[0] if c.startswith(starts)}
 
     def column(name: str) -> Any:
-        return np.array([float(row.get(name) or "nan") for row in rows])
+        try:
+            return np.array([float(row.get(name) or "nan") for row in rows])
+        except ValueError as error:
+            raise ConfigError(
+                f"the predictions' column {name} holds no number ({error})", expected="decimal points",
+                remedy="Take the file as m2net wrote it; a spreadsheet may have changed it",
+            ) from error  # fmt: skip
 
     found: dict[str, Any] = {}
     for name in classes:

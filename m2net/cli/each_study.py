@@ -63,7 +63,7 @@ def each_study(given: argparse.Namespace, doing: str, model: AppliedModel, one: 
     for study, name in progress(list(zip(given.studies, names, strict=True)), doing, len(names)):
         try:
             volume = read_image(study, reading, modality)
-            refuse_another(given.out / name, volume)
+            refuse_another(given.out / name, volume, study)
             print(one(volume, given.out / name, name))
         except (M2NetError, OSError) as error:
             failed += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from m2net.cli.each_study import add_studies, check_studies, each_study
-from m2net.cli.options import parser
+from m2net.cli.options import count, parser
 
 
 def run(argv: list[str]) -> int:
@@ -22,7 +22,7 @@ def run(argv: list[str]) -> int:
         type=float,
         help="saliency from which a pixel is in a box (by default the method's own for CT, or for pictures); m2net localise chooses one",
     )
-    options.add_argument("--overlays", type=int, default=6, help="slices to draw")
+    options.add_argument("--overlays", type=count, default=6, help="slices to draw")
     given = options.parse_args(argv[1:])
     check_studies(given)
     from m2net.assessment import Explainer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m2net.cli.options import add_store, parser, progress
+from m2net.cli.options import add_store, count, parser, progress
 from m2net.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def run(argv: list[str]) -> int:
         help="saliencies to compare (all four unless told otherwise): score_maps, joint, grad_cam, grad_cam_depths; or drawn, alone: the "
         "probability of infection that a segmentation task draws",
     )
-    options.add_argument("--most", type=int, default=0, help="judge at most this many studies of each part (0: all)")
+    options.add_argument("--most", type=count, default=0, help="judge at most this many studies of each part (0: all)")
     given = options.parse_args(argv[1:])
     from m2net.assessment import DRAWN, SALIENCY, DrawnInfection, Explainer
     from m2net.assessment.localisation import THRESHOLDS, localise
@@ -59,6 +59,8 @@ def run(argv: list[str]) -> int:
     for split, part in parts.items():
         studies = progress(part, f"Localising ({split})", len(part))
         judged[split] = [localise(judge, study, store.open(study), methods, THRESHOLDS) for study in studies]
+        if not any(study.row["infection"] for study in judged[split]):
+            raise ConfigError(f"no infection is drawn in the {split} part of {manifest.path}", expected="studies with and without")
     versions = {study.extra.get("phantom_version", "") for study in parts[Split.TEST]} - {""}
     print(write_localisation(given.out, judged[Split.VAL], judged[Split.TEST], methods, judge.names, ", ".join(sorted(versions))))
     return 0
@@ -73,6 +75,7 @@ def _usable(manifest: Manifest, split: Split, most: int) -> list[Study]:
     from m2net.vocabulary import Column, Diagnosis
 
     chosen = [s for s in manifest if s.split is split and (Column.INFECTION in s.masks or s.possible == {Diagnosis.NON_PNEUMONIA})]
-    if not chosen:
+    chosen = chosen[:most] if most else chosen
+    if not any(Column.INFECTION in s.masks for s in chosen):
         raise ConfigError(f"no study of {manifest.path} in the {split} part has an infection mask", expected="at least one")
-    return chosen[:most] if most else chosen
+    return chosen

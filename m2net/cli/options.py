@@ -43,6 +43,17 @@ def add_store(options: Parser) -> None:
     options.add_argument("--workers", type=int, default=cpu_count(), help="processes that prepare")
 
 
+def count(text: str) -> int:
+    """A whole number from 0, as an option takes it.
+
+    Raises:
+        ValueError: another text.
+    """
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
+    return int(text)
+
+
 def progress(items: Iterable[T], text: str, total: int) -> Iterable[T]:
     """Items with a progress bar on standard error."""
     from rich.console import Console

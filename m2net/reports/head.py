@@ -40,17 +40,31 @@ def _image(volume: Volume) -> dict[str, Any]:
     }
 
 
-def refuse_another(folder: Path, volume: Volume) -> None:
-    """The results of one study are not written over those of another whose file has the same name.
+_RESULTS = ("lobes.*", "lungs.*", "infection.*", "saliency.*", "slice_*.png", "report.html")
+
+
+def refuse_another(folder: Path, volume: Volume, study: Path) -> None:
+    """The results of one study are written neither over those of another whose file has the same name, nor over data.
 
     Args:
         folder: of the study's results.
         volume: the study.
+        study: where it was read from.
 
     Raises:
-        StudyError: a report in the folder speaks of another image.
+        StudyError: a report in the folder speaks of another image, the study lies in it, or it holds files that bear a result's name and
+            are none.
     """
+    if study.resolve().is_relative_to(folder.resolve()):
+        raise StudyError(f"{folder} would hold the results and holds the study", expected="another folder", remedy="Give another --out")
     reports = [folder / name for name in (ASSESSMENT, EXPLANATION) if (folder / name).is_file()]
+    theirs = [] if reports else sorted(path for pattern in _RESULTS for path in folder.glob(pattern))
+    if theirs:
+        raise StudyError(
+            f"{theirs[0]} is not of m2net's results, which would take its place",
+            expected="a folder for results",
+            remedy="Give another --out, or remove it",
+        )
     own = _image(volume) if reports else {}
     for report in reports:
         try:

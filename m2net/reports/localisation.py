@@ -39,6 +39,11 @@ def write_localisation(
     for name in found[methods[0]]:
         table.add_row(name, *(str(found[method][name]) for method in methods))
     console = Console(width=160)
+    for method, threshold in thresholds.items():
+        if not any(study.boxes[method, threshold][2] for study in validation):
+            console.print(
+                f"{method}: no box of the validation part meets an infection at any threshold; that of {threshold:.2f} says nothing."
+            )
     console.print(table)
     for name, value in differences.items():
         console.print(f"AUPRC, {name}: {value}")

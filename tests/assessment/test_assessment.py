@@ -73,6 +73,32 @@ def test_what_is_drawn_apart_from_the_lungs_is_left_out(phantom: Phantom) -> Non
     assert without_islands(picture) == (picture, {})
 
 
+def test_lung_that_no_lobe_was_given_is_kept(phantom: Phantom) -> None:
+    """A model that draws both: what the lungs hold beside the lobes is lung, unless it lies apart from both."""
+    lungs = (phantom.lobes > 0).astype(np.uint8)
+    lobes = np.where(phantom.lobes == Lobe.RIGHT_MIDDLE, 0, phantom.lobes).astype(np.uint8)
+    apart = lungs.copy()
+    apart[:2, :3, :3] = 1
+    cleaned, left_out = without_islands({"lobes": lobes, "lungs": apart})
+    np.testing.assert_array_equal(cleaned["lungs"], lungs)
+    np.testing.assert_array_equal(cleaned["lobes"], lobes)
+    assert left_out["lung"] == 18
+
+
+def test_results_are_not_written_over_data(trained: Path, tmp_path: Path, phantom: Phantom, capsys: pytest.CaptureFixture[str]) -> None:
+    """The layout of a cohort: the study's folder, or one with a mask, would be taken for one of results."""
+    folder = tmp_path / "anna"
+    write_dicom_series(folder, phantom, SCANNERS["home"], "anna")
+    (tmp_path / "bert").mkdir()
+    sitk.WriteImage(phantom.geometry.place(sitk.GetImageFromArray(phantom.image)), str(tmp_path / "bert.nii.gz"))
+    (tmp_path / "bert" / "lobes.nii.gz").write_bytes(b"drawn by hand")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for study in (folder, tmp_path / "bert.nii.gz"):
+        assert main(["assess", str(study), "--model", str(trained / "best.ckpt"), "--out", str(tmp_path)]) == 2
+        assert "Give another --out" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_nifti_in_any_orientation_and_dicom(trained: Path, tmp_path: Path, phantom: Phantom) -> None:
     write_nifti(tmp_path / "straight.nii.gz", phantom.image, phantom.geometry)
     odd = sitk.Flip(sitk.PermuteAxes(sitk.ReadImage(str(tmp_path / "straight.nii.gz")), [2, 0, 1]), [True, False, True])
@@ -273,10 +299,10 @@ def test_the_page_says_what_verify_would(trained: Path, tmp_path: Path, phantom:
     """Cut lungs are no quieter at the clinician's than in a manifest; and no earlier model's map stays beside the page."""
     cut = phantom.image[len(phantom.image) // 2 :]
     write_nifti(tmp_path / "cut.nii.gz", cut, phantom.geometry)
-    out = tmp_path / "out" / "cut"
-    out.mkdir(parents=True)
+    out, words = tmp_path / "out" / "cut", ["assess", str(tmp_path / "cut.nii.gz"), "--model", str(trained / "best.ckpt")]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
     (out / "infection.nii.gz").write_bytes(b"of another model")
-    assert main(["assess", str(tmp_path / "cut.nii.gz"), "--model", str(trained / "best.ckpt"), "--out", str(tmp_path / "out")]) == 0
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
     warnings = json.loads((out / "assessment.json").read_text())["warnings"]
     assert any("of the widest lung area. The lungs are cut" in said for said in warnings), warnings
     assert "The lungs are cut" in (out / "report.html").read_text()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from m2net.assessment.audit import ALL, ClassAudit, Strongest, _single_facts, _strata, _strongest, _tables, audit, pooled_auc
+from m2net.assessment.audit import ALL, ClassAudit, Strongest, _numbers, _single_facts, _strata, _strongest, _tables, audit, pooled_auc
 from m2net.assessment.shortcuts import as_fact
 from m2net.bags.store import spacings
 from m2net.cli.main import main
@@ -197,6 +197,13 @@ def test_the_command_finds_a_printed_letter(tmp_path: Path, rng: np.random.Gener
     assert "dates as 2020-03-31" in capsys.readouterr().err
     (tmp_path / "other.csv").write_text("study_id,diagnosis_p_covid19\nanother,0.5\n")
     assert main([*words, "--predictions", str(tmp_path / "other.csv")]) == 2
+    table = (tmp_path / "p.csv").read_text()
+    (tmp_path / "excel.csv").write_text("\ufeff" + table, encoding="utf-8")  # as a spreadsheet saves it
+    assert main([*words, "--predictions", str(tmp_path / "excel.csv")]) == 0
+    (tmp_path / "comma.csv").write_text("study_id;diagnosis_p_covid19\n".replace(";", ",") + "".join(f's{k},"0,5"\n' for k in range(60)))
+    capsys.readouterr()
+    assert main([*words, "--predictions", str(tmp_path / "comma.csv")]) == 2
+    assert "diagnosis_p_covid19 holds no number" in capsys.readouterr().err
 
 
 def test_the_audit_takes_the_pixel_size_that_the_store_has(cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,3 +258,9 @@ def test_what_is_unknown_is_a_stratum() -> None:
     assert len(np.unique(strata)) == 4
     assert strata[-1] == strata[-2]
     assert strata[-1] not in strata[:-2]
+
+
+def test_what_is_not_finite_is_unknown(rng: np.random.Generator) -> None:
+    """A logarithm of nothing in a column of the manifest."""
+    numbers = _numbers([1.0, float("-inf"), "", 3.0, float("inf")])
+    np.testing.assert_array_equal(numbers[:, 0], [1, 0, 0, 3, 0])

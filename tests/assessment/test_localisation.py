@@ -208,3 +208,13 @@ def test_slices_are_judged_by_the_mask_in_them() -> None:
     assert [infected for _, infected in one.slices] == [False, True, False]
     found = slice_figures([one], ("covid19", "non_pneumonia"))
     assert found["accuracy"].value == pytest.approx(1 / 3)  # the model calls all three infected
+
+
+def test_healthy_patients_make_no_interval_of_the_infected() -> None:
+    """Of two infected patients there is none, however many healthy ones stand beside them; of these there is one of false boxes."""
+    ill = [made(f"i{k}", 1, {0.5: (1, 1, 1, 1, 0, 0)}, map_auprc=0.3 + 0.2 * k, map_pointing=1.0) for k in range(2)]
+    healthy = [made(f"h{k}", 0, {0.5: (0, k % 2, 0, 0, 0, 0)}) for k in range(28)]
+    found = figures([*ill, *healthy], "map", 0.5)
+    assert found["auprc"].value == pytest.approx(0.4)
+    assert all(np.isnan(found[name].low) for name in ("auprc", "pointing", "box_recall_0.3", "box_precision_0.3"))
+    assert found["false_boxes_per_healthy_patient"].low < 0.5 < found["false_boxes_per_healthy_patient"].high
