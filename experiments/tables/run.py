@@ -2,6 +2,7 @@
 
 python experiments/tables/run.py --at-once 2   # rows side by side, each on its share of the cores; what is done is kept
 python experiments/tables/run.py --screen      # the same with few patients and steps: does everything run?
+python experiments/tables/run.py --seed 1 --rows all_tasks_gradient_norm classification_only    # another training of some rows
 python experiments/tables/run.py --paper-size  # at the size of the published network: wants an accelerator
 """
 
@@ -114,9 +115,14 @@ def main() -> None:
     options.add_argument("--rows", nargs="+", default=every, choices=every, metavar="ROW", help="some of: " + ", ".join(every))
     beside = "rows side by side, each on its share of the cores; output in log.txt"
     options.add_argument("--at-once", type=int, default=1, choices=range(1, 65), metavar="N", help=beside)
+    options.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the trainings, on the same patients and folds; into seed_N.csv"
+    )
     given = options.parse_args()
+    if given.seed and (given.screen or given.paper_size):
+        options.error("--seed is of the tables themselves, without --screen and --paper-size")
     size = PAPER if given.paper_size else SMALL
-    out = HERE / ("paper_size.csv" if given.paper_size else "results.csv")
+    out = HERE / (f"seed_{given.seed}.csv" if given.seed else "paper_size.csv" if given.paper_size else "results.csv")
     patients, more = 240, []
     if given.screen:
         size = size._replace(runs=size.runs / "screen")
@@ -125,20 +131,23 @@ def main() -> None:
     manifest = cohort(runs / "cohort", patients, size.matrix)
     manifests = {100: manifest, **{percent: with_fewer_lobes(manifest, percent) for percent in FEWER}}
     command("prepare", manifest, "--store", runs / "store", "--spacing", f"{size.spacing_mm:g}")  # so that no row's minutes hold it
+    kept = runs
+    if given.seed:
+        kept, more = runs / f"seed_{given.seed}", [*more, f"--seed_everything={given.seed}"]
 
     def run(row: str) -> None:
-        labelled = parted(row)[1]
-        configs = [*configurations(row, size), f"--data.store={runs / 'store'}", f"--trainer.default_root_dir={runs / row}", *more]
-        log = runs / row / "log.txt" if given.at_once > 1 else None
-        crossval([*configs, f"--data.manifest={manifests[labelled]}"], runs / row, log)
+        labelled, folder = parted(row)[1], kept / row
+        configs = [*configurations(row, size), f"--data.store={runs / 'store'}", f"--trainer.default_root_dir={folder}", *more]
+        log = folder / "log.txt" if given.at_once > 1 else None
+        crossval([*configs, f"--data.manifest={manifests[labelled]}"], folder, log)
         if labelled < 100:
-            judge_by_all_masks([*configs, f"--data.manifest={manifest}"], runs / row, log)
+            judge_by_all_masks([*configs, f"--data.manifest={manifest}"], folder, log)
 
     try:
         for _ in side_by_side(run, given.rows, given.at_once):
             pass
     finally:
-        write_results(runs, out)
+        write_results(kept, out)
     for one in read_table(out):
         print(*one.values(), sep="  ")
     print(out)
