@@ -39,6 +39,7 @@ CROSSVALS = {
 }
 LOCALISATIONS = {
     "phantom (synthetic), localisation": RUNS / "weak_phantom" / "localisation" / "localisation.json",
+    "phantom (synthetic), score maps alone, all of the test part": RUNS / "weak_phantom" / "pointing" / "localisation.json",
     "pictures (synthetic), localisation": RUNS / "covid_ct" / "localisation" / "localisation.json",
 }
 AUDITS = {
