@@ -204,3 +204,16 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         main([command, "--help"])
     assert stop.value.code == 0
     assert "usage: m2net" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["explain", "a.png", "--model", "m", "--out", "o", "--overlays", "-1"],
+        ["localise", "m.csv", "--store", "s", "--model", "m", "--out", "o", "--most", "-9"],
+    ],
+)
+def test_counts_begin_at_0(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    """Minus one picture is not nearly all of them."""
+    assert main(words) == 2
+    assert f"'{words[-1]}' is no whole number from 0" in said(capsys)

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -369,3 +370,17 @@ def test_a_calibration_of_other_groups_is_not_taken_over(tmp_path: Path, recwarn
         start_from_run(new, tmp_path / "old.ckpt")
         assert dict(new.named_objectives())["diagnosis"].calibration == expected
     assert any("decides between other groups" in str(one.message) for one in recwarn)
+
+
+@pytest.mark.parametrize(("processes", "size"), [(1, 4), (2, 3), (3, 2), (6, 1), (7, None)])
+def test_few_studies_on_several_processes(cohort: Path, store: Path, processes: int, size: int | None) -> None:
+    """Six training studies: each process has its share of them, and the last batch of a share is dropped if it is not full."""
+    data = BagDataModule(str(cohort), str(store), input={"patch": 32, "spacing_mm": 6.0}, studies_per_batch=4)
+    data.prepare_data()
+    data.setup("fit")
+    data.trainer = SimpleNamespace(world_size=processes)  # type: ignore[assignment]
+    if size is None:
+        with pytest.raises(ConfigError, match="6 training studies for more processes"):
+            data.train_dataloader()
+    else:
+        assert data.train_dataloader().batch_size == size
