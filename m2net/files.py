@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TextIO
 
 from m2net.errors import StudyError
@@ -75,6 +75,6 @@ def check_name(path: Path) -> None:
         raise StudyError(f"the name {str(path)!a} is no UTF-8", expected="a name in UTF-8", remedy="Rename the file or folder") from None
 
 
-def is_litter(path: Path) -> bool:
+def is_litter(path: PurePath) -> bool:
     """Whether a file is what a system leaves in folders that are looked at (``.DS_Store``, ``._IM1.dcm``, ``Thumbs.db``), and no data."""
     return path.name.startswith(".") or path.name.lower() in ("thumbs.db", "desktop.ini")

@@ -166,7 +166,7 @@ class Explainer:
         return Explanation(
             volume=volume,
             probabilities=judgement.probabilities,
-            calibrated="temperature" in self.objective.calibration,
+            calibrated=self.objective.is_calibrated,
             predicted=judgement.predicted,
             explained=judgement.explained,
             infected=judgement.infected,

@@ -144,12 +144,11 @@ def _graded(objective: SeverityObjective, output: Output) -> SeverityFinding:
     probability = objective.probabilities(output)
     above = at_or_above(probability)[0].tolist()
     sets = objective.likely(probability)
-    known = bool(objective.calibration.keys() & {"temperature", "isotonic"})
     each = objective.of_lobes(output)
     lobes = {} if each is None else {lobe.key: None if np.isnan(p).any() else p.tolist() for lobe, p in zip(Lobe, each[0], strict=True)}
     return SeverityFinding(
-        objective.scheme, probability[0].tolist(), above, sum(p >= 0.5 for p in above), known, None if sets is None else sets[0],
-        None if sets is None else objective.coverage, lobes,
+        objective.scheme, probability[0].tolist(), above, sum(p >= 0.5 for p in above), objective.is_calibrated,
+        None if sets is None else sets[0], None if sets is None else objective.coverage, lobes,
     )  # fmt: skip
 
 
@@ -161,7 +160,7 @@ def _diagnosed(objective: DiagnosisObjective, output: Output) -> DiagnosisFindin
     lobes = (
         {} if each is None else {lobe.key: None if np.isnan(p).any() else named(p.tolist()) for lobe, p in zip(Lobe, each[0], strict=True)}
     )
-    return DiagnosisFinding(whole, max(whole, key=lambda name: whole[name]), "temperature" in objective.calibration, lobes)
+    return DiagnosisFinding(whole, max(whole, key=lambda name: whole[name]), objective.is_calibrated, lobes)
 
 
 def _detected(objective: DetectionReading, output: Output) -> DetectionFinding:

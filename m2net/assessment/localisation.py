@@ -82,6 +82,11 @@ def localise(judge: Judge, study: Study, prepared: Prepared, methods: Sequence[s
     return Localised(row, boxes, [(one.probabilities, bool(infection[one.slice_index].any())) for one in told])
 
 
+def has_infection(prepared: Prepared) -> bool:
+    """Whether some infection is drawn in its mask."""
+    return bool(_infection(prepared)[0].any())
+
+
 def _infection(prepared: Prepared) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Infected, and unlabelled."""
     mask = prepared.masks.get(str(Column.INFECTION))

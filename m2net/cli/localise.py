@@ -33,7 +33,7 @@ def run(argv: list[str]) -> int:
     options.add_argument("--most", type=count, default=0, help="judge at most this many studies of each part (0: all)")
     given = options.parse_args(argv[1:])
     from m2net.assessment import DRAWN, SALIENCY, DrawnInfection, Explainer
-    from m2net.assessment.localisation import THRESHOLDS, localise
+    from m2net.assessment.localisation import THRESHOLDS, has_infection, localise
     from m2net.bags.preparing import prepare_missing
     from m2net.bags.store import Store
     from m2net.machine import keep_big_blocks
@@ -55,12 +55,13 @@ def run(argv: list[str]) -> int:
     judge = DrawnInfection(given.model) if DRAWN in methods else Explainer(given.model)
     store = Store(given.store, judge.model.spec.spacing_mm, repair=given.repair)
     prepare_missing(store, [s for part in parts.values() for s in part], given.workers)
+    for split, part in parts.items():
+        if not any(has_infection(store.open(study)) for study in part):
+            raise ConfigError(f"no infection is drawn in the {split} part of {manifest.path}", expected="studies with and without")
     judged = {}
     for split, part in parts.items():
         studies = progress(part, f"Localising ({split})", len(part))
         judged[split] = [localise(judge, study, store.open(study), methods, THRESHOLDS) for study in studies]
-        if not any(study.row["infection"] for study in judged[split]):
-            raise ConfigError(f"no infection is drawn in the {split} part of {manifest.path}", expected="studies with and without")
     versions = {study.extra.get("phantom_version", "") for study in parts[Split.TEST]} - {""}
     print(write_localisation(given.out, judged[Split.VAL], judged[Split.TEST], methods, judge.names, ", ".join(sorted(versions))))
     return 0

@@ -47,7 +47,7 @@ def count(text: str) -> int:
     """A whole number from 0, as an option takes it.
 
     Raises:
-        ValueError: another text.
+        ArgumentTypeError: another text.
     """
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")

@@ -137,9 +137,15 @@ class M2Net(nn.Module):
         self.maps = maps if self.keep_maps and self.training else []
         return Features(maps, None if self.decoder is None else self.decoder(maps), (images.shape[2], images.shape[3]))
 
-    def trains_decoder(self, tasks: Collection[str]) -> bool:
-        """Whether an error of one of these tasks reaches the decoder."""
-        return any(head.trains_decoder for task, head in self._heads() if task in tasks)
+    def leave_out(self, kept: Collection[str]) -> None:
+        """Train neither these tasks' heads nor, if no other task's error reaches it, the decoder.
+
+        Several processes wait for a gradient of whatever is trained.
+        """
+        for task in kept:
+            self.heads[task].requires_grad_(False)
+        if self.decoder is not None and not any(head.trains_decoder for task, head in self._heads() if task not in kept):
+            self.decoder.requires_grad_(False)
 
     def _check_reads(self) -> None:
         dense = {task: head.classify.out_channels for task, head in self._heads() if isinstance(head, DenseHead)}

@@ -85,6 +85,15 @@ class Objective(nn.Module):
         """Whether the settings ask for something that is fitted on validation studies."""
         return False
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the probabilities were put right on validation studies; thresholds alone do not change them."""
+        return bool(self.calibration.keys() & {"temperature", "isotonic"})
+
+    def holds(self, calibration: dict[str, Any]) -> bool:
+        """Whether a calibration was fitted for what the task decides between; of any, by default."""
+        return True
+
     def calibrate(self) -> None:
         """Fit ``calibration`` on the validation studies seen since the last reset; nothing to fit by default."""
 

@@ -81,9 +81,8 @@ class DiagnosisObjective(Objective):
         Raises:
             ConfigError: groups that do not hold each class once.
         """
-        before: list[list[str]] = getattr(self, "groups", [])
         self.groups = [list(group) for group in groups] or [[str(d)] for d in _CLASSES]
-        if self.groups != before:
+        if not self.holds(self.calibration):
             self.calibration = {}
         named = sorted(name for group in self.groups for name in group)
         if named != sorted(map(str, _CLASSES)) or len(self.groups) < 2:
@@ -150,11 +149,10 @@ class DiagnosisObjective(Objective):
         return self._put_right(self._log_grouped(logits).numpy())
 
     def _put_right(self, log_p: NDArray[np.float64]) -> NDArray[np.float64]:
-        told = self.calibration.get("groups", self.names)
-        if told != self.names:
+        if not self.holds(self.calibration):
             raise ConfigError(
                 f"{self.task} decides between {', '.join(self.names)}",
-                expected=f"{', '.join(told)}, which the checkpoint's calibration is of",
+                expected=f"{', '.join(self.calibration['groups'])}, which the checkpoint's calibration is of",
                 remedy="Leave the groups as they were trained, or fine-tune",
             )  # fmt: skip
         return calibrated(log_p, self.calibration)
@@ -183,6 +181,10 @@ class DiagnosisObjective(Objective):
         if bool(known.any()):
             log_p = self._log_grouped(output.logits[known]).to(possible.device)
             self.diagnosed.update(log_p=log_p, possible=possible[known], patient=batch.bag_targets[Column.PATIENT_ID][known])
+
+    def holds(self, calibration: dict[str, Any]) -> bool:
+        """A bias belongs to a group, and a temperature to the groups that it was fitted for."""
+        return bool(calibration.get("groups", self.names) == self.names)
 
     @property
     def wants_validation(self) -> bool:
@@ -269,8 +271,12 @@ def all_settled(possible: Tensor) -> NDArray[np.bool_]:
     Those that are settled are then chosen by what they have (all that are healthy, and some of the ill), and their frequencies say nothing.
     """
     settled = possible.sum(1) == 1
-    partly = possible.any(1) & ~possible.all(1) & ~settled
-    return np.asarray((settled & ~partly.any()).numpy(), dtype=np.bool_)
+    return np.asarray((settled & ~_partly(possible).any()).numpy(), dtype=np.bool_)
+
+
+def _partly(possible: Tensor) -> Tensor:
+    """Labels (n,) that exclude a group and leave several."""
+    return possible.any(1) & ~possible.all(1) & (possible.sum(1) > 1)
 
 
 def group_trust(probability: Tensor, possible: Tensor) -> dict[str, float]:
@@ -316,7 +322,7 @@ def group_metrics(probability: Tensor, possible: Tensor, names: Sequence[str]) -
     weight = np.array(size) / sum(size) if sum(size) else np.full(len(size), np.nan)
     for what, values in (("precision", precision), ("recall", recall), ("f1", f1)):
         metrics[what] = float(np.dot(weight, values))
-    if bool((possible.any(1) & ~possible.all(1) & ~settled).any()) and len(set(truth.tolist())) < 2:
+    if bool(_partly(possible).any()) and len(set(truth.tolist())) < 2:
         metrics |= dict.fromkeys(("accuracy", "recall"), float("nan"))
     metrics["auc"] = nan_mean(torch.tensor(aucs, dtype=torch.float64))
     return metrics

@@ -15,7 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from m2net.errors import ConfigError, StudyError
-from m2net.files import check_name, stem
+from m2net.files import check_name, is_litter, stem
 from m2net.recipes.dicom_folders import Examination, Passed, find_examinations, look_into_zip
 from m2net.recipes.table import Row, natural, row, write
 from m2net.studies import PICTURE_ENDINGS, VOLUME_ENDINGS
@@ -97,7 +97,7 @@ def _files(raw: Path, passed: Passed) -> Iterator[Path]:
     for folder, below, names in os.walk(raw, onerror=unreadable):
         below[:] = [name for name in below if not name.startswith(".") and name != "__MACOSX"]
         passed["links to folders"] += [Path(folder, name) for name in below if Path(folder, name).is_symlink()]
-        yield from (Path(folder, name) for name in names if not name.startswith("."))
+        yield from (path for path in (Path(folder, name) for name in names) if not is_litter(path))
 
 
 def _shown(path: Path, raw: Path) -> str:

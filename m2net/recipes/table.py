@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from m2net.errors import GeometryError, StudyError
+from m2net.errors import StudyError
+from m2net.files import is_litter
 from m2net.studies import PICTURE_ENDINGS, VOLUME_ENDINGS, Geometry, write_manifest
 from m2net.studies.files import read_volume_file
 from m2net.vocabulary import MASK_COLUMNS, Column, Modality
@@ -32,7 +33,7 @@ def natural(path: Path) -> list[Any]:
 def files_below(folder: Path, endings: tuple[str, ...] = PICTURE_ENDINGS) -> Iterator[Path]:
     """Files with one of these endings (any case), without the litter that systems leave behind, in natural order."""
     for path in sorted(folder.rglob("*"), key=natural):
-        if path.is_file() and path.name.lower().endswith(endings) and not path.name.startswith("._") and "__MACOSX" not in path.parts:
+        if path.is_file() and path.name.lower().endswith(endings) and not is_litter(path) and "__MACOSX" not in path.parts:
             yield path
 
 
@@ -150,13 +151,11 @@ def recoded(source: Path, target: Path, codes: dict[int, int], *, threshold: int
 
 def _mask(source: Path) -> tuple[NDArray[Any], Geometry | None]:
     """Codes and grid of a data set's mask; a volume is read as its image will be, so that both lie where their headers say."""
+    if source.name.lower().endswith(VOLUME_ENDINGS):
+        stored = read_volume_file(source)
+        return stored.values, stored.geometry
     try:
-        if source.name.lower().endswith(VOLUME_ENDINGS):
-            stored = read_volume_file(source)
-            return stored.values, stored.geometry
         array = sitk.GetArrayFromImage(sitk.ReadImage(str(source)))
-    except GeometryError:
-        raise
-    except (RuntimeError, StudyError) as error:
+    except RuntimeError as error:
         raise StudyError(f"the mask {source} cannot be read", expected="an image", remedy="Unpack the data set again") from error
     return (array[..., 0] if array.ndim == 3 else array), None

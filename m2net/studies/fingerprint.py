@@ -52,10 +52,10 @@ def _voxels_of(header: Path) -> Iterator[Path]:
     with header.open("rb") as file:
         named = _VOXELS.search(file.read(_MOST_HEADER))
     told = named.group(1).decode("utf-8", "replace") if named else ""
-    if told and told != "LOCAL" and "%" not in told and not told.startswith("LIST"):
-        return iter([header.parent / told] if (header.parent / told).is_file() else [])
     beside = _kept(header.parent.iterdir())
-    return beside if told and told != "LOCAL" else (p for p in beside if Path(p.name.removesuffix(".gz")).stem == header.stem)
+    if told in ("", "LOCAL"):
+        return (p for p in beside if Path(p.name.removesuffix(".gz")).stem == header.stem)
+    return beside if "%" in told or told.startswith("LIST") else _kept(iter([header.parent / told]))
 
 
 def _kept(paths: Iterator[Path]) -> Iterator[Path]:

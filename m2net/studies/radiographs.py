@@ -110,7 +110,7 @@ def _shown(file: Path, header: Dataset) -> tuple[NDArray[np.float64], NDArray[np
             padded = _padding(header, stored)
         _widen_lut(header)
         return np.asarray(apply_voi_lut(stored, header), dtype=np.float64), padded
-    except (*DAMAGED, TypeError, IndexError, OverflowError, NotImplementedError) as error:
+    except (*DAMAGED, TypeError, IndexError, OverflowError) as error:
         raise StudyError(f"the pixels of {file} cannot be decoded", expected="a readable DICOM image", remedy="Export it again") from error
 
 

@@ -106,10 +106,8 @@ class M2NetModule(pl.LightningModule):
             )
         self.network = self.network.to(memory_format=torch.channels_last)
         self.network.keep_maps = weighting == "gradient_norm"
-        for task in (t for t, weight in self.weights.items() if not weight):
-            self.network.heads[task].requires_grad_(False)
-        if self.network.decoder is not None and not self.network.trains_decoder([t for t, weight in self.weights.items() if weight]):
-            self.network.decoder.requires_grad_(False)  # several processes wait for the gradient of whatever has one
+        self.kept = [task for task, weight in self.weights.items() if not weight]
+        self.network.leave_out(self.kept)
         if mirror and (self.spec.positions or SIDED in {o.target for o in objectives.values()}):
             raise ConfigError("model.mirror is on where lobes or positions are used", remedy="Set mirror: false")
         self.about: dict[str, Any] = {"version": __version__, "trained_on": {}}
@@ -127,7 +125,7 @@ class M2NetModule(pl.LightningModule):
     def _hold_still(self) -> None:
         """Heads of tasks that are kept, and batch statistics that are, do not change."""
         self.tuning.hold_statistics(self.network, () if self.transfer is None else self.transfer.loaded)
-        for task in (t for t, weight in self.weights.items() if not weight):
+        for task in self.kept:
             self.network.heads[task].eval()
 
     @property
@@ -147,7 +145,7 @@ class M2NetModule(pl.LightningModule):
     def is_kept(self, task: str) -> bool:
         """Whether a task stays as it was taken over: its weight is 0, or it reads such tasks only."""
         objective: Any = self.objectives[task]
-        return all(self.is_kept(read) for read in objective.reads) if isinstance(objective, Reading) else not self.weights[task]
+        return all(self.is_kept(read) for read in objective.reads) if isinstance(objective, Reading) else task in self.kept
 
     def named_objectives(self) -> list[tuple[str, Objective]]:
         """Objectives by task, in the order of the configuration."""
@@ -302,7 +300,7 @@ class M2NetModule(pl.LightningModule):
                 objective.prepare(counts)
             if self.tuning.needs_start and not self.start_from:
                 raise ConfigError("model.tuning has an anchor or kept batch statistics", expected="model.start_from: whence they are taken")
-            check_kept(self.weights, self.start_from)
+            check_kept(self.kept, self.start_from)
             tell_idle([(task, o) for task, o in self.named_objectives() if not self.is_kept(task)], validates=data.validate)
             if self.start_from:
                 self._started = start_from_run(self, Path(self.start_from))

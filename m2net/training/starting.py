@@ -38,8 +38,7 @@ def start_from_run(module: M2NetModule, path: Path) -> dict[str, Any]:
     module.anchor = Anchor(module.network, held) if module.tuning.anchor else None
     rank_zero_info(f"{path}: {transfer}")
     before = checkpoint[CHECKPOINT_MARK]
-    kept = [task for task, weight in module.weights.items() if not weight]
-    if anew := [task for task in kept if any(name.startswith(f"heads.{task}.") for name in (*transfer.fresh, *transfer.adapted))]:
+    if anew := [task for task in module.kept if any(name.startswith(f"heads.{task}.") for name in (*transfer.fresh, *transfer.adapted))]:
         raise ConfigError(
             f"{', '.join(anew)} of weight 0 would stay as they begin: their heads are not taken over whole from {path}",
             expected="model.start_parts: [encoder, decoder, heads], and the tasks as they were trained",
@@ -48,11 +47,10 @@ def start_from_run(module: M2NetModule, path: Path) -> dict[str, Any]:
     known = before.get("calibration", {})
     for task, objective in module.named_objectives():
         if module.is_kept(task) and task in known and objective.answers == other.objectives[task].answers:  # type: ignore[union-attr]
-            groups = getattr(objective, "names", None)
-            if known[task].get("groups", groups) != groups:
+            if objective.holds(known[task]):
+                objective.calibration = dict(known[task])
+            else:
                 rank_zero_warn(f"{task} decides between other groups than {path}: it is not calibrated")
-                continue
-            objective.calibration = dict(known[task])
     seen = before.get("trained_on", {})
     versions = seen.get("phantom_versions", [])
     if not versions or seen.get("real_studies") or any(map(made_from_patients, versions)):

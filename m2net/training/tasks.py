@@ -108,13 +108,12 @@ def check_labels(learning: Sequence[tuple[str, str]], counts: Mapping[str, int],
             )
 
 
-def check_kept(weights: Mapping[str, float], start_from: str | None) -> None:
+def check_kept(kept: Sequence[str], start_from: str | None) -> None:
     """Refuse tasks that shall stay as they were taken over where nothing is.
 
     Raises:
         ConfigError: a weight of 0 without a start.
     """
-    kept = [task for task, weight in weights.items() if not weight]
     if kept and not start_from:
         raise ConfigError(
             f"{', '.join(kept)} of weight 0 would stay untrained", expected="model.start_from: whence they are taken",

@@ -39,7 +39,7 @@ class Uncertainty(Weighting):
     def __init__(self, weights: Mapping[str, float]) -> None:
         """Begin with s_t = 0."""
         super().__init__(weights)
-        self.log_variance = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task, weight in weights.items() if weight})
+        self.log_variance = nn.ParameterDict({t: nn.Parameter(torch.zeros(()), requires_grad=bool(w)) for t, w in weights.items()})
 
     def forward(self, losses: Mapping[str, Tensor], labelled: set[str], shared: Sequence[Tensor]) -> Tensor:
         """As Weighting; variances of tasks without a label get no gradient."""
@@ -50,9 +50,8 @@ class Uncertainty(Weighting):
         return torch.stack(terms).sum()
 
     def now(self) -> dict[str, float]:
-        """w_t exp(-s_t); 0 of tasks that are kept."""
-        learnt = {task: float(torch.exp(-s.detach())) for task, s in self.log_variance.items()}
-        return {task: weight * learnt.get(task, 0.0) for task, weight in self.weights.items()}
+        """w_t exp(-s_t)."""
+        return {task: w * float(torch.exp(-self.log_variance[task].detach())) for task, w in self.weights.items()}
 
 
 class GradientNorm(Weighting):
@@ -79,7 +78,7 @@ class GradientNorm(Weighting):
                     if not squares or not (norm := torch.stack(squares).sum().sqrt()):
                         continue  # a task that reads maps without a gradient pulls at nothing
                     kept = self.norms[place]
-                    self.norms[place] = norm if not bool(kept) else _MEMORY * kept + (1 - _MEMORY) * norm
+                    self.norms[place] = _MEMORY * kept + (1 - _MEMORY) * norm if kept > 0 else norm
         weights = self.now()
         return torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
 
@@ -90,7 +89,7 @@ class GradientNorm(Weighting):
         found = {}
         for place, (task, weight) in enumerate(self.weights.items()):
             norm = float(self.norms[place])
-            found[task] = weight * (mean / max(norm, 1e-12) if norm else 1.0)
+            found[task] = weight * (mean / max(norm, 1e-12) if norm > 0 else 1.0)
         return found
 
 

@@ -246,7 +246,7 @@ def test_a_calibration_of_other_groups_is_refused() -> None:
     objective.calibration = {"temperature": 1.0, "bias": [0.0, 0.0, 0.0], "groups": ["non_pneumonia", "covid19", "cap"]}
     with pytest.raises(ConfigError, match="calibration is of"):
         objective.probabilities(Output(torch.zeros(1, 3)))
-    objective.decide_between([])
+    objective.decide_between([["cap"], ["covid19", "non_pneumonia"]])
     assert objective.calibration == {}
 
 

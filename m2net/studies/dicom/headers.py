@@ -142,7 +142,7 @@ def read_frames(files: Iterable[Path]) -> list[Frame]:
             except DAMAGED as error:
                 raise StudyError(f"{file} has a damaged header ({error})", expected="a whole DICOM file", remedy="Copy it again") from error
     endings = {_ending(frame.path) for frame in frames}
-    if lost := [file for file in empty if _ending(file) in endings and not file.name.startswith(".")]:
+    if lost := [file for file in empty if _ending(file) in endings]:
         raise StudyError(
             f"{lost[0]} has {lost[0].stat().st_size} bytes", expected="a whole DICOM file", remedy="Copy it again, or remove it"
         )

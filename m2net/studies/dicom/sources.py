@@ -76,7 +76,7 @@ def _unpack(path: Path, folder: Path) -> list[Path]:
     try:
         with zipfile.ZipFile(path) as archive:
             named = ((m, PurePosixPath(m.filename)) for m in archive.infolist() if not m.is_dir())
-            members = [(m, inside) for m, inside in named if inside.name.upper() != "DICOMDIR" and not inside.name.startswith(".")]
+            members = [(m, inside) for m, inside in named if inside.name.upper() != "DICOMDIR" and not is_litter(inside)]
             size, packed = sum(m.file_size for m, _ in members), sum(m.compress_size for m, _ in members)
             if size > _MOST_BYTES or (size > _SMALL and size > _MOST_RATIO * max(1, packed)):
                 raise StudyError(
