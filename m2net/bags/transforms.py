@@ -65,7 +65,8 @@ class Augmentation:
         shift: largest shift in-plane, as a share of the instance's side.
         stretch: largest relative change of width against height.
         gamma: standard deviation of the logarithm of an exponent on values scaled to 0..1.
-        blur: largest share of a 3x3 mean mixed in, for half of the bags.
+        blur: largest share of a 3x3 mean mixed in, for half of the bags: a softer kernel.
+        sharpen: largest share of the difference from that mean added, for the other half: a harder kernel.
         erase: probability that a rectangle of each instance, up to a third of its sides, is filled with one value.
         pockets: probability that an instance with a mask of lobes or lungs gets gas and food in the body outside them: stomach and bowel,
             of which few training sets show enough. CT in HU only.
@@ -82,6 +83,7 @@ class Augmentation:
     stretch: float = 0.0
     gamma: float = 0.0
     blur: float = 0.0
+    sharpen: float = 0.0
     erase: float = 0.0
     pockets: float = 0.0
 
@@ -119,7 +121,7 @@ class Augmentation:
         if self.gamma:
             values = 2 * ((values + 1) / 2).clamp(0, 1) ** exponent - 1
         values = values * factor + bright
-        if self.blur:
+        if self.blur or self.sharpen:
             values = values * (1 - softness) + softness * F.avg_pool2d(values, 3, 1, 1, count_include_pad=False)
         if self.noise:
             values = values + self._noise(batch, values)
@@ -133,7 +135,7 @@ class Augmentation:
 
         Returns:
             Matrix (2, 2) from output to input pixel offset (row, column); shift (2,) in shares of the side; brightness, factor, exponent
-            and softness (4,); jitter of the coordinates (3,).
+            and softness, below 0 for sharper (4,); jitter of the coordinates (3,).
         """
         generator = torch.Generator().manual_seed(key)
         uniform = torch.rand(3, generator=generator) * 2 - 1
@@ -150,7 +152,7 @@ class Augmentation:
                 normal[0] * self.brightness,
                 torch.exp(normal[1] * self.contrast),
                 torch.exp(torch.randn((), generator=generator) * self.gamma),
-                more[3].clamp(min=0) * self.blur,
+                more[3].clamp(min=0) * self.blur + more[3].clamp(max=0) * self.sharpen,
             ]
         )
         return matrix, more[1:3] * self.shift, tone, normal[2:] * self.position_jitter

@@ -271,6 +271,28 @@ def test_labels_decide_nothing_about_pictures(normalise: str, tmp_path: Path) ->
         assert not torch.equal(one.bag_targets["diagnosis"], other.bag_targets["diagnosis"])
 
 
+def test_a_bag_is_softer_or_sharper_by_its_draw(study: Prepared) -> None:
+    """Blur mixes the 3x3 mean in and sharpening takes it away, each for its half of the draws, as scipy says."""
+    batch = apply_window(cut_bag(study, full_slices(study, 48), SPEC, "s", 3, ("lobes",)), SPEC)
+    picture = batch.instances.numpy()
+    edge = picture - ndimage.uniform_filter(picture, (0, 0, 3, 3), mode="constant") / ndimage.uniform_filter(
+        np.ones_like(picture), (0, 0, 3, 3), mode="constant"
+    )
+    shares = {"blur": [], "sharpen": []}  # type: dict[str, list[float]]
+    for key in range(40):
+        drawn = replace(batch, draws=torch.full_like(batch.draws, key))
+        for name, signed in (("blur", -1.0), ("sharpen", 1.0)):
+            changed = Augmentation(**{name: 0.5})(drawn).instances.numpy()
+            inner = (np.abs(changed) < 1) & (np.abs(edge) > 0.05)  # what is not clipped, and has an edge
+            share = float(np.median((changed - picture)[inner] / edge[inner])) * signed
+            np.testing.assert_allclose(changed, np.clip(picture + signed * share * edge, -1, 1), atol=1e-5)
+            shares[name].append(share)
+    blurred, sharpened = np.array(shares["blur"]), np.array(shares["sharpen"])
+    assert ((blurred > 1e-6) ^ (sharpened > 1e-6)).all()
+    assert max(blurred.max(), sharpened.max()) <= 0.5
+    assert min(blurred.max(), sharpened.max()) > 0.3
+
+
 def test_shift_moves_picture_target_and_position_together(study: Prepared) -> None:
     batch = apply_window(cut_bag(study, full_slices(study, 48), SPEC, "s", 3, ("lobes",)), SPEC)
     moved = Augmentation(shift=0.2)(batch)
