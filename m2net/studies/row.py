@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from m2net.studies.labels import schemes_of
 from m2net.studies.scores import SCORE_LIMITS
 from m2net.studies.study import Study
 from m2net.vocabulary import MASK_COLUMNS, SCHEME_COLUMNS, SCORE_PREFIX, Column, Diagnosis, Modality, SeverityScheme, Split
+
+
+def one_spelling(patient: str) -> str:
+    """A patient's name without blanks around it, and with accents as one letter each (Unicode NFC): systems write them in two ways."""
+    return unicodedata.normalize("NFC", patient.strip())
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Row:
         scheme = self.text(Column.SEVERITY_SCHEME) or None
         return Study(
             study_id=self._required(Column.STUDY_ID),
-            patient_id=self._required(Column.PATIENT_ID),
+            patient_id=one_spelling(self._required(Column.PATIENT_ID)),
             modality=Modality(self._choice(Column.MODALITY, [str(m) for m in Modality])),
             image=self._file(Column.IMAGE, self._required(Column.IMAGE)),
             masks={c: self._file(c, self.text(c)) for c in MASK_COLUMNS if self.text(c)},

@@ -12,6 +12,7 @@ import numpy as np
 
 from m2net.errors import ManifestError
 from m2net.studies.manifest import Manifest, write_manifest
+from m2net.studies.row import one_spelling
 from m2net.studies.study import Study
 from m2net.vocabulary import Column, Split
 
@@ -151,7 +152,7 @@ def write_assignment(manifest: Manifest, column: Column, chosen: dict[str, str],
         rows = [{k: v or "" for k, v in row.items() if k is not None} for row in csv.DictReader(file)]
     columns = [c for c in manifest.columns if c != column] + [str(column)]
     for row in rows:
-        row[str(column)] = chosen[row[Column.PATIENT_ID].strip()]
+        row[str(column)] = chosen[one_spelling(row[Column.PATIENT_ID])]
     write_manifest(out, columns, rows)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -120,6 +121,18 @@ def test_folds_keep_patients_and_strata(tmp_path: Path) -> None:
     assert folds != assign_folds(studies, 4, seed=1)
     with pytest.raises(ManifestError, match="40 patients in 41 folds"):
         assign_folds(studies, 41, seed=0)
+
+
+def test_a_name_of_two_spellings_is_one_patient(tmp_path: Path) -> None:
+    """An accent of its own behind the letter, as some systems write it, and the letter with its accent."""
+    names = [unicodedata.normalize(form, f"J\u00f6rg {k}") for k in range(6) for form in ("NFC", "NFD")]
+    path = write(tmp_path, *[f"s{k},{name},ct,a.mha,,,,," for k, name in enumerate(names)])
+    assert main(["split", str(path), "--folds", "3"]) == 0
+    folds: dict[str, set[int | None]] = {}
+    for study in read_manifest(path.with_suffix(".split.csv")):
+        folds.setdefault(study.patient_id, set()).add(study.fold)
+    assert sorted(folds) == names[::2]
+    assert all(len(one) == 1 for one in folds.values())
 
 
 def test_a_rare_stratum_gives_no_warning_of_another_library(tmp_path: Path) -> None:
