@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m2net.cli.chain import cohort_once, command, fit_once, join_once, split_once
+from m2net.cli.chain import cohort_once, command, fit_once, is_done, join_once, split_once
 from m2net.recipes.table import read_table
 from m2net.reports.results import write_table
 
@@ -61,7 +61,7 @@ def fit_and_judge(row: str, manifests: dict[str, Path]) -> None:
     fit_once(folder, *configs)
     for site in ("home", "north"):
         out = folder / f"test_{site}"
-        if not (out / "metrics.json").exists():
+        if not is_done(out / "metrics.json", folder / "best.ckpt"):
             for of_another in out.glob("audit_*.json"):
                 of_another.unlink()
             words = [f"--data.manifest={manifests[site]}", f"--trainer.default_root_dir={out}", "--trainer.logger=false"]
@@ -72,7 +72,7 @@ def fit_and_judge(row: str, manifests: dict[str, Path]) -> None:
 def point(manifests: dict[str, Path]) -> None:
     """Where the infection that the joint model draws lies, against the masks of patients of ``home``."""
     out = RUNS / "test_home"
-    if not (out / "localisation.json").exists():
+    if not is_done(out / "localisation.json", RUNS / "best.ckpt"):
         both = join_once(RUNS / "both.csv", [manifests["train"], manifests["home"]])
         words = ["--model", RUNS / "best.ckpt", "--methods", "drawn", "--most", str(POINTED), "--out", out]
         command("localise", both, "--store", RUNS / "store", *words)
@@ -82,7 +82,7 @@ def audit(manifest: Path, out: Path) -> None:
     """What trivial facts tell of the labels that the model was judged on, and what is left of it within their strata."""
     for label in ("severity", "diagnosis"):
         found = out / f"audit_{label}.json"
-        if not found.exists():
+        if not is_done(found, out / "predictions.csv"):
             words = ["--label", label, "--predictions", out / "predictions.csv", "--out", found]
             command("audit", manifest, "--store", RUNS / "store", "--spacing", "3", *words)
 

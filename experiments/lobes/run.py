@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from m2net.cli.chain import cohort_once, command, fit_once, split_once
+from m2net.cli.chain import cohort_once, command, fit_once, is_done, split_once
 from m2net.reports.figures import metrics_rows, write_figures
 
 HERE = Path(__file__).resolve().parent
@@ -26,7 +26,7 @@ def row(name: str) -> None:
     fit_once(RUNS / name, *configs)
     for site in ("home", "north"):
         out = RUNS / name / site
-        if not (out / "metrics.json").exists():
+        if not is_done(out / "metrics.json", best):
             words = [f"--data.manifest={RUNS / site / 'manifest.split.csv'}", f"--trainer.default_root_dir={out}", "--trainer.logger=false"]
             command("test", *configs, *words, "--ckpt_path", best)
 

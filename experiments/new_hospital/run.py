@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from m2net.cli.chain import cohort_once, command, fit_once, split_once
+from m2net.cli.chain import cohort_once, command, fit_once, is_done, split_once
 from m2net.recipes.table import read_table
 from m2net.reports.results import write_table
 
@@ -63,7 +63,7 @@ def tune(size: int, seed: int, *, shuffled: bool = False, hospital: str = "B") -
     manifest = subset(size, seed, shuffled=shuffled, hospital=hospital)
     out = RUNS / ("tuned" if hospital == "B" else "tuned_planted") / manifest.stem
     code = 0
-    if not (out / "outcome.json").exists():
+    if not is_done(out / "outcome.json", RUNS / "base" / "best.ckpt"):
         code = command(
             "finetune", "--from", RUNS / "base" / "best.ckpt", "--manifest", manifest, "--store", RUNS / "store", "--out", out,
             "--trainer.precision=bf16-mixed", f"--seed_everything={seed}", ends=(0, 3),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from run import HERE, RUNS, prepare, subset
 
-from m2net.cli.chain import command
+from m2net.cli.chain import command, is_done
 from m2net.reports.results import write_table
 
 SIZES, SEEDS = (20, 120), (0,)
@@ -26,7 +26,7 @@ SETTINGS = {
 def tuned(name: str, place: int, size: int, seed: int) -> dict[str, object]:
     """One setting on so many patients of the pilot: a row of the table."""
     out = RUNS / "settings" / f"{place}-n{size}-s{seed}"
-    if not (out / "outcome.json").exists():
+    if not is_done(out / "outcome.json", RUNS / "base" / "best.ckpt"):
         how = SETTINGS[name]
         steps = max(int(how["least"]), 16 * (size // 8))
         words: list[str | Path] = [f"--model.optimizer.lr={how['lr']}", f"--trainer.max_steps={steps}", f"--seed_everything={seed}"]

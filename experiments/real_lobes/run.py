@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from m2net.cli.chain import cohort_once, command, fit_once, join_once, split_once
+from m2net.cli.chain import cohort_once, command, fit_once, is_done, join_once, split_once
 from m2net.recipes.table import Row, joined, read_table, write
 from m2net.recipes.table import row as study
 from m2net.reports.figures import FigureRow, crossval_rows, metrics_rows, write_figures
@@ -81,7 +81,7 @@ def row(name: str) -> None:
     fit_once(RUNS / name, *configs)
     best = RUNS / name / "best.ckpt"
     plain, tuned = SLICES / name / "as_it_is", SLICES / name / "crossval"
-    if not (plain / "metrics.json").exists():
+    if not is_done(plain / "metrics.json", best):
         words = [f"--data.manifest={SLICES / 'manifest.split.csv'}", f"--data.store={SLICES / 'store'}"]
         words += [f"--trainer.default_root_dir={plain}", "--trainer.logger=false"]
         command("test", *configs, *words, "--ckpt_path", best)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from run import RUNS, join_and_part, lobe_masks
 
-from m2net.cli.chain import cohort_once, fit_once
+from m2net.cli.chain import cohort_once, fit_once, is_done
 from m2net.reports.figures import named_rows, write_figures
 
 HERE = Path(__file__).resolve().parent
@@ -40,7 +40,7 @@ def prepare(folder: Path, masks: list[Path]) -> None:
 def on_series(folder: Path, series: Path) -> Path:
     """Maps and figures of the real series by the folder's model."""
     model, found = folder / "best.ckpt", folder / "series" / "series.json"
-    if not found.exists() or found.stat().st_mtime < model.stat().st_mtime:
+    if not is_done(found, model):
         subprocess.run([sys.executable, HERE.parent / "series.py", model, series, found.parent], check=True)
     return found
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from m2net.cli.chain import cohort_once, command, fit_once, join_once, split_once
+from m2net.cli.chain import cohort_once, command, fit_once, is_done, join_once, split_once
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/severity")
@@ -37,16 +37,16 @@ def main() -> None:
     for row in given.rows:
         configs = [word for name in ROWS[row] for word in ("--config", HERE / f"{name}.yaml")]
         fit_once(RUNS / row, *configs)
-        out = RUNS / row / "test"
-        if not (out / "metrics.json").exists():
+        out, best = RUNS / row / "test", RUNS / row / "best.ckpt"
+        if not is_done(out / "metrics.json", best):
             placed = [f"--data.manifest={manifests['fresh']}", f"--trainer.default_root_dir={out}", "--trainer.logger=false"]
-            command("test", *configs, *placed, "--ckpt_path", RUNS / row / "best.ckpt")
+            command("test", *configs, *placed, "--ckpt_path", best)
         store, found = ["--store", RUNS / "store"], out / "audit.json"
-        if not found.exists():
+        if not is_done(found, out / "predictions.csv"):
             words = ["--label", "severity", "--predictions", out / "predictions.csv", "--out", found]
             command("audit", manifests["fresh"], *store, "--spacing", "4", *words)
-        if not (out / "localisation.json").exists():
-            words = ["--model", RUNS / row / "best.ckpt", "--methods", "drawn", "--most", str(POINTED), "--out", out]
+        if not is_done(out / "localisation.json", best):
+            words = ["--model", best, "--methods", "drawn", "--most", str(POINTED), "--out", out]
             command("localise", join_once(RUNS / "both.csv", list(manifests.values())), *store, *words)
     subprocess.run([sys.executable, str(HERE / "results.py")], check=True)
 

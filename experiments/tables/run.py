@@ -18,7 +18,7 @@ import numpy as np
 from paper_size import MATRIX, SPACING_MM, write_at_paper_size
 from results import BY_ALL_MASKS, HERE, RUNS, parted, write_results
 
-from m2net.cli.chain import cohort_once, command, join_once, side_by_side
+from m2net.cli.chain import cohort_once, command, is_done, join_once, side_by_side
 from m2net.machine import cpu_count
 from m2net.recipes.table import read_table
 from m2net.reports.results import write_table
@@ -94,7 +94,7 @@ def judge_by_all_masks(configs: Sequence[str | Path], out: Path, log: Path | Non
     for fold in range(FOLDS):
         model, judged = out / f"fold_{fold}" / "best.ckpt", out / BY_ALL_MASKS / f"fold_{fold}"
         done = judged / "predictions.csv"
-        if not done.exists() or done.stat().st_mtime < model.stat().st_mtime:
+        if not is_done(done, model):
             placed = [f"--data.fold={fold}", f"--trainer.default_root_dir={judged}", "--trainer.logger=false"]
             command("test", *configs, *placed, "--ckpt_path", model, log=log and log.with_name(f"log_{BY_ALL_MASKS}_{fold}.txt"))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from m2net.cli.chain import cohort_once, command, fit_once, side_by_side, split_once
+from m2net.cli.chain import cohort_once, command, fit_once, is_done, side_by_side, split_once
 from m2net.objectives import DiagnosisObjective, SegmentationObjective, SeverityObjective, intervals
 from m2net.objectives.base import Statistic
 from m2net.recipes.table import read_table
@@ -60,15 +60,15 @@ def fit_and_judge(name: str) -> None:
     """One start with one seed: fit on the few labels, test on the judged cohort."""
     folder, (start, seed) = RUNS / name, name.split("-")
     fit_once(folder, *CONFIGS, *STARTS[start], f"--seed_everything={seed}", f"--trainer.default_root_dir={folder}", log=folder / "fit.log")
-    judge(folder, *CONFIGS, "--ckpt_path", folder / "checkpoints" / "best.ckpt")
+    judge(folder, folder / "checkpoints" / "best.ckpt", *CONFIGS)
 
 
-def judge(folder: Path, *words: str | Path) -> None:
-    """Test on the judged cohort."""
+def judge(folder: Path, model: Path, *words: str | Path) -> None:
+    """Test a model on the judged cohort."""
     out = folder / "test"
-    if not (out / "metrics.json").exists():
+    if not is_done(out / "metrics.json", model):
         where = [f"--data.manifest={RUNS / 'judged' / 'manifest.split.csv'}", f"--trainer.default_root_dir={out}", "--trainer.logger=false"]
-        command("test", *words, *where, log=folder / "test.log")
+        command("test", *words, *where, "--ckpt_path", model, log=folder / "test.log")
 
 
 Rows = list[dict[str, Any]]
@@ -114,7 +114,7 @@ def main() -> None:
     prepare()
     restore = ["--config", HERE / "restore.yaml"]
     fit_once(RUNS / "restore", *restore)
-    judge(RUNS / "restore", *restore, "--ckpt_path", RUNS / "restore" / "best.ckpt")
+    judge(RUNS / "restore", RUNS / "restore" / "best.ckpt", *restore)
     for _ in side_by_side(fit_and_judge, [f"{start}-{seed}" for seed in SEEDS for start in STARTS], given.at_once):
         pass
     write_figures(HERE / "results.csv", list(figures()))

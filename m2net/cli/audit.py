@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from m2net.cli.options import add_store, parser, progress
 from m2net.errors import ConfigError
-from m2net.vocabulary import DEFAULT_SPACING_MM, Column
+from m2net.vocabulary import DEFAULT_SPACING_MM, Column, SeverityScheme
 
 if TYPE_CHECKING:
     from m2net.bags.store import Store
@@ -32,7 +32,7 @@ def run(argv: list[str]) -> int:
     options.add_argument("--label", choices=LABELS, default="diagnosis")
     options.add_argument("--predictions", type=Path, help="predictions.csv of m2net test or crossval")
     options.add_argument("--strata", default="", metavar="FACT", help="stratify by this fact, as saturation/white_share")
-    options.add_argument("--columns", nargs="+", default=[], help="further columns of the manifest to count as facts, as a date")
+    options.add_argument("--columns", nargs="+", default=[], help="further columns of the manifest to count as facts (dates count anyway)")
     options.add_argument("--out", type=Path, help="also write the table as JSON to this file")
     options.add_argument("--seed", type=int, default=0, help="seed of folds and forests")
     given = options.parse_args(argv[1:])
@@ -50,7 +50,8 @@ def run(argv: list[str]) -> int:
         rows = read_rows(given.predictions)
     store = Store(given.store, _only_spacing(given.store) if given.spacing is None else given.spacing, repair=given.repair)
     prepare_missing(store, list(manifest), given.workers)
-    judge(list(manifest), store, given.label, rows, given.out, strata=given.strata, columns=tuple(given.columns), seed=given.seed)
+    columns = with_dates(manifest, given.columns)
+    judge(list(manifest), store, given.label, rows, given.out, strata=given.strata, columns=columns, seed=given.seed)
     return 0
 
 
@@ -75,6 +76,15 @@ def check_columns(manifest: Manifest, columns: Sequence[str], option: str) -> No
                 f"{option}: the column {name} holds {len(set(texts))} different texts, as {texts[0]!r}",
                 expected="numbers, dates as 2020-03-31, or categories that studies share",
             )  # fmt: skip
+
+
+def with_dates(manifest: Manifest, columns: Sequence[str]) -> tuple[str, ...]:
+    """These columns, and those of the manifest named ``date`` or ``..._date`` that hold dates and numbers only: when may tell who."""
+    from m2net.assessment.shortcuts import as_fact
+
+    named = [c for c in manifest.columns if c.lower() == "date" or c.lower().endswith("_date")]
+    dates = [c for c in named if not any(isinstance(as_fact(text), str) for s in manifest if (text := s.extra.get(c, "").strip()))]
+    return tuple(dict.fromkeys([*columns, *dates]))
 
 
 def _only_spacing(folder: Path) -> float:
@@ -110,6 +120,8 @@ def judge(
     schemes = {s.severity_scheme for s in studies if s.severity is not None} if label == "severity" else set()
     if len(schemes) > 1:
         raise ConfigError(f"severity is given in {', '.join(sorted(map(str, schemes)))}", expected="one scheme", remedy="Audit them apart")
+    if schemes and SeverityScheme.kind(str(*schemes)) is SeverityScheme.SCORE:
+        raise ConfigError(f"severity is given in {str(*schemes)}", expected="grades (binary or ordinal:GRADES): a score has no classes")
     labels = [_text(study, label) for study in studies]
     facts = [trivial_facts(s, store.open(s), columns) for s in progress(studies, "Looking at the images", len(studies))]
     told = None if rows is None else [held[s.study_id] for s in studies]

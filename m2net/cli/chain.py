@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import subprocess
@@ -104,12 +105,28 @@ def fit_once(folder: Path, *words: str | Path, log: Path | None = None) -> None:
     Its output goes to ``log`` where it is given.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: it failed, or one ended there by other settings (words, or what the configurations hold).
     """
-    ended = folder / "fit.ended"
+    ended, settings = folder / "fit.ended", _settings(words)
     if not ended.exists():
         command("fit", *words, log=log)
-        ended.touch()
+        ended.write_text(settings, encoding="utf-8")
+    elif (before := ended.read_text(encoding="utf-8")) and before != settings:  # earlier versions wrote nothing into it
+        sys.exit(f"{folder} holds a fit by other settings. Move it away to fit anew, or take back what was changed.")
+
+
+def _settings(words: Sequence[str | Path]) -> str:
+    """A hash of a command: files that are Paths count by what they hold, wherever they lie."""
+    digest = hashlib.sha256()
+    for word in words:
+        digest.update(word.read_bytes() if isinstance(word, Path) and word.is_file() else str(word).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def is_done(result: Path, *made_of: Path) -> bool:
+    """Whether a file is there and no older than what it is made of."""
+    return result.exists() and all(result.stat().st_mtime >= source.stat().st_mtime for source in made_of if source.exists())
 
 
 def side_by_side(work: Callable[[str], None], names: Sequence[str], at_once: int) -> Iterator[str]:

@@ -54,7 +54,7 @@ def run(argv: list[str]) -> int:
 
 def _run(given: argparse.Namespace, overrides: list[str]) -> None:
     from m2net import __version__
-    from m2net.cli.audit import check_columns
+    from m2net.cli.audit import check_columns, with_dates
     from m2net.cli.lightning import make_cli
     from m2net.training import file_hash
 
@@ -94,7 +94,7 @@ def _run(given: argparse.Namespace, overrides: list[str]) -> None:
     for fold in range(given.folds):
         tables.append((fold, judged(fold_rows(words, known, manifest, fold, out / f"fold_{fold}"), given.judge_sites)))
     rows = _pool(out, cli.model, tables)
-    _audit(out, cli, rows, tuple(given.audit_columns))
+    _audit(out, cli, rows, with_dates(cli.datamodule.manifest, given.audit_columns))
 
 
 def fold_rows(words: list[str], known: bytes, manifest: Path, fold: int, folder: Path) -> list[dict[str, Any]]:

@@ -55,7 +55,7 @@ _POOLS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {"mean": segment_me
 class Standardise(nn.BatchNorm1d):
     """Batch norm without parameters on rows (N, K).
 
-    A row alone has no spread: in training, too, it is standardised by what is remembered.
+    A row alone has no spread: in training, too, it is standardised by what is remembered, after it was taken up into that.
     """
 
     def __init__(self, width: int) -> None:
@@ -64,11 +64,28 @@ class Standardise(nn.BatchNorm1d):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Standardised rows (N, K)."""
-        return self.remembered(rows) if self.training and len(rows) < 2 else super().forward(rows)
+        if not self.training or len(rows) > 1:
+            return super().forward(rows)
+        for row in rows.detach().float():
+            self._take_up(row)
+        return self.remembered(rows)
+
+    def _take_up(self, row: Tensor) -> None:
+        """One more row into the exponentially weighted mean and variance (Finch 2009, weighted mean and variance)."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        share = self.momentum or 0.1
+        away = row - self.running_mean
+        self.running_mean.add_(share * away)
+        self.running_var.add_(share * away**2).mul_(1 - share)
+        self.num_batches_tracked.add_(1)
 
     def remembered(self, rows: Tensor) -> Tensor:
         """Rows standardised by the running mean and variance."""
-        return F.batch_norm(rows, self.running_mean, self.running_var, eps=self.eps)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        return F.batch_norm(rows, self.running_mean.clone(), self.running_var.clone(), eps=self.eps)  # the next row changes them in place
 
 
 class ConceptPooling(nn.Module):

@@ -17,7 +17,9 @@ from m2net.bags.store import spacings
 from m2net.cli.main import main
 from m2net.errors import ConfigError
 from m2net.objectives import Interval
+from m2net.recipes.table import read_table
 from m2net.reports.audit import show_audit
+from m2net.reports.results import write_table
 
 
 def test_pooled_auc_is_the_share_of_pairs_won_within_strata(rng: np.random.Generator) -> None:
@@ -160,6 +162,15 @@ def test_one_class_is_refused() -> None:
         audit(["a", "a", ""], ["1", "2", "3"], [{}, {}, {}])
 
 
+def test_scores_are_no_classes(tmp_path: Path, cohort: Path, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row | {"severity": str(k), "severity_scheme": "score:ctss"} for k, row in enumerate(read_table(cohort))]
+    for row in rows:
+        row |= {c: str(cohort.parent / row[c]) for c in ("image", "lobes", "lungs", "infection") if row[c]}
+    write_table(tmp_path / "m.csv", rows)
+    assert main(["audit", str(tmp_path / "m.csv"), "--store", str(store), "--label", "severity"]) == 2
+    assert "severity is given in score:ctss" in capsys.readouterr().err
+
+
 def test_the_command_finds_a_printed_letter(tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]) -> None:
     rows = []
     for k in range(60):
@@ -175,7 +186,8 @@ def test_the_command_finds_a_printed_letter(tmp_path: Path, rng: np.random.Gener
             plane[4:10, 4:7] = 255
         Image.fromarray(plane.astype(np.uint8)).save(tmp_path / f"{k}.png")
         rows.append({"study_id": f"s{k}", "patient_id": f"p{k}", "modality": "ct", "image": f"{k}.png",
-                     "diagnosis": "covid19" if sick else "non_pneumonia|cap", "seen": f"{k % 28 + 1}. March 2020 at {k}"})  # fmt: skip
+                     "diagnosis": "covid19" if sick else "non_pneumonia|cap", "seen": f"{k % 28 + 1}. March 2020 at {k}",
+                     "study_date": f"{2020 if sick else 2018}-03-{k % 28 + 1:02d}", "report_date": "last year"})  # fmt: skip
     with (tmp_path / "m.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -189,6 +201,8 @@ def test_the_command_finds_a_printed_letter(tmp_path: Path, rng: np.random.Gener
     assert found["families"]["marks"]["value"] > 0.95
     assert "image size" not in found["families"]  # all are of one size
     assert found["families"]["border"]["value"] < 0.7
+    assert found["families"]["column study_date"]["value"] > 0.95  # unasked
+    assert "column report_date" not in found["families"]
     assert abs(found["model"]["value"] - 0.5) < 0.25
     assert main([*words, "--strata", "marks/nothing"]) == 2
     assert main([*words, "--columns", "diagnosis"]) == 2

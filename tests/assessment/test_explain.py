@@ -111,12 +111,13 @@ def test_saliency_is_scaled_over_the_study(name: str) -> None:
 
 def test_the_joint_saliency_is_the_published_product(monkeypatch: pytest.MonkeyPatch) -> None:
     """minmax[(C5 + 2)(C4 + 2)(C3 + 2)], each C divided by its largest magnitude in the study, worked out from three known attributions."""
-    scores = DepthScores(network(activation="none"), "diagnosis")
-    drawn = np.random.default_rng(5).normal(size=(3, 2, 8, 8)) * np.array([1.0, 30.0, 0.01])[:, None, None, None]
+    drawn = np.random.default_rng(5).normal(size=(4, 2, 8, 8)) * np.array([1.0, 30.0, 0.01, 2.0])[:, None, None, None]
     monkeypatch.setattr(saliency, "integrated_gradients", lambda _s, _i, _t, _n, depth: torch.from_numpy(drawn[depth]))
-    found = SALIENCY["joint"](scores, torch.zeros(2, 1, 8, 8), 0, 1).numpy()
-    product = np.prod([one / np.abs(one).max() + 2 for one in drawn], axis=0)
-    np.testing.assert_allclose(found, (product - product.min()) / np.ptp(product), rtol=1e-6)
+    for depths in ((3, 4, 5), (2, 3, 4, 5)):
+        scores = DepthScores(network(activation="none", depths=depths), "diagnosis")
+        found = SALIENCY["joint"](scores, torch.zeros(2, 1, 8, 8), 0, 1).numpy()
+        product = np.prod([one / np.abs(one).max() + 2 for one in drawn[: len(depths)][-3:]], axis=0)
+        np.testing.assert_allclose(found, (product - product.min()) / np.ptp(product), rtol=1e-6)
 
 
 def test_grad_cam_by_hand() -> None:

@@ -42,6 +42,33 @@ def test_a_fit_that_was_killed_is_not_taken_for_done(tmp_path: Path, monkeypatch
     assert asked == [["fit", "--config", "a.yaml"]] * 2
 
 
+def test_a_fit_by_other_settings_is_not_taken_for_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain.subprocess, "run", lambda *_, **__: type("Done", (), {"returncode": 0}))
+    config = tmp_path / "here" / "a.yaml"
+    config.parent.mkdir()
+    config.write_text("steps: 1")
+    chain.fit_once(tmp_path, "--config", config, "--seed=1")
+    moved = config.parent.rename(tmp_path / "there") / "a.yaml"
+    chain.fit_once(tmp_path, "--config", moved, "--seed=1")
+    with pytest.raises(SystemExit, match="a fit by other settings"):
+        chain.fit_once(tmp_path, "--config", moved, "--seed=2")
+    moved.write_text("steps: 2")
+    with pytest.raises(SystemExit, match="a fit by other settings"):
+        chain.fit_once(tmp_path, "--config", moved, "--seed=1")
+
+
+def test_what_is_older_than_its_model_is_not_done(tmp_path: Path) -> None:
+    model, result = tmp_path / "best.ckpt", tmp_path / "metrics.json"
+    model.touch()
+    assert not chain.is_done(result, model)
+    result.touch()
+    os.utime(model, (1000, 1000))
+    os.utime(result, (1000, 1000))
+    assert chain.is_done(result, model)
+    os.utime(model, (1001, 1001))
+    assert not chain.is_done(result, model)
+
+
 def test_a_cohort_is_made_verified_and_split_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def make() -> Path:
         good = chain.cohort_once(tmp_path / "home", 3, 5, "--matrix", "64", "--slice-mm", "8", verified=True)

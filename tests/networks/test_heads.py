@@ -10,6 +10,7 @@ import torch
 
 from m2net.errors import ConfigError
 from m2net.networks import ConceptPooling, Features, HierarchicalHead, M2Net, PooledHead
+from m2net.networks.pooling import Standardise
 from m2net.networks.shares import ShareHead
 from tests.networks.test_networks import bag, network
 
@@ -140,9 +141,28 @@ def test_a_subpixel_head_learns_what_half_size_cannot_hold() -> None:
 def test_one_bag_alone_trains_shares() -> None:
     heads = {"infection": {"name": "dense", "classes": 3}, "severity": {"name": "shares", "classes": 2, "reads": "infection"}}
     model = M2Net(1, {"name": "residual", "width": 8}, heads, decoder={"name": "grid", "depth": 3, "width": 8}).train()
-    answer = model(bag([3]))["severity"].logits
+    answer = model(bag([3]))["severity"].logits + model(bag([2]))["severity"].logits
     answer.sum().backward()
     assert bool(torch.isfinite(answer).all())
+    assert float(model.heads["severity"].standardise.running_mean.abs().max()) > 0  # type: ignore[union-attr, operator]
+
+
+def test_rows_one_by_one_are_standardised_by_what_they_have_in_common() -> None:
+    """Against numpy's weighted mean and variance over all rows so far, newer ones weighing more."""
+    rows = np.random.default_rng(0).normal([3.0, -1.0], [2.0, 0.1], size=(200, 2))
+    norm = Standardise(2).train()
+    answers = np.concatenate([norm(torch.from_numpy(row[None].astype(np.float32))).numpy() for row in rows])
+    weight = 0.9 ** np.arange(len(rows), -1, -1.0)
+    weight[1:] *= 0.1
+    mean = weight[1:] @ rows  # it began with mean 0, variance 1 and weight[0]
+    square = weight[0] * (1 + 0.0**2) + weight[1:] @ rows**2
+    np.testing.assert_allclose(norm.running_mean, mean, rtol=1e-4)  # type: ignore[arg-type]
+    np.testing.assert_allclose(norm.running_var, square - mean**2, rtol=1e-3)  # type: ignore[arg-type]
+    assert np.abs(answers[100:].mean(0)).max() < 0.3
+    assert (np.abs(answers[100:].std(0) - 1) < 0.3).all()
+    np.testing.assert_allclose(
+        norm.eval()(torch.from_numpy(rows.astype(np.float32))), norm.remembered(torch.from_numpy(rows.astype(np.float32)))
+    )
 
 
 def test_shares_of_lobes_against_numpy() -> None:
