@@ -56,7 +56,7 @@ class Explanation:
     Attributes:
         volume: the study as read.
         probabilities: of each group of classes.
-        calibrated: whether they, and those of the slices, were calibrated on validation studies.
+        calibrated: whether they were calibrated on validation patients; what was fitted there is applied to the slices, too.
         predicted: name of the most probable group; its most probable class is the one explained.
         explained: that class.
         infected: whether the predicted group excludes non-pneumonia.

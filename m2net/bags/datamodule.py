@@ -67,7 +67,7 @@ class BagDataModule(pl.LightningDataModule):
             repair: resample irregular series (uneven, missing or sheared slices) instead of refusing them.
             allow: study_ids to train on although m2net verify rejects them.
             seed: seeds order, sampling and augmentation.
-            balance: labels that share the training draws equally, as ``lobes`` and ``severity:binary``: a study that carries a rare one is
+            balance: labels of equal weight in the training draws, as ``lobes`` and ``severity:binary``: a study that carries a rare one is
                 drawn more often, one that carries none of them as often as before; each study once an epoch without it.
             validate: whether a part is kept to choose the checkpoint; otherwise it trains too, and the trainer must not ask for it
                 (limit_val_batches: 0).

@@ -172,11 +172,14 @@ class EpochSampler(Sampler[Key]):
 
 
 def balanced_chances(labels: Sequence[set[str]], targets: Sequence[str]) -> list[float]:
-    """Chances of studies under which each target is seen equally often by those who carry it, summing to 1.
+    """Chances of studies, summing to 1, to which every target gives the same weight, shared by the studies that carry it.
+
+    A study's chance is the sum over its targets, so that a rare target is in at least its share of the draws, and a common one, which
+    studies with rare ones carry as well, in more.
 
     Args:
         labels: targets that each study carries.
-        targets: those that share the draws equally; studies with none of them are drawn as often as without balance.
+        targets: those that give weight; studies with none of them are drawn as often as without balance.
     """
     counts = {target: sum(target in own for own in labels) for target in targets}
     shares = [sum(1 / counts[t] for t in targets if t in own) for own in labels]

@@ -26,6 +26,16 @@ from m2net.training.schedules import factor, run_length
 Configure = Callable[..., Path]
 
 
+def test_networks_lie_channels_last(trained: Path) -> None:
+    """Kernels and every map: convolutions of a CPU read them faster so (benchmarks/train_step.py)."""
+    model = load_model(trained / "best.ckpt")
+    network, images = model.network, torch.zeros(2, model.spec.channels, 64, 64)
+    kernels = [p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1]
+    assert kernels
+    for values in (*kernels, *network.features(images.contiguous(memory_format=torch.channels_last)).maps):
+        assert values.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_fit_leaves_a_safe_checkpoint_that_says_what_it_saw(trained: Path) -> None:
     checkpoint = torch.load(trained / "best.ckpt", weights_only=True)
     about = checkpoint["m2net"]["trained_on"]

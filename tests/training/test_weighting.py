@@ -86,16 +86,15 @@ def test_weightings_through_the_front_door(configure: Callable[..., Path], tmp_p
     assert main(["fit", "--config", str(config), "--data.balance", "[liver]"]) == 2
 
 
-def test_rare_labels_are_drawn_as_often_as_common_ones() -> None:
-    """500 outcomes, 40 lobe masks (20 with both): each label carries half of the draws."""
+def test_rare_labels_weigh_as_much_as_common_ones() -> None:
+    """500 outcomes, 40 lobe masks (20 with both): each label gives half of the draws, and is in some of the other's."""
     labels = [{"severity"} | ({"lobes"} if k < 20 else set()) for k in range(500)] + [{"lobes"}] * 20
     chances = balanced_chances(labels, ["lobes", "severity"])
     assert sum(chances) == pytest.approx(1)
     drawn = [index for epoch in range(40) for index, _ in draws(len(labels), chances, epoch)]
-    lobes = np.mean(["lobes" in labels[k] for k in drawn])
-    expected = sum(c for c, own in zip(chances, labels, strict=True) if "lobes" in own)
-    assert expected > 0.5
-    assert lobes == pytest.approx(expected, abs=0.02)
+    for target, expected in (("lobes", 0.5 + 0.5 * 20 / 500), ("severity", 0.5 + 0.5 * 20 / 40)):
+        assert sum(c for c, own in zip(chances, labels, strict=True) if target in own) == pytest.approx(expected)
+        assert np.mean([target in labels[k] for k in drawn]) == pytest.approx(expected, abs=0.02)
 
 
 def test_studies_without_the_rare_labels_are_drawn_as_before() -> None:
