@@ -40,6 +40,9 @@ CROSSVALS = {
 LOCALISATIONS = {
     "phantom (synthetic), localisation": RUNS / "weak_phantom" / "localisation" / "localisation.json",
     "phantom (synthetic), score maps alone, all of the test part": RUNS / "weak_phantom" / "pointing" / "localisation.json",
+    "phantom (synthetic), score maps alone, fresh patients": RUNS / "weak_phantom" / "fresh_pointing" / "localisation.json",
+    "phantom (synthetic), densest lung, without a model, test part": RUNS / "weak_phantom" / "densest" / "localisation.json",
+    "phantom (synthetic), densest lung, without a model, fresh patients": RUNS / "weak_phantom" / "fresh_densest" / "localisation.json",
     "pictures (synthetic), localisation": RUNS / "covid_ct" / "localisation" / "localisation.json",
 }
 AUDITS = {

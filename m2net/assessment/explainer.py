@@ -28,7 +28,7 @@ from m2net.vocabulary import Diagnosis, Intensity
 
 DEFAULT_METHOD = "score_maps"
 DEFAULT_THRESHOLDS = {
-    Intensity.HU: {"score_maps": 0.25, "joint": 0.2, "grad_cam": 0.05, "grad_cam_depths": 0.15},
+    Intensity.HU: {"score_maps": 0.2, "joint": 0.2, "grad_cam": 0.05, "grad_cam_depths": 0.15},
     Intensity.RELATIVE: {"score_maps": 0.65, "joint": 0.35, "grad_cam": 0.65, "grad_cam_depths": 0.55},
 }
 """The best on synthetic patients, and the threshold of each on these and on their pictures, chosen on validation
