@@ -28,8 +28,8 @@ from m2net.vocabulary import Diagnosis, Intensity
 
 DEFAULT_METHOD = "score_maps"
 DEFAULT_THRESHOLDS = {
-    Intensity.HU: {"score_maps": 0.2, "joint": 0.2, "grad_cam": 0.05, "grad_cam_depths": 0.15},
-    Intensity.RELATIVE: {"score_maps": 0.65, "joint": 0.35, "grad_cam": 0.65, "grad_cam_depths": 0.55},
+    Intensity.HU: {"score_maps": 0.2, "joint": 0.2, "grad_cam": 0.02, "grad_cam_depths": 0.1},
+    Intensity.RELATIVE: {"score_maps": 0.6, "joint": 0.35, "grad_cam": 0.45, "grad_cam_depths": 0.5},
 }
 """The best on synthetic patients, and the threshold of each on these and on their pictures, chosen on validation
 (experiments/weakly_supervised/README.md)."""
