@@ -59,7 +59,15 @@ def prepare() -> None:
 def fit_and_judge(name: str) -> None:
     """One start with one seed: fit on the few labels, test on the judged cohort."""
     folder, (start, seed) = RUNS / name, name.split("-")
-    fit_once(folder, *CONFIGS, *STARTS[start], f"--seed_everything={seed}", f"--trainer.default_root_dir={folder}", log=folder / "fit.log")
+    fit_once(
+        folder,
+        *CONFIGS,
+        *STARTS[start],
+        f"--seed_everything={seed}",
+        f"--trainer.default_root_dir={folder}",
+        log=folder / "fit.log",
+        model="checkpoints/best.ckpt",
+    )
     judge(folder, folder / "checkpoints" / "best.ckpt", *CONFIGS)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 import subprocess
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 from rich.progress import track
 
+from m2net.cli.done import Done
 from m2net.recipes.table import joined, write
 
 
@@ -99,29 +99,20 @@ def join_once(out: Path, manifests: Sequence[Path]) -> Path:
     return out
 
 
-def fit_once(folder: Path, *words: str | Path, log: Path | None = None) -> None:
+def fit_once(folder: Path, *words: str | Path, log: Path | None = None, model: str = "best.ckpt") -> None:
     """Run ``m2net fit`` into ``folder`` unless it ended there before: a checkpoint of one that was killed is not taken for its last.
 
-    Its output goes to ``log`` where it is given.
+    Words that are Paths, as configurations and a checkpoint to start from, count by what they hold: where that or another word has
+    changed, it is fitted anew. Its output goes to ``log`` where it is given; ``model`` is the checkpoint that it leaves.
 
     Raises:
-        SystemExit: it failed, or one ended there by other settings (words, or what the configurations hold).
+        SystemExit: it failed.
     """
-    ended, settings = folder / "fit.ended", _settings(words)
-    if not ended.exists():
+    known = b"\0".join(word.read_bytes() if isinstance(word, Path) and word.is_file() else str(word).encode() for word in words)
+    done = Done(folder, known, model)
+    if not done.holds():
         command("fit", *words, log=log)
-        ended.write_text(settings, encoding="utf-8")
-    elif (before := ended.read_text(encoding="utf-8")) and before != settings:  # earlier versions wrote nothing into it
-        sys.exit(f"{folder} holds a fit by other settings. Move it away to fit anew, or take back what was changed.")
-
-
-def _settings(words: Sequence[str | Path]) -> str:
-    """A hash of a command: files that are Paths count by what they hold, wherever they lie."""
-    digest = hashlib.sha256()
-    for word in words:
-        digest.update(word.read_bytes() if isinstance(word, Path) and word.is_file() else str(word).encode())
-        digest.update(b"\0")
-    return digest.hexdigest()
+        done.write()
 
 
 def is_done(result: Path, *made_of: Path) -> bool:

@@ -7,15 +7,10 @@ from pathlib import Path
 from m2net.cli.options import parser
 from m2net.errors import ConfigError
 
-FILES_OF_NOBODY = ("nnunet", "monai")
-"""Recipes of lists that need not say whose a file is."""
-
 
 def run(argv: list[str]) -> int:
     """Write the manifest."""
     from m2net.recipes import RECIPES
-    from m2net.recipes.table import read_table
-    from m2net.vocabulary import Column
 
     options = parser(argv[0], "Write the manifest of a public data set's own folder layout, or of a folder of your own (folders).")
     options.add_argument("name", help=f"data set: {', '.join(RECIPES)}")
@@ -25,9 +20,5 @@ def run(argv: list[str]) -> int:
     if given.name not in RECIPES:
         raise ConfigError(f"the data set {given.name!r} is unknown", expected=f"one of {', '.join(RECIPES)}")
     out = given.out or (given.raw.parent if given.raw.is_file() else given.raw) / "manifest.csv"
-    studies = RECIPES[given.name](given.raw, out)
-    patients = len({row[Column.PATIENT_ID] for row in read_table(out)})
-    print(f"{out}: {studies} studies of {patients} patients")
-    if given.name in FILES_OF_NOBODY and patients == studies > 1:
-        print("Every file is taken for a patient of its own. Where two are of one patient, give both one patient_id before m2net split.")
+    print(f"{out}: {RECIPES[given.name](given.raw, out)} studies")
     return 0

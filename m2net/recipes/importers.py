@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,15 @@ def nnunet(raw: Path, manifest: Path) -> int:
                 schemes = {SCHEME_COLUMNS[Column(kind)]: OWN_SCHEME for kind in masks}
                 yield row(manifest, case, case, Modality.CT, image, split=split, **masks, **schemes)
 
-    return write(manifest, rows(), raw, "imagesTr")
+    count = write(manifest, rows(), raw, "imagesTr")
+    _tell_nameless(count)
+    return count
+
+
+def _tell_nameless(files: int) -> None:
+    """Patients, never studies, are split, and these lists need not say whose a file is."""
+    if files > 1:
+        print(f"{files} files name no patient, and each is taken for one: give those of one patient one patient_id.", file=sys.stderr)
 
 
 def _one(label: Path, manifest: Path, case: str, kind: str, codes: dict[int, int]) -> Path:
@@ -125,7 +134,10 @@ def monai(raw: Path, manifest: Path) -> int:
                     fold=entry["fold"] if folded else None, **_label(path, entry.get("label")),
                 )  # fmt: skip
 
-    return write(manifest, rows(), raw, "training, validation or testing list")
+    count = write(manifest, rows(), raw, "training, validation or testing list")
+    listed = [item for key in lists for item in content.get(key) or []]
+    _tell_nameless(sum(not (isinstance(item, dict) and item.get("patient_id")) for item in listed))
+    return count
 
 
 def _image(item: Any) -> str:

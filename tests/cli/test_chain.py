@@ -43,18 +43,29 @@ def test_a_fit_that_was_killed_is_not_taken_for_done(tmp_path: Path, monkeypatch
 
 
 def test_a_fit_by_other_settings_is_not_taken_for_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chain.subprocess, "run", lambda *_, **__: type("Done", (), {"returncode": 0}))
-    config = tmp_path / "here" / "a.yaml"
+    asked, config, start = [], tmp_path / "here" / "a.yaml", tmp_path / "start.ckpt"
+
+    def run(words: list[str], **_: object) -> object:
+        asked.append(words)
+        (tmp_path / "best.ckpt").write_text(str(len(asked)))
+        return type("Done", (), {"returncode": 0})
+
+    def fitted(config: Path, seed: int) -> int:
+        chain.fit_once(tmp_path, "--config", config, "--model.start_from", start, f"--seed={seed}")
+        return len(asked)
+
+    monkeypatch.setattr(chain.subprocess, "run", run)
     config.parent.mkdir()
     config.write_text("steps: 1")
-    chain.fit_once(tmp_path, "--config", config, "--seed=1")
-    moved = config.parent.rename(tmp_path / "there") / "a.yaml"
-    chain.fit_once(tmp_path, "--config", moved, "--seed=1")
-    with pytest.raises(SystemExit, match="a fit by other settings"):
-        chain.fit_once(tmp_path, "--config", moved, "--seed=2")
-    moved.write_text("steps: 2")
-    with pytest.raises(SystemExit, match="a fit by other settings"):
-        chain.fit_once(tmp_path, "--config", moved, "--seed=1")
+    start.write_text("weights")
+    assert fitted(config, 1) == 1
+    config = config.parent.rename(tmp_path / "there") / "a.yaml"
+    assert fitted(config, 1) == 1
+    assert fitted(config, 2) == 2
+    config.write_text("steps: 2")
+    assert fitted(config, 2) == 3
+    start.write_text("other weights")
+    assert [fitted(config, 2), fitted(config, 2)] == [4, 4]
 
 
 def test_what_is_older_than_its_model_is_not_done(tmp_path: Path) -> None:

@@ -300,12 +300,13 @@ def test_monai_cases_of_one_name_in_folders_of_their_own(tmp_path: Path, capsys:
         vol(tmp_path / name / "ct.nii.gz")
     text(tmp_path / "list.json", json.dumps({"training": [{"image": "p1/ct.nii.gz"}, {"image": "p2/ct.nii.gz"}]}))
     assert main(["recipe", "monai", str(tmp_path / "list.json")]) == 0
-    assert "2 studies of 2 patients\nEvery file is taken for a patient of its own" in capsys.readouterr().out
+    assert "2 files name no patient, and each is taken for one" in capsys.readouterr().err
     assert {(s.study_id, s.patient_id) for s in read_manifest(tmp_path / "manifest.csv")} == {("p1_ct", "p1_ct"), ("p2_ct", "p2_ct")}
     named = [{"image": f"{name}/ct.nii.gz", "patient_id": "one"} for name in ("p1", "p2")]
     text(tmp_path / "list.json", json.dumps({"training": named}))
     assert main(["recipe", "monai", str(tmp_path / "list.json")]) == 0
-    assert capsys.readouterr().out.endswith("2 studies of 1 patients\n")
+    assert "patient_id" not in capsys.readouterr().err
+    assert {s.patient_id for s in read_manifest(tmp_path / "manifest.csv")} == {"one"}
 
 
 def test_monai(tmp_path: Path) -> None:
