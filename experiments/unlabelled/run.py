@@ -19,7 +19,7 @@ from m2net.cli.chain import cohort_once, command, fit_once, is_done, side_by_sid
 from m2net.objectives import DiagnosisObjective, SegmentationObjective, SeverityObjective, intervals
 from m2net.objectives.base import Statistic
 from m2net.recipes.table import read_table
-from m2net.reports.figures import FigureRow, figure_row, interval_row, metrics_rows, write_figures
+from m2net.reports.figures import FigureRow, audit_rows, figure_row, interval_row, metrics_rows, write_figures
 from m2net.reports.results import read_rows, write_table
 
 HERE = Path(__file__).resolve().parent
@@ -32,6 +32,7 @@ BARE = ("study_id", "patient_id", "image", "modality", "site", "phantom_version"
 MASKS = 12
 """Labelled patients who have a mask of lobes and of infection, drawn at random; all 60 have a diagnosis and a grade."""
 SEEDS = (0, 1)
+AUDITED = ("severity", "diagnosis")
 STARTS = {"scratch": [], "restored": ["--model.start_from", RUNS / "restore" / "best.ckpt", "--model.start_parts=[encoder,decoder]"]}
 CONFIGS = ["--config", HERE / "restore.yaml", "--config", HERE / "few_labels.yaml"]
 FIGURES = {
@@ -79,6 +80,14 @@ def judge(folder: Path, model: Path, *words: str | Path) -> None:
         command("test", *words, *where, "--ckpt_path", model, log=folder / "test.log")
 
 
+def audit() -> None:
+    """What trivial facts tell of the judged patients' labels."""
+    manifest = RUNS / "judged" / "manifest.split.csv"
+    for label in AUDITED:
+        if not is_done(found := RUNS / f"audit_{label}.json", manifest):
+            command("audit", manifest, "--store", RUNS / "store", "--spacing", "4", "--label", label, "--out", found)
+
+
 Rows = list[dict[str, Any]]
 
 
@@ -91,6 +100,12 @@ def mean_of_seeds(tables: list[Rows], task: str, figure: str) -> Statistic:
     """A figure's mean over the seeds, as a function of rows."""
     found = [FIGURES[task][0].statistics(rows)[figure] for rows in tables]
     return lambda chosen: float(np.mean([one(chosen) for one in found]))
+
+
+def audited() -> Iterator[FigureRow]:
+    """Figures of the audits."""
+    for label in AUDITED:
+        yield from audit_rows(f"judged patients, {label}", RUNS / f"audit_{label}.json")
 
 
 def figures() -> Iterator[FigureRow]:
@@ -125,7 +140,8 @@ def main() -> None:
     judge(RUNS / "restore", RUNS / "restore" / "best.ckpt", *restore)
     for _ in side_by_side(fit_and_judge, [f"{start}-{seed}" for seed in SEEDS for start in STARTS], given.at_once):
         pass
-    write_figures(HERE / "results.csv", list(figures()))
+    audit()
+    write_figures(HERE / "results.csv", [*figures(), *audited()])
     print(HERE / "results.csv")
 
 
