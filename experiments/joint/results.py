@@ -18,7 +18,15 @@ from scipy.stats import binomtest
 
 from m2net.assessment.outcome import recalibrate
 from m2net.objectives import SeverityObjective, intervals
-from m2net.objectives.reliability import brier, calibration_band, conformal_set, conformal_threshold, cut_error, selective_risk
+from m2net.objectives.reliability import (
+    brier,
+    calibration_band,
+    calibration_error,
+    conformal_set,
+    conformal_threshold,
+    cut_error,
+    selective_risk,
+)
 from m2net.recipes.table import read_table
 from m2net.reports.figures import (
     FigureRow,
@@ -98,6 +106,14 @@ def of_the_truth() -> Iterator[FigureRow]:
         yield figure_row(what, "severity/brier", brier(probability, grade), n=n)
 
 
+def without_the_draw(what: str, path: Path) -> Iterator[FigureRow]:
+    """Calibration error against the probabilities that the grades were drawn with: what is the model's doing, whatever grades fell."""
+    rows = graded(path)
+    if rows:
+        said, true = (np.array([float(row[name]) for row in rows]) for name in ("severity_ge1", "true_severity_ge1"))
+        yield figure_row(what, "severity/ece against the true probabilities", calibration_error(said, true), n=len(rows))
+
+
 def draw(out: Path) -> None:
     """Reliability (ten groups of equal size, binomial 95 % bars) and the error rate among the most confident studies."""
     picture = Figure(figsize=(8.6, 4.0), layout="constrained")
@@ -125,6 +141,7 @@ if __name__ == "__main__":
             table += [
                 *metrics_rows(what, folder / "metrics.json"),
                 *trust_rows(what, folder, COVERAGE),
+                *without_the_draw(what, folder / "predictions.csv"),
                 *(row for label in ("severity", "diagnosis") for row in audit_rows(f"{what}, {label}", folder / f"audit_{label}.json")),
             ]
     table += localisation_rows("synthetic, held out, site home", RUNS / "test_home" / "localisation.json")

@@ -19,8 +19,11 @@ from m2net.reports.results import write_table
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/joint")
-COHORTS = {"train": (1400, 81, "home", "0.571 0.429 0"), "home": (1000, 84, "home", "0 0 1"), "north": (400, 85, "north", "0 0 1")}
-"""Patients, seed, site and parts: those of ``train`` are for training and validation, the others are judged on only."""
+COHORTS = {
+    "train": (1400, 81, "home", "0.571 0.429 0"), "calibrate": (600, 501, "home", "0 1 0"),
+    "home": (1000, 502, "home", "0 0 1"), "north": (400, 503, "north", "0 0 1"),
+}  # fmt: skip
+"""Patients, seed, site and parts: those of ``train`` and ``calibrate`` are for training and validation, the others are judged on only."""
 SIZE = ["--matrix", "112", "--slice-mm", "4"]
 ROWS = {"joint": (RUNS, ["joint"]), "few_labels": (RUNS / "few_labels", ["joint", "few_labels"])}
 """Folder and configurations: all labels, and those that a hospital has."""
@@ -31,11 +34,12 @@ SEEN, LABELLED = {"train": 400, "val": 200}, {"severity": 500, "lobes": 40, "inf
 
 
 def prepare() -> dict[str, Path]:
-    """The three cohorts, parted, without the few studies that m2net verify rejects: lungs cut by the picture."""
-    return {
+    """The cohorts, parted, without the few studies that m2net verify rejects: lungs cut by the picture; and all that a fit sees as one."""
+    parted = {
         name: split_once(cohort_once(RUNS / name, patients, seed, "--site", site, *SIZE, verified=True), parts)
         for name, (patients, seed, site, parts) in COHORTS.items()
     }
+    return parted | {"fit": join_once(RUNS / "fit.csv", [parted["train"], parted["calibrate"]])}
 
 
 def at_a_hospital(manifest: Path) -> None:

@@ -223,21 +223,22 @@ class BagDataModule(pl.LightningDataModule):
         studies = list(self.manifest)
         if stage == "fit":
             refuse_rejected(self.store, studies, self.allow)
-            self._warn_of_pockets()
+            self._warn_of_painting()
             return
         rejected = [v.study_id for v in rejected_verdicts(self.store, studies)]
         if rejected:
             named = f"{', '.join(rejected[:5])}{', ...' if len(rejected) > 5 else ''}"
             rank_zero_warn(f"m2net verify rejects {len(rejected)} of these {len(studies)} studies ({named}); they are used all the same.")
 
-    def _warn_of_pockets(self) -> None:
-        """Pockets are painted beside masks only: a label that goes with the masks could be learnt from them."""
+    def _warn_of_painting(self) -> None:
+        """Gas and organs are painted beside masks only: a label that goes with the masks could be learnt from them."""
         train = self.part(Split.TRAIN)
         bare = sum(not any(mask in self.masks and mask in study.masks for mask in LUNG_MASKS) for study in train)
-        if self.augmentation.pockets and bare:
+        named = " and ".join(self.augmentation.painted)
+        if named and bare:
             rank_zero_warn(
-                f"augmentation.pockets are painted only where a mask says that there is no lung: {bare} of {len(train)} training studies "
-                "have none and stay without. If some label goes with the masks, set pockets to 0."
+                f"augmentation: {named} are painted only where a mask says that there is no lung: {bare} of {len(train)} training studies "
+                f"have none and stay without. If some label goes with the masks, set {named} to 0."
             )
 
     def _loader(self, studies: list[Study], *, training: bool) -> DataLoader[BagBatch]:

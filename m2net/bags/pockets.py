@@ -17,6 +17,15 @@ _MOST = 3  # pockets an instance
 _GRAIN = 4  # pixels; bubbles and clumps are about as large
 
 
+def outside_lungs(batch: BagBatch) -> Tensor | None:
+    """(N, H, W), where a mask of lobes or lungs says that there is no lung and all slices show a body; None without such a mask."""
+    masks = [batch.dense[name] for name in LUNG_MASKS if name in batch.dense]
+    if not masks:
+        return None
+    known = torch.stack(masks)
+    return (known == 0).any(0) & (known <= 0).all(0) & (batch.instances.amin(1) > _TISSUE_HU)
+
+
 def draw_pockets(batch: BagBatch, probability: float) -> Tensor:
     """Instances (N, C, H, W) in HU, some with ellipses of gas, of food, or of both, in the body outside the lungs.
 
@@ -28,12 +37,10 @@ def draw_pockets(batch: BagBatch, probability: float) -> Tensor:
         batch: with a dense target of lobes or lungs; without one nothing is drawn.
         probability: for an instance to get pockets.
     """
-    masks = [batch.dense[name] for name in LUNG_MASKS if name in batch.dense]
-    if not masks:
+    free = outside_lungs(batch)
+    if free is None:
         return batch.instances
     values = batch.instances.clone()
-    known = torch.stack(masks)
-    free = (known == 0).any(0) & (known <= 0).all(0) & (values.amin(1) > _TISSUE_HU)
     for bag, key in enumerate(batch.draws.tolist()):
         generator = torch.Generator().manual_seed(key ^ 0x9A5)
         for n in torch.nonzero(batch.bag_index == bag)[:, 0].tolist():

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from m2net.bags.inputs import InputSpec
+from m2net.bags.organs import draw_organs
 from m2net.bags.plain import check_plain
 from m2net.bags.pockets import LUNG_MASKS, draw_pockets
 from m2net.batch import BagBatch
@@ -42,6 +43,8 @@ def add_coordinates(batch: BagBatch, spec: InputSpec) -> BagBatch:
     return replace(batch, instances=torch.cat([batch.instances, at * flags * spec.position_scale, flags], dim=1))
 
 
+PAINTED = ("pockets", "organs")
+"""Settings of ``Augmentation`` that paint beside the lungs."""
 SIDED = str(Column.LOBES)
 """The mask that no mirror image has: the left lung has no middle lobe. Lungs change their names."""
 
@@ -70,6 +73,8 @@ class Augmentation:
         erase: probability that a rectangle of each instance, up to a third of its sides, is filled with one value.
         pockets: probability that an instance with a mask of lobes or lungs gets gas and food in the body outside them: stomach and bowel,
             of which few training sets show enough. CT in HU only.
+        organs: probability that an instance with such a mask gets fat with organs in it, plain or enhanced, in the body outside the lungs:
+            spleen, stomach and heart are not to be taken for consolidated lung. CT in HU only.
     """
 
     rotation_deg: float = 0.0
@@ -86,6 +91,12 @@ class Augmentation:
     sharpen: float = 0.0
     erase: float = 0.0
     pockets: float = 0.0
+    organs: float = 0.0
+
+    @property
+    def painted(self) -> dict[str, float]:
+        """What is painted beside the lungs, and so needs a mask that tells where they are: probability by setting."""
+        return {name: getattr(self, name) for name in PAINTED if getattr(self, name)}
 
     @staticmethod
     def of(values: dict[str, Any] | None, spec: InputSpec, masks: tuple[str, ...]) -> Augmentation:
@@ -99,15 +110,18 @@ class Augmentation:
         made = Augmentation(**values)
         if made.flip and (spec.positions or SIDED in masks):
             raise ConfigError("flip is on where lobes or positions are used", remedy="Set flip: false; the left lung has no middle lobe")
-        if made.pockets and (not set(LUNG_MASKS) & set(masks) or spec.intensity != Intensity.HU):
-            raise ConfigError(
-                f"pockets: {made.pockets} without a mask of lobes or lungs, or without HU",
-                expected="CT in HU with masks: [lobes] or [lungs]",
-            )
+        for name, probability in made.painted.items():
+            if not set(LUNG_MASKS) & set(masks) or spec.intensity != Intensity.HU:
+                raise ConfigError(
+                    f"{name}: {probability} without a mask of lobes or lungs, or without HU",
+                    expected="CT in HU with masks: [lobes] or [lungs]",
+                )
         return made
 
     def paint(self, batch: BagBatch) -> BagBatch:
         """Change what is in the picture: for the stored values, before they are windowed."""
+        if self.organs:
+            batch = replace(batch, instances=draw_organs(batch, self.organs))
         return replace(batch, instances=draw_pockets(batch, self.pockets)) if self.pockets else batch
 
     def __call__(self, batch: BagBatch) -> BagBatch:

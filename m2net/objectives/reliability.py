@@ -15,14 +15,14 @@ _BINS = 10
 _BAND_DRAWS = 500
 
 
-def calibration_error(probability: Values, happened: NDArray[np.bool_], bins: int = _BINS) -> float:
+def calibration_error(probability: Values, happened: NDArray[np.bool_] | Values, bins: int = _BINS) -> float:
     """Expected calibration error over bins of equal size: mean over studies of |mean probability - frequency| of their bin.
 
     Studies of one probability have no order: a bin that ends among them takes their frequency.
 
     Args:
         probability: (n,) of the event.
-        happened: (n,) whether it happened.
+        happened: (n,) whether it happened, or the chance that it does where that is known, as of phantoms.
         bins: groups of equal size, by rank of the probability.
 
     Returns:
@@ -36,7 +36,7 @@ def calibration_error(probability: Values, happened: NDArray[np.bool_], bins: in
     return float(sum(abs(float(probability[g].sum()) - float(frequency[g].sum())) for g in groups) / len(order))
 
 
-def _alike(values: Values, happened: NDArray[np.bool_]) -> Values:
+def _alike(values: Values, happened: NDArray[np.bool_] | Values) -> Values:
     """How often it happened among all of the same value, (n,)."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     return np.asarray((np.bincount(place, happened, len(count)) / count)[place])

@@ -14,6 +14,8 @@ from typing import Any
 import yaml
 
 from m2net.bags.dataset import score_target, severity_target
+from m2net.bags.pockets import LUNG_MASKS
+from m2net.bags.transforms import PAINTED
 from m2net.errors import ConfigError
 from m2net.networks.registry import build
 from m2net.objectives import OBJECTIVES, DetectionReading, Objective, Reading
@@ -148,9 +150,10 @@ def plan_finetuning(
         changed += [f"{task}: without the rule that validation had set, for no part validates; any pixel still tells" for task in ruled]
     masks = sorted({str(m) for s in studies for m in s.masks} & {o.target for o in heads.values()})
     augmentation = dict(drawing.get("augmentation", {}))
-    if augmentation.get("pockets") and not {str(Column.LOBES), str(Column.LUNGS)} & set(masks):
-        augmentation["pockets"] = 0.0
-        changed.append("augmentation: no pockets, for no mask says where the lungs are")
+    painted = [name for name in PAINTED if augmentation.get(name)]
+    if painted and not set(LUNG_MASKS) & set(masks):
+        augmentation |= dict.fromkeys(painted, 0.0)
+        changed.append(f"augmentation: no {' and '.join(painted)}, for no mask says where the lungs are")
     model = {
         "network": arguments["network"], "tasks": tasks, "optimizer": OPTIMIZER, "schedule": "cosine", "warmup": 0.1, "tuning": TUNING,
         "weighting": arguments.get("weighting", "fixed"), "start_from": str(path), "start_parts": ["encoder", "decoder", "heads"],

@@ -307,25 +307,50 @@ def test_shift_moves_picture_target_and_position_together(study: Prepared) -> No
     assert float(np.corrcoef(a.flatten(), b.flatten())[0, 1]) > 0.95
 
 
-def test_pockets_are_drawn_in_the_body_outside_the_lungs_only(study: Prepared) -> None:
+@pytest.mark.parametrize(("setting", "least"), [("pockets", 0.03), ("organs", 0.08)])
+def test_what_is_painted_lies_in_the_body_outside_the_lungs_only(study: Prepared, setting: str, least: float) -> None:
     """Against the untouched picture: nothing changes in a lobe, in air, or where no mask is known; elsewhere much does, by key."""
     batch = cut_bag(study, full_slices(study, 48), SPEC, "s", 3, ("lobes",))
     lobes = batch.dense["lobes"].clone()
     lobes[:, :, :10] = UNLABELLED
     batch = replace(batch, dense={"lobes": lobes})
-    drawn = Augmentation(pockets=1.0).paint(batch)
+    painter = Augmentation.of({setting: 1.0}, SPEC, ("lobes",))
+    drawn = painter.paint(batch)
     changed = (drawn.instances != batch.instances).any(1)
     assert not bool(changed[lobes != 0].any())
     assert not bool(changed[batch.instances.amin(1) < -500].any())
-    assert float(changed[(lobes == 0) & (batch.instances.amin(1) > 0)].float().mean()) > 0.03
+    assert float(changed[(lobes == 0) & (batch.instances.amin(1) > 0)].float().mean()) > least
     assert torch.equal(drawn.dense["lobes"], lobes)
     unknown = torch.full_like(lobes, UNLABELLED)
-    other = Augmentation(pockets=1.0).paint(replace(batch, dense={"lobes": unknown, "lungs": lobes.clamp(max=1)}))
+    other = painter.paint(replace(batch, dense={"lobes": unknown, "lungs": lobes.clamp(max=1)}))
     assert torch.equal(other.instances, drawn.instances)  # a study with lungs only
-    assert torch.equal(Augmentation(pockets=1.0).paint(batch).instances, drawn.instances)
-    assert not torch.equal(Augmentation(pockets=1.0).paint(replace(batch, draws=batch.draws + 1)).instances, drawn.instances)
-    with pytest.raises(ConfigError, match=r"pockets: 0.5 without a mask"):
-        Augmentation.of({"pockets": 0.5}, SPEC, ("infection",))
+    assert torch.equal(painter.paint(batch).instances, drawn.instances)
+    assert not torch.equal(painter.paint(replace(batch, draws=batch.draws + 1)).instances, drawn.instances)
+    with pytest.raises(ConfigError, match=rf"{setting}: 0.5 without a mask"):
+        Augmentation.of({setting: 0.5}, SPEC, ("infection",))
+
+
+def test_organs_lie_in_fat_and_leave_bone(study: Prepared) -> None:
+    """Fat and soft tissue are what is painted, the same of all neighbours; bone stays, and so does at times a rim of the lungs."""
+    batch = cut_bag(study, full_slices(study, 48), SPEC, "s", 3, ("lobes",))
+    before = batch.instances.clone()
+    before[:, :, 20:24, 20:24] = 400.0
+    batch = replace(batch, instances=before)
+    rims = []
+    for key in range(6):
+        drawn = Augmentation(organs=1.0).paint(replace(batch, draws=batch.draws + key)).instances
+        changed = drawn != before
+        assert not bool(changed[:, :, 20:24, 20:24].any())
+        painted = drawn[changed.any(1)[:, None].expand_as(drawn)]
+        assert float(painted.min()) > -175
+        assert float(painted.max()) < 225
+        assert bool((painted < -60).any())
+        assert bool((painted > 10).any())
+        assert torch.equal(drawn[:, 0][changed.any(1)], drawn[:, -1][changed.any(1)])
+        beside = torch.nn.functional.max_pool2d((batch.dense["lobes"] > 0).float()[:, None], 3, 1, 1)[:, 0] > 0
+        rims += (changed.any(1) & beside & (batch.dense["lobes"] == 0)).flatten(1).any(1).tolist()
+    assert any(rims)
+    assert not all(rims)
 
 
 def test_pockets_that_go_with_masks_are_told(cohort: Path, store: Path, tmp_path: Path) -> None:
@@ -348,7 +373,7 @@ def test_pockets_that_go_with_masks_are_told(cohort: Path, store: Path, tmp_path
         made.prepare_data()
         return made
 
-    with pytest.warns(UserWarning, match=rf"{bare} of 6 training studies have none"):
+    with pytest.warns(UserWarning, match=rf"pockets are painted .* {bare} of 6 training studies have none"):
         data(0.3).setup("fit")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

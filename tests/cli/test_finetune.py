@@ -302,16 +302,16 @@ def test_the_run_that_a_model_comes_from_is_not_written_over(trained: Path, else
 def test_what_a_plan_leaves_out(trained: Path, elsewhere: Path, tmp_path: Path) -> None:
     """Pockets need a mask that the new hospital has not; only labels that some task learns from count as labels."""
     checkpoint = read_checkpoint(trained / "best.ckpt")
-    checkpoint[CHECKPOINT_MARK]["drawing"]["augmentation"] |= {"pockets": 0.3, "noise": 0.1}
+    checkpoint[CHECKPOINT_MARK]["drawing"]["augmentation"] |= {"pockets": 0.3, "organs": 0.2, "noise": 0.1}
     rows = rows_of(elsewhere)
     for k, row in enumerate(rows):
         row |= {"image": str(elsewhere.parent / row["image"]), "lobes": "", "lungs": "", "infection": ""}
         row |= {} if k < 5 else {"severity": "", "severity_scheme": ""}
     studies = list(read_manifest(write(tmp_path / "m.csv", rows)))
     plan = plan_finetuning(checkpoint, trained / "best.ckpt", studies, tmp_path / "m.csv", tmp_path, tmp_path, validate=False, folds=2)
-    assert plan.config["data"]["augmentation"]["pockets"] == 0
+    assert plan.config["data"]["augmentation"]["pockets"] == plan.config["data"]["augmentation"]["organs"] == 0
     assert plan.config["data"]["augmentation"]["noise"] == 0.1
-    assert any("no pockets" in line for line in plan.changed)
+    assert any("no pockets and organs" in line for line in plan.changed)
     parts = [replace(s, split=Split.VAL if s.severity is not None else Split.TRAIN, masks={}) for s in studies]
     with pytest.raises(
         ConfigError, match=r"has a label of 2 patients in the training part of the new data \(diagnosis\)"
