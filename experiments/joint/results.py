@@ -107,11 +107,18 @@ def of_the_truth() -> Iterator[FigureRow]:
 
 
 def without_the_draw(what: str, path: Path) -> Iterator[FigureRow]:
-    """Calibration error against the probabilities that the grades were drawn with: what is the model's doing, whatever grades fell."""
+    """Calibration error and coverage by the probabilities that the grades were drawn with: the model's doing, whatever grades fell."""
     rows = graded(path)
     if rows:
-        said, true = (np.array([float(row[name]) for row in rows]) for name in ("severity_ge1", "true_severity_ge1"))
-        yield figure_row(what, "severity/ece against the true probabilities", calibration_error(said, true), n=len(rows))
+        said, severe = (np.array([float(row[name]) for row in rows]) for name in ("severity_ge1", "true_severity_ge1"))
+        yield figure_row(what, "severity/ece against the true probabilities", calibration_error(said, severe), n=len(rows))
+        held = [np.array([grade in row["severity_set"].split("|") for row in rows]) for grade in ("0", "1")]
+        yield figure_row(
+            what,
+            "severity/coverage expected by the true probabilities",
+            float((held[0] * (1 - severe) + held[1] * severe).mean()),
+            n=len(rows),
+        )
 
 
 def draw(out: Path) -> None:
