@@ -151,7 +151,7 @@ if __name__ == "__main__":
                 *without_the_draw(what, folder / "predictions.csv"),
                 *(row for label in ("severity", "diagnosis") for row in audit_rows(f"{what}, {label}", folder / f"audit_{label}.json")),
             ]
-    table += localisation_rows("synthetic, held out, site home", RUNS / "test_home" / "localisation.json")
+        table += localisation_rows(f"synthetic, held out, site home{whose}", runs / "test_home" / "localisation.json")
     table += recalibrated("synthetic, site north", RUNS / "test_north" / "predictions.csv")
     table += own_sets("synthetic, site north", RUNS / "test_north" / "predictions.csv")
     table += of_the_truth()

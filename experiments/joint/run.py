@@ -28,7 +28,9 @@ SIZE = ["--matrix", "112", "--slice-mm", "4"]
 ROWS = {"joint": (RUNS, ["joint"]), "few_labels": (RUNS / "few_labels", ["joint", "few_labels"])}
 """Folder and configurations: all labels, and those that a hospital has."""
 POINTED = 100
-"""Patients of each part whose drawn infection is pointed at: the threshold of the boxes is chosen on some that calibrate."""
+"""Patients of each part whose infection is pointed at: the threshold of the boxes is chosen on some that calibrate."""
+BY = {"joint": "drawn", "few_labels": "score_maps"}
+"""What each row points with."""
 SEEN, LABELLED = {"train": 400, "val": 200}, {"severity": 500, "lobes": 40, "infection": 0}
 """Patients that such a hospital has in each part, and how many of them all carry what, drawn at random; all have a diagnosis."""
 
@@ -73,12 +75,13 @@ def fit_and_judge(row: str, manifests: dict[str, Path]) -> None:
         audit(manifests[site], out)
 
 
-def point(manifests: dict[str, Path]) -> None:
-    """Where the infection that the joint model draws lies, against the masks of patients of ``home``."""
-    out = RUNS / "test_home"
-    if not is_done(out / "localisation.json", RUNS / "best.ckpt"):
+def point(row: str, manifests: dict[str, Path]) -> None:
+    """Where the infection that a row's model sees lies, against the masks of patients of ``home``."""
+    folder, _ = ROWS[row]
+    out = folder / "test_home"
+    if not is_done(out / "localisation.json", folder / "best.ckpt"):
         both = join_once(RUNS / "both.csv", [manifests["train"], manifests["home"]])
-        words = ["--model", RUNS / "best.ckpt", "--methods", "drawn", "--most", str(POINTED), "--out", out]
+        words = ["--model", folder / "best.ckpt", "--methods", BY[row], "--most", str(POINTED), "--out", out]
         command("localise", both, "--store", RUNS / "store", *words)
 
 
@@ -100,8 +103,7 @@ def main() -> None:
         at_a_hospital(manifests["train"])
     for row in given.rows:
         fit_and_judge(row, manifests)
-    if "joint" in given.rows:
-        point(manifests)
+        point(row, manifests)
     subprocess.run([sys.executable, str(HERE / "results.py")], check=True)
 
 
