@@ -15,7 +15,7 @@ _PLAIN_HU, _ENHANCED_HU = (0.0, 75.0), (75.0, 180.0)  # of organs without and wi
 _ENHANCED = 0.3  # of the organs
 _FIELD, _ORGAN = (0.12, 0.5), (0.04, 0.25)  # radii, of the instance's side
 _MOST = 7  # organs an instance
-_RIM = 3  # fewer pixels than this beside the lungs keep what they were: pleura and diaphragm
+_RIM = 3  # fewer pixels than this beside lungs and air keep what they were: pleura, diaphragm and skin
 _WOBBLE = 8  # outlines bend about so often over the instance
 
 

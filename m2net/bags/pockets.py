@@ -18,12 +18,15 @@ _GRAIN = 4  # pixels; bubbles and clumps are about as large
 
 
 def outside_lungs(batch: BagBatch) -> Tensor | None:
-    """(N, H, W), where a mask of lobes or lungs says that there is no lung and all slices show a body; None without such a mask."""
+    """(N, H, W), where a mask of lobes or lungs says that there is no lung and all slices show a body; None without such a mask.
+
+    What another mask marks, as consolidation that a mask of the lungs leaves out, is not outside.
+    """
     masks = [batch.dense[name] for name in LUNG_MASKS if name in batch.dense]
     if not masks:
         return None
-    known = torch.stack(masks)
-    return (known == 0).any(0) & (known <= 0).all(0) & (batch.instances.amin(1) > _TISSUE_HU)
+    marked = torch.stack(list(batch.dense.values())) > 0
+    return (torch.stack(masks) == 0).any(0) & ~marked.any(0) & (batch.instances.amin(1) > _TISSUE_HU)
 
 
 def draw_pockets(batch: BagBatch, probability: float) -> Tensor:

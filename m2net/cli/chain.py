@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -68,11 +69,17 @@ def cohort_once(folder: Path, patients: int, seed: int, *words: str | Path, veri
         Its manifest.
 
     Raises:
-        SystemExit: a command failed.
+        SystemExit: a command failed, or the folder holds another cohort.
     """
     manifest, good = folder / "manifest.csv", folder / "good.csv"
     if not manifest.exists():
         command("phantom", "--out", folder, "--patients", str(patients), "--seed", str(seed), *words)
+    found = json.loads((folder / "cohort.json").read_text(encoding="utf-8"))
+    if (found["patients"], found["seed"]) != (patients, seed):
+        sys.exit(
+            f"{folder} holds {found['patients']} patients of seed {found['seed']}; expected {patients} of seed {seed}. "
+            "Move it away, and what was made of it."
+        )
     if not verified:
         return manifest
     if not good.exists():

@@ -324,6 +324,11 @@ def test_what_is_painted_lies_in_the_body_outside_the_lungs_only(study: Prepared
     unknown = torch.full_like(lobes, UNLABELLED)
     other = painter.paint(replace(batch, dense={"lobes": unknown, "lungs": lobes.clamp(max=1)}))
     assert torch.equal(other.instances, drawn.instances)  # a study with lungs only
+    beyond = torch.zeros_like(lobes)
+    beyond[:, 24:] = (lobes[:, 24:] == 0).long()  # infection that the mask of the lobes leaves out
+    kept = painter.paint(replace(batch, dense={"lobes": lobes, "infection": beyond}))
+    assert not bool((kept.instances != batch.instances).any(1)[:, 24:].any())
+    assert torch.equal(kept.instances[:, :, :20], drawn.instances[:, :, :20])
     assert torch.equal(painter.paint(batch).instances, drawn.instances)
     assert not torch.equal(painter.paint(replace(batch, draws=batch.draws + 1)).instances, drawn.instances)
     with pytest.raises(ConfigError, match=rf"{setting}: 0.5 without a mask"):

@@ -90,6 +90,8 @@ def test_a_cohort_is_made_verified_and_split_once(tmp_path: Path, monkeypatch: p
     assert {row["split"] for row in read_table(manifest)} == {"test"}
     monkeypatch.setattr(chain.subprocess, "run", lambda *_, **__: pytest.fail("run again"))
     assert make() == manifest
+    with pytest.raises(SystemExit, match=r"holds 3 patients of seed 5; expected 3 of seed 6. Move it away"):
+        chain.cohort_once(tmp_path / "home", 3, 6, verified=True)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores of a thread are a thing of Linux")
