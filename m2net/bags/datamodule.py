@@ -11,12 +11,12 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
+from m2net.bags.beside import LUNG_MASKS
 from m2net.bags.cutting import join
 from m2net.bags.dataset import BagDataset, EpochSampler, balanced_chances, score_target, severity_target
 from m2net.bags.inputs import InputSpec
 from m2net.bags.loader import EveryStudy, ResumableLoader
 from m2net.bags.look import look_of
-from m2net.bags.pockets import LUNG_MASKS
 from m2net.bags.preparing import prepare_missing, refuse_rejected, rejected_verdicts
 from m2net.bags.store import Store
 from m2net.bags.transforms import Augmentation, add_coordinates, apply_window

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from m2net.bags.pockets import outside_lungs
+from m2net.bags.beside import chosen, outside_lungs
 from m2net.batch import BagBatch
 
 _BONE_HU = 150.0  # brighter is bone or a vessel full of contrast medium, and stays
@@ -34,15 +34,11 @@ def draw_organs(batch: BagBatch, probability: float) -> Tensor:
         return batch.instances
     values = batch.instances.clone()
     soft = free & (values.amax(1) < _BONE_HU)
-    for bag, key in enumerate(batch.draws.tolist()):
-        generator = torch.Generator().manual_seed(key ^ 0x0462)
-        for n in torch.nonzero(batch.bag_index == bag)[:, 0].tolist():
-            if float(torch.rand((), generator=generator)) >= probability:
-                continue
-            rim = int(torch.randint(0, _RIM, (), generator=generator))
-            field, content = _belly(values.shape[-2:], generator, values.device)
-            where = field & soft[n] & _off(free[n], rim)
-            values[n] = torch.where(where, content.to(values), values[n])
+    for n, generator in chosen(batch, probability, 0x0462):
+        rim = int(torch.randint(0, _RIM, (), generator=generator))
+        field, content = _belly(values.shape[-2:], generator, values.device)
+        where = field & soft[n] & _off(free[n], rim)
+        values[n] = torch.where(where, content.to(values), values[n])
     return values
 
 

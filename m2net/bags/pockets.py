@@ -6,27 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from m2net.bags.beside import chosen, outside_lungs
 from m2net.batch import BagBatch
-from m2net.vocabulary import Column
 
-LUNG_MASKS = (str(Column.LOBES), str(Column.LUNGS))
-_TISSUE_HU = -300.0  # brighter is body, and not the air around it
 _GAS_HU, _FOOD_HU = (-990.0, -880.0), (-150.0, 60.0)
 _RADII = (0.04, 0.18)  # of the instance's side
 _MOST = 3  # pockets an instance
 _GRAIN = 4  # pixels; bubbles and clumps are about as large
-
-
-def outside_lungs(batch: BagBatch) -> Tensor | None:
-    """(N, H, W), where a mask of lobes or lungs says that there is no lung and all slices show a body; None without such a mask.
-
-    What another mask marks, as consolidation that a mask of the lungs leaves out, is not outside.
-    """
-    masks = [batch.dense[name] for name in LUNG_MASKS if name in batch.dense]
-    if not masks:
-        return None
-    marked = torch.stack(list(batch.dense.values())) > 0
-    return (torch.stack(masks) == 0).any(0) & ~marked.any(0) & (batch.instances.amin(1) > _TISSUE_HU)
 
 
 def draw_pockets(batch: BagBatch, probability: float) -> Tensor:
@@ -44,14 +30,10 @@ def draw_pockets(batch: BagBatch, probability: float) -> Tensor:
     if free is None:
         return batch.instances
     values = batch.instances.clone()
-    for bag, key in enumerate(batch.draws.tolist()):
-        generator = torch.Generator().manual_seed(key ^ 0x9A5)
-        for n in torch.nonzero(batch.bag_index == bag)[:, 0].tolist():
-            if float(torch.rand((), generator=generator)) >= probability:
-                continue
-            for _ in range(int(torch.randint(1, _MOST + 1, (), generator=generator))):
-                inside, content = _pocket(values.shape[1:], generator, values.device)
-                values[n] = torch.where(inside & free[n], content.to(values), values[n])
+    for n, generator in chosen(batch, probability, 0x9A5):
+        for _ in range(int(torch.randint(1, _MOST + 1, (), generator=generator))):
+            inside, content = _pocket(values.shape[1:], generator, values.device)
+            values[n] = torch.where(inside & free[n], content.to(values), values[n])
     return values
 
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from m2net.bags.beside import LUNG_MASKS
 from m2net.bags.inputs import InputSpec
 from m2net.bags.organs import draw_organs
 from m2net.bags.plain import check_plain
-from m2net.bags.pockets import LUNG_MASKS, draw_pockets
+from m2net.bags.pockets import draw_pockets
 from m2net.batch import BagBatch
 from m2net.errors import ConfigError
 from m2net.vocabulary import UNLABELLED, Column, Intensity, LungCode

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
+from m2net.bags.beside import LUNG_MASKS
 from m2net.bags.dataset import score_target, severity_target
-from m2net.bags.pockets import LUNG_MASKS
 from m2net.bags.transforms import PAINTED
 from m2net.errors import ConfigError
 from m2net.networks.registry import build
