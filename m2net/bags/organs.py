@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,7 +25,7 @@ def draw_organs(batch: BagBatch, probability: float) -> Tensor:
     """Instances (N, C, H, W) in HU, some with a field of fat and organs in it, in the body outside the lungs.
 
     As pockets, they are painted only where a mask says that there is no lung and the picture says that there is a body, and not over
-    bone. Neighbouring slices of an instance get the same organs. Drawn by the bags' keys.
+    bone. Neighbouring slices of an instance get the same organs, each with a grain of its own. Drawn by the bags' keys.
 
     Args:
         batch: with a dense target of lobes or lungs; without one nothing is drawn.
@@ -36,7 +38,7 @@ def draw_organs(batch: BagBatch, probability: float) -> Tensor:
     soft = free & (values.amax(1) < _BONE_HU)
     for n, generator in chosen(batch, probability, 0x0462):
         rim = int(torch.randint(0, _RIM, (), generator=generator))
-        field, content = _belly(values.shape[-2:], generator, values.device)
+        field, content = _belly(values[n].shape, generator, values.device)
         where = field & soft[n] & _off(free[n], rim)
         values[n] = torch.where(where, content.to(values), values[n])
     return values
@@ -49,23 +51,24 @@ def _off(free: Tensor, rim: int) -> Tensor:
     return F.max_pool2d((~free).float()[None], 2 * rim + 1, 1, rim)[0] == 0
 
 
-def _belly(shape: torch.Size, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where (H, W) and what (H, W) in HU, on ``device``: organs that lie in fat, the later before the earlier."""
-    bend = _grain(shape, _WOBBLE, generator, device)
-    fine = _grain(shape, max(shape) // 2, generator, device)
+def _belly(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where (H, W) and what, in HU, of ``shape`` (C, H, W) on ``device``: organs that lie in fat, the later before the earlier."""
+    slices, *plane = shape
+    bend = _grain((1, *plane), _WOBBLE, generator, device)[0]
+    fine = _grain((slices, *plane), max(plane) // 2, generator, device)
     field_at = torch.rand(5, generator=generator).tolist()
-    field = _ellipse(shape, field_at, _FIELD, bend)
+    field = _ellipse(plane, field_at, _FIELD, bend)
     content = _between(_FAT_HU, float(torch.rand((), generator=generator))) + 8 * fine
     for _ in range(int(torch.randint(1, _MOST + 1, (), generator=generator))):
         place, drawn = torch.rand(5, generator=generator).tolist(), torch.rand(2, generator=generator).tolist()
         for k in (0, 1):  # organs lie about the field
             place[k] = field_at[k] + (place[k] - 0.5) * 2 * _between(_FIELD, field_at[2 + k])
         hu = _between(_ENHANCED_HU if drawn[0] < _ENHANCED else _PLAIN_HU, drawn[1])
-        content = torch.where(_ellipse(shape, place, _ORGAN, bend), hu + 6 * fine, content)
+        content = torch.where(_ellipse(plane, place, _ORGAN, bend), hu + 6 * fine, content)
     return field, content
 
 
-def _ellipse(shape: torch.Size, place: list[float], radii: tuple[float, float], bend: Tensor) -> Tensor:
+def _ellipse(shape: Sequence[int], place: list[float], radii: tuple[float, float], bend: Tensor) -> Tensor:
     """(H, W) of a turned ellipse with a bent outline; ``place`` is row, column, two radii and turn, each drawn from 0 to 1."""
     rows = torch.linspace(0, 1, shape[0], device=bend.device)[:, None] - place[0]
     columns = torch.linspace(0, 1, shape[1], device=bend.device) - place[1]
@@ -74,10 +77,10 @@ def _ellipse(shape: torch.Size, place: list[float], radii: tuple[float, float], 
     return (along / _between(radii, place[2])) ** 2 + (across / _between(radii, place[3])) ** 2 < (1 + 0.25 * bend).clamp(min=0.2)
 
 
-def _grain(shape: torch.Size, cells: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """(H, W) of smooth noise, so many cells along each side, of about unit spread."""
-    coarse = torch.randn((1, 1, max(2, cells), max(2, cells)), generator=generator).to(device)
-    return F.interpolate(coarse, size=tuple(shape), mode="bilinear", align_corners=False)[0, 0]
+def _grain(shape: Sequence[int], cells: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Smooth noise of ``shape`` (C, H, W), each of the C drawn apart, so many cells along each side, of about unit spread."""
+    coarse = torch.randn((1, shape[0], max(2, cells), max(2, cells)), generator=generator).to(device)
+    return F.interpolate(coarse, size=tuple(shape[1:]), mode="bilinear", align_corners=False)[0]
 
 
 def _between(ends: tuple[float, float], share: float) -> float:

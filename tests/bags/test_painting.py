@@ -55,8 +55,8 @@ def test_what_is_painted_lies_in_the_body_outside_the_lungs_only(study: Prepared
 
 
 def test_organs_lie_in_fat_and_leave_bone(study: Prepared) -> None:
-    """Fat and soft tissue are what is painted, the same of all neighbours; bone stays, and so does at times a rim of the lungs."""
-    batch = cut_bag(study, full_slices(study, 48), SPEC, "s", 3, ("lobes",))
+    """Fat and soft tissue are painted, for neighbours the same in other noise; bone stays, and so does at times a rim of the lungs."""
+    batch = cut_bag(study, full_slices(study, 48), replace(SPEC, slices=3, slice_gap_mm=4.0), "s", 3, ("lobes",))
     before = batch.instances.clone()
     before[:, :, 20:24, 20:24] = 400.0
     batch = replace(batch, instances=before)
@@ -70,7 +70,10 @@ def test_organs_lie_in_fat_and_leave_bone(study: Prepared) -> None:
         assert float(painted.max()) < 225
         assert bool((painted < -60).any())
         assert bool((painted > 10).any())
-        assert torch.equal(drawn[:, 0][changed.any(1)], drawn[:, -1][changed.any(1)])
+        first, last = drawn[:, 0][changed.any(1)].float(), drawn[:, -1][changed.any(1)].float()
+        assert float((first - last).abs().max()) < 80  # the same organs ...
+        assert float((first - last).std()) > 3  # ... in noise of their own
+        assert float(torch.corrcoef(torch.stack([first, last]))[0, 1]) > 0.95
         beside = torch.nn.functional.max_pool2d((batch.dense["lobes"] > 0).float()[:, None], 3, 1, 1)[:, 0] > 0
         rims += (changed.any(1) & beside & (batch.dense["lobes"] == 0)).flatten(1).any(1).tolist()
     assert any(rims)
