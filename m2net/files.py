@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path, PurePath
 from typing import TextIO
 
@@ -31,6 +32,12 @@ def written_whole(path: Path) -> Iterator[TextIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def put_aside(path: Path) -> Path:
+    """Rename a file to ``NAME_1.csv``, or the first number that is free; returns the new path."""
+    free = next(new for k in count(1) if not (new := path.with_name(f"{path.stem}_{k}{path.suffix}")).exists())
+    return path.rename(free)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from m2net.assessment.shortcuts import Facts
 from m2net.errors import ConfigError
 from m2net.objectives import Interval, auc, intervals, within_folds
 from m2net.objectives.base import Statistic
+from m2net.objectives.bootstrap import fewer
 
 Scores = NDArray[np.float64]
 ALL = "all together"
@@ -108,7 +109,7 @@ def _audit_class(
     by = strata or strongest.name
     entry: dict[str, Any] = {}
     if score is not None and by:
-        entry = _stratified(score, positive, singles[by], fold, patients) | {"strata": by}
+        entry = _stratified(score, positive, singles.get(by, [""] * len(positive)), fold, patients) | {"strata": by}
     families = {family: _forest(table, positive, patients, seed) for family, table in _tables(facts).items()}
     return ClassAudit(name, int(positive.sum()), families, strongest, **entry)
 
@@ -149,7 +150,7 @@ def _stratified(
         "lost": lambda c: pairs(c) - within(c),
         "fact": pooled(sign * fact, both),
     }
-    return dict(intervals(figures, [patients[k] for k in have]))
+    return dict(intervals(figures, [patients[k] for k in have], fewer(positive, ~positive)))
 
 
 def _single_facts(facts: Sequence[Facts]) -> dict[str, list[float | str]]:
@@ -235,4 +236,5 @@ def _forest(table: NDArray[np.float64], positive: NDArray[np.bool_], patients: l
             score[held] = forest.fit(table[train], positive[train]).predict_proba(table[held])[:, 1]
     have = np.flatnonzero(np.isfinite(score))
     figure = within_folds(lambda chosen: _auc(score[have][chosen], positive[have][chosen]), fold[have])
-    return intervals({"auc": figure}, [patients[k] for k in have])["auc"]
+    told = positive[have]
+    return intervals({"auc": figure}, [patients[k] for k in have], fewer(told, ~told))["auc"]

@@ -135,7 +135,9 @@ def findings_of(objectives: Mapping[str, Objective], outputs: Mapping[str, Outpu
             told = [None if np.isnan(v) else float(v) for v in (*values[0, :2], *values[0, 4:])]
             shares = dict(zip((*SIDES, *ZONES), told, strict=True))
             if None not in told[:2]:
-                for name, value in zip(objective.derived, derived_scores(values)[0].tolist(), strict=False):
+                for name, value in zip(
+                    objective.derived, derived_scores(values, tells_kinds=objective.tells_kinds)[0].tolist(), strict=False
+                ):
                     scores.append(ScoreFinding(SCORE_TITLES[name], value, SCORE_LIMITS[name], "derived"))
     return Findings(severity, diagnosis, detection, shares, scores)
 

@@ -15,6 +15,7 @@ from m2net.assessment.boxes import find_boxes, match
 from m2net.assessment.explainer import Judgement, least_box
 from m2net.bags import Prepared
 from m2net.objectives import Interval, group_statistics, intervals
+from m2net.objectives.diagnosis import group_bearing
 from m2net.studies import Study
 from m2net.vocabulary import MASK_UNLABELLED, Column, Diagnosis
 
@@ -197,4 +198,4 @@ def slice_figures(studies: Sequence[Localised], names: Sequence[str]) -> dict[st
             patients.append(str(study.row["patient_id"]))
     p, t = torch.tensor(probability, dtype=torch.float64), torch.tensor(possible)
 
-    return intervals(group_statistics(p, t, names), patients, draws=200)
+    return intervals(group_statistics(p, t, names), patients, bearing=group_bearing(t, names), draws=200)

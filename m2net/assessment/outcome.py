@@ -105,13 +105,13 @@ def compare(task: str, objective: Objective, base: Rows | None, tuned: Sequence[
         seed: of the resampling.
 
     All tables hold the same studies in the same order. Figures of ranking (AUC, Spearman's rho) are taken within each fold, for all models
-    alike (``m2net.objectives.folds``). Of fewer than ten labelled patients nothing is called better.
+    alike (``m2net.objectives.folds``). Where a figure rests on fewer than ten patients nothing is called better.
     """
     patients = [str(row["patient_id"]) for row in tuned[0].rows]
     after = [_figures(objective, repeat.rows) for repeat in tuned]
     before = None if base is None else [_figures(objective, base)] * len(tuned)
     right = [_figures(objective, r.recalibrated) for r in tuned if r.recalibrated is not None] if base is not None else []
-    found, known = [], objective.known(tuned[0].rows)
+    found, known, bearing = [], objective.known(tuned[0].rows), objective.bearing(tuned[0].rows)
     for name in [objective.primary, *(n for n in _MORE if n in after[0] and n != objective.primary)]:
 
         def mean(tables: Sequence[Mapping[str, Statistic]], name: str = name) -> Statistic:
@@ -128,7 +128,8 @@ def compare(task: str, objective: Objective, base: Rows | None, tuned: Sequence[
             gain = _interval(_difference(now, best, sign), patients, seed)
         own = [None if statistic is None else _interval(statistic, patients, seed) for statistic in (was, put)]
         outcome = Outcome.UNKNOWN if gain is None else judge(gain)
-        if outcome is Outcome.BETTER and len({patient for patient, told in zip(patients, known, strict=True) if told}) < FEWEST:
+        borne = bearing.get(name, known)
+        if outcome is Outcome.BETTER and len({patient for patient, told in zip(patients, borne, strict=True) if told}) < FEWEST:
             outcome = Outcome.SAME  # resamples of so few are too alike to praise by; a loss is said all the same
         found.append(Comparison(task, name, name == objective.primary, own[0], own[1], _interval(now, patients, seed), gain, outcome))
     return found

@@ -83,6 +83,11 @@ class BagDataModule(pl.LightningDataModule):
             raise ConfigError(f"data.masks has {', '.join(sorted(strange))}", expected=f"some of {', '.join(MASK_COLUMNS)}")
         if instances < 1 or studies_per_batch < 1:
             raise ConfigError(f"{instances} instances, {studies_per_batch} studies a batch", expected="at least 1 of each")
+        if workers < 0 or prepare_workers < 1 or seed < 0:
+            raise ConfigError(
+                f"data has workers {workers}, prepare_workers {prepare_workers} and seed {seed}",
+                expected="workers and seed from 0, prepare_workers from 1",
+            )  # fmt: skip
         self.augmentation = Augmentation.of(augmentation, self.spec, self.masks)
         self.manifest_path = Path(manifest)
         self.store = Store(Path(store), self.spec.spacing_mm, repair=repair)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m2net.cli.done import Done
-from m2net.cli.options import parser
+from m2net.cli.options import count, folder, parser
 from m2net.errors import ConfigError
 from m2net.vocabulary import Split
 
@@ -28,9 +28,9 @@ def run(argv: list[str]) -> int:
         "--config", type=Path, required=True, action="append", help="the same YAML that m2net fit takes; several are laid over one another"
     )
     options.add_argument("--folds", type=int, required=True, help="number of folds, at least 3 (test, validation, training)")
-    options.add_argument("--out", type=Path, help="folder for the results; default crossval in the configured run folder")
+    options.add_argument("--out", type=folder, help="folder for the results; default crossval in the configured run folder")
     options.add_argument(
-        "--seed", type=int, help="seed of new folds; without it the manifest's own are taken, or those of seed 0 where it has none"
+        "--seed", type=count, help="seed of new folds; without it the manifest's own are taken, or those of seed 0 where it has none"
     )
     options.add_argument(
         "--judge-sites", nargs="+", metavar="SITE", help="sites whose studies are judged; others train, and choose with data.validate"

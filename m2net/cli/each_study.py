@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m2net.cli.options import Parser, progress
+from m2net.cli.options import Parser, folder, progress
 from m2net.errors import BROKE, M2NetError
 from m2net.vocabulary import Modality
 
@@ -21,7 +21,7 @@ def add_studies(options: Parser, kinds: str, model: str) -> None:
     """Studies, the model, where results go, and how DICOM is read."""
     options.add_argument("studies", type=Path, nargs="+", metavar="STUDY", help=kinds)
     options.add_argument("--model", type=Path, required=True, help=model)
-    options.add_argument("--out", type=Path, required=True, help="folder for the results, one folder a study")
+    options.add_argument("--out", type=folder, required=True, help="folder for the results, one folder a study")
     options.add_argument("--series", default="", help="UID or number of the DICOM series to read, where a folder holds several")
     options.add_argument("--kernel", default="", choices=["", "soft", "lung"], help="reconstruction to prefer, where there are several")
     options.add_argument("--repair", action="store_true", help="resample uneven, missing or sheared slices instead of refusing them")

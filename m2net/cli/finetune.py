@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m2net.cli.done import Done
-from m2net.cli.options import parser
+from m2net.cli.options import count, folder, parser
 from m2net.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def run(argv: list[str]) -> int:
     from m2net.training.finetuning import labelled_patients, read_changes
 
     source = read_manifest(given.manifest)
-    base, more = read_checkpoint(given.start), read_changes(given.config)
+    base, more = read_checkpoint(given.start), _with_steps(read_changes(given.config), overrides)
     manifest, folds, trainable = _judged(source, given, lambda: labelled_patients(base, list(source), more))
     this = Run(given, source, manifest, folds)
     this.words = [
@@ -86,11 +86,11 @@ def _options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     options.add_argument("--from", dest="start", type=Path, required=True, help="checkpoint of the trained model")
     options.add_argument("--manifest", type=Path, required=True, help="the new studies")
     options.add_argument("--store", type=Path, required=True, help="folder of prepared studies; what is missing is prepared")
-    options.add_argument("--out", type=Path, required=True, help="folder of the run: best.ckpt, outcome.json, report.html and more")
+    options.add_argument("--out", type=folder, required=True, help="folder of the run: best.ckpt, outcome.json, report.html and more")
     options.add_argument("--config", type=Path, help="YAML with what shall differ from the checkpoint's settings and the defaults")
     options.add_argument("--folds", type=int, default=5, help="folds, where the patients are few and not split")
     options.add_argument("--repeats", type=int, default=3, help="how often they are drawn anew")
-    options.add_argument("--seed", type=int, default=0, help="seed of the folds and parts")
+    options.add_argument("--seed", type=count, default=0, help="seed of the folds and parts")
     options.add_argument("--accept", action="store_true", help=f"exit with 0 even if the model got worse (otherwise {WORSE_EXIT})")
     given, overrides = options.parse_known_args(argv[1:])
     if given.config and not given.config.is_file():
@@ -103,6 +103,15 @@ def _options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if given.folds < 2 or given.repeats < 1:
         raise ConfigError(f"{given.folds} folds, {given.repeats} repeats", expected="at least 2 folds and 1 repeat")
     return given, overrides
+
+
+def _with_steps(more: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """The changes with a number of steps that stands among the words, for validations are spread over them."""
+    told = [value for name, value in zip(overrides, [*overrides[1:], ""], strict=True) if name == "--trainer.max_steps"]
+    told += [name.partition("=")[2] for name in overrides if name.startswith("--trainer.max_steps=")]
+    if not told or not told[-1].isdecimal():
+        return more
+    return {**more, "trainer": {**more.get("trainer", {}), "max_steps": int(told[-1])}}
 
 
 def _judged(source: Manifest, given: argparse.Namespace, labelled: Callable[[], int]) -> tuple[Path, int, list[Study]]:

@@ -23,6 +23,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from m2net.bags.datamodule import BagDataModule
+from m2net.configuration import read_yaml
 from m2net.errors import ConfigError
 from m2net.machine import fast_bfloat16, keep_big_blocks
 from m2net.reports.results import ResultsWriter, print_scales
@@ -32,6 +33,7 @@ from m2net.training.crossval import undefined
 from m2net.training.loading import hyper_parameters, read_checkpoint
 from m2net.training.module import M2NetModule
 from m2net.training.optimizers import DEFAULT_OPTIMIZER
+from m2net.training.rescue import LastWeights
 from m2net.training.tuning import Tuning
 
 
@@ -205,6 +207,10 @@ def _same(configured: Any, saved: Any, key: str) -> bool:
 
 def make_cli(argv: list[str], *, run_now: bool = True) -> M2NetCLI:
     """Build the command line; with ``run_now`` it also runs the subcommand in ``argv``."""
+    for name, value in zip(argv, [*argv[1:], ""], strict=True):
+        path = Path(value if name in ("--config", "-c") else name.removeprefix("--config="))
+        if name.startswith(("--config", "-c")) and path.is_file():
+            read_yaml(path)  # jsonargparse would take the last of two values with one name
     keep_big_blocks()
     keep_private()
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # the words come from m2net's own main()
@@ -218,7 +224,7 @@ def make_cli(argv: list[str], *, run_now: bool = True) -> M2NetCLI:
         save_config_callback=SaveConfig if run_now else None,
         seed_everything_default=0,
         parser_class=OneLineParser,
-        trainer_defaults={"callbacks": [ResultsWriter(), Watcher()]},
+        trainer_defaults={"callbacks": [ResultsWriter(), Watcher(), LastWeights()]},
         auto_configure_optimizers=False,
     )
 
@@ -244,7 +250,7 @@ def lightning_run() -> Iterator[None]:
         raise SystemExit(128 + signal.SIGTERM) from stopped
     except MisconfigurationException as error:
         raise ConfigError(f"Lightning cannot run this configuration: {error}") from error
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         if not _refused_by_lightning(error):
             raise
         raise ConfigError(f"Lightning cannot run this configuration: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m2net.cli.options import add_store, count, parser, progress
+from m2net.cli.options import add_store, count, folder, parser, progress
 from m2net.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def run(argv: list[str]) -> int:
     )
     add_store(options)
     options.add_argument("--model", type=Path, required=True, help="checkpoint written by m2net fit")
-    options.add_argument("--out", type=Path, required=True, help="folder for localisation.json and localisation.csv")
+    options.add_argument("--out", type=folder, required=True, help="folder for localisation.json and localisation.csv")
     options.add_argument(
         "--methods",
         nargs="+",

@@ -54,6 +54,30 @@ def count(text: str) -> int:
     return int(text)
 
 
+def folder(text: str) -> Path:
+    """A folder to write into, there already or not, as an option takes it.
+
+    Raises:
+        ArgumentTypeError: it, or what it would lie in, is a file.
+    """
+    path = Path(text)
+    there = next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{there if there != path.absolute() else path} is a file, expected a folder")
+    return path
+
+
+def check_apart(name: str, path: Path | None, inputs: Iterable[Path | None]) -> None:
+    """Refuse to write over what a command reads.
+
+    Raises:
+        ConfigError: ``path``, given by the option ``name``, is one of ``inputs``.
+    """
+    for source in inputs:
+        if path and source and path.resolve() == source.resolve():
+            raise ConfigError(f"{name} is {source} itself, which is read", expected="another file, for labels may stand in it")
+
+
 def progress(items: Iterable[T], text: str, total: int) -> Iterable[T]:
     """Items with a progress bar on standard error."""
     from rich.console import Console

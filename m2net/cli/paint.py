@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from m2net.cli.options import parser, progress
+from m2net.cli.options import count, folder, parser, progress
 from m2net.machine import cpu_count
 from m2net.vocabulary import Diagnosis
 
@@ -16,8 +16,8 @@ def run(argv: list[str]) -> int:
 
     options = parser(argv[0], "Paint synthetic infection, with its masks, and look-alikes into slices of real CT without infection.")
     options.add_argument("manifest", type=Path, help="CT studies, volumes or pictures, with 0 in the column infected")
-    options.add_argument("--out", type=Path, required=True, help="folder for the pictures and manifest.csv")
-    options.add_argument("--seed", type=int, required=True, help="seed of what is painted")
+    options.add_argument("--out", type=folder, required=True, help="folder for the pictures and manifest.csv")
+    options.add_argument("--seed", type=count, required=True, help="seed of what is painted")
     options.add_argument("--slices", type=int, default=32, help="slices of a volume, evenly over its lungs")
     options.add_argument("--times", type=int, default=20, help="paintings of each slice")
     options.add_argument("--matrix", type=int, default=256, help="longest side of a painting in pixels")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from m2net.cli.options import parser, progress
+from m2net.cli.options import count, folder, parser, progress
 from m2net.machine import cpu_count
 from m2net.vocabulary import Diagnosis, Modality
 
@@ -15,9 +15,9 @@ def run(argv: list[str]) -> int:
     from m2net.phantoms import FORMATS, GRADERS, SCANNERS, SEVERITY_MODELS, CohortPlan, write_cohort
 
     options = parser(argv[0], "Write a synthetic cohort with its ground truth.")
-    options.add_argument("--out", type=Path, required=True, help="folder for the files and manifest.csv")
+    options.add_argument("--out", type=folder, required=True, help="folder for the files and manifest.csv")
     options.add_argument("--patients", type=int, required=True, help="number of patients, one study each")
-    options.add_argument("--seed", type=int, required=True, help="seed of the cohort")
+    options.add_argument("--seed", type=count, required=True, help="seed of the cohort")
     options.add_argument("--site", default="home", help=f"scanner profile: {', '.join(SCANNERS)}")
     options.add_argument("--modality", default="ct", choices=[str(m) for m in Modality], help="cxr: a frontal radiograph of each patient")
     options.add_argument("--format", choices=FORMATS, help="of the images; nifti for CT (png: pictures of slices), png for radiographs")

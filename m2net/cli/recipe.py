@@ -20,5 +20,9 @@ def run(argv: list[str]) -> int:
     if given.name not in RECIPES:
         raise ConfigError(f"the data set {given.name!r} is unknown", expected=f"one of {', '.join(RECIPES)}")
     out = given.out or (given.raw.parent if given.raw.is_file() else given.raw) / "manifest.csv"
+    if out.exists():
+        raise ConfigError(f"{out} is there already", expected="a new file, for labels may stand in it", remedy="Give another --out")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"--out {out} lies in no folder", expected="a file in a folder that is there", remedy="Make the folder")
     print(f"{out}: {RECIPES[given.name](given.raw, out)} studies")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from m2net.cli.options import parser
+from m2net.cli.options import count, parser
 from m2net.errors import ConfigError
 
 
@@ -15,7 +15,7 @@ def run(argv: list[str]) -> int:
     options.add_argument("--folds", type=int, help="number of folds: sets the fold column")
     options.add_argument("--parts", type=float, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help="shares: sets the split column")
     options.add_argument("--leave-one-site-out", action="store_true", help="one fold a site: sets the fold column")
-    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--seed", type=count, default=0)
     options.add_argument("--out", type=Path, help="file to write, beside the manifest; default NAME.split.csv")
     given = options.parse_args(argv[1:])
     if sum((given.folds is not None, given.parts is not None, given.leave_one_site_out)) != 1:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m2net.cli.options import parser, progress
+from m2net.cli.options import check_apart, parser, progress
 from m2net.machine import cpu_count
 from m2net.vocabulary import SCORE_PREFIX, Column
 
@@ -42,8 +42,7 @@ def run(argv: list[str]) -> int:
     if given.clean and given.clean.parent.resolve() != given.manifest.parent.resolve():
         raise ConfigError(f"--clean {given.clean} lies in another folder", expected="the manifest's folder, for its paths are relative")
     for name, path in (("--clean", given.clean), ("--json", given.json), ("--journal", given.journal)):
-        if path and path.resolve() == given.manifest.resolve():
-            raise ConfigError(f"{name} is the manifest itself, {path}", expected="another file, for labels may stand in it")
+        check_apart(name, path, [given.manifest])
     manifest, faults = survey_manifest(given.manifest)
     reading = ReadOptions(repair=given.repair)
     journal = Journal(given.journal or given.manifest.with_suffix(".verify.jsonl"), reading)

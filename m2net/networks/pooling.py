@@ -75,7 +75,7 @@ class Standardise(nn.BatchNorm1d):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        share = self.momentum or 0.1
+        share = 0.1 if self.momentum is None else self.momentum
         away = row - self.running_mean
         self.running_mean.add_(share * away)
         self.running_var.add_(share * away**2).mul_(1 - share)

@@ -116,6 +116,10 @@ class Objective(nn.Module):
         told = [str(row.get(self.task, "")) for row in rows]
         return np.array([text not in ("", "nan", "None") for text in told], dtype=np.bool_)
 
+    def bearing(self, rows: list[dict[str, Any]]) -> dict[str, NDArray[np.bool_]]:
+        """Rows (n,) that a figure of ``statistics`` rests on, of those that do not rest on all that are ``known``; of none, by default."""
+        return {}
+
     def judged(self, rows: list[dict[str, Any]]) -> Judged | None:
         """Class probabilities and classes in rows of predictions.csv; None where the task gives no probabilities."""
         return None

@@ -14,6 +14,19 @@ FEWEST = 10
 _UNBOUNDED = frozenset({"ece"})
 """Figures without an interval: resampled studies lie farther from any curve than the studies do, a calibration error only grows."""
 
+Bearing = Mapping[str, NDArray[np.bool_]]
+"""Studies (n,) that a figure rests on, by its name: of a sensitivity those with the finding."""
+
+
+def fewer(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Of two groups of studies (n,) the smaller, on which the AUC between them rests."""
+    return one if one.sum() <= other.sum() else other
+
+
+def of_two(positive: NDArray[np.bool_], negative: NDArray[np.bool_], suffix: str = "") -> dict[str, NDArray[np.bool_]]:
+    """What sensitivity, specificity and AUC of two groups of studies (n,) rest on."""
+    return {f"sensitivity{suffix}": positive, f"specificity{suffix}": negative, f"auc{suffix}": fewer(positive, negative)}
+
 
 def patient_bootstrap(
     statistic: Callable[[NDArray[np.int64]], float], patients: Sequence[str], *, draws: int = 1000, level: float = 0.95, seed: int = 0,
@@ -63,25 +76,31 @@ class Interval:
 
 def intervals(
     statistics: Mapping[str, Callable[[NDArray[np.int64]], float]], patients: Sequence[str], known: NDArray[np.bool_] | None = None, *,
-    draws: int = 1000, seed: int = 0,
+    bearing: Bearing | None = None, draws: int = 1000, seed: int = 0,
 ) -> dict[str, Interval]:  # fmt: skip
-    """Each figure over all studies with its patient-bootstrap interval; ``ece`` has none, nor has any of fewer than ten patients.
+    """Each figure over all studies with its patient-bootstrap interval; ``ece`` has none, nor has one of fewer than ten patients.
 
     Args:
         statistics: the figures.
         patients: patient of each study.
         known: (studies,) whether the figures' truth is known of it, for patients of whom it is not count for nothing; of all by default.
+        bearing: studies that a figure rests on, by its name, where it does not rest on all that are known.
         draws: resamples.
         seed: seeds the resampling.
     """
     everyone, none = np.arange(len(patients)), (float("nan"), float("nan"))
-    counted = patients if known is None else [patient for patient, told in zip(patients, known, strict=True) if told]
-    few = len(set(counted)) < FEWEST
+    everybody = np.ones(len(patients), bool) if known is None else known
+
+    def few(name: str) -> bool:
+        borne = (bearing or {}).get(name, everybody)
+        return len({patient for patient, told in zip(patients, borne, strict=True) if told}) < FEWEST
+
     if not len(everyone):
         return {name: Interval(float("nan"), float("nan"), float("nan")) for name in statistics}
     return {
         name: Interval(
-            statistic(everyone), *(none if few or name in _UNBOUNDED else patient_bootstrap(statistic, patients, draws=draws, seed=seed))
+            statistic(everyone),
+            *(none if few(name) or name in _UNBOUNDED else patient_bootstrap(statistic, patients, draws=draws, seed=seed)),
         )
         for name, statistic in statistics.items()
     }

@@ -92,7 +92,7 @@ class BurdenReading(Reading):
         truth = self._truth(batch)
         known = (~truth.isnan()).any(1)
         if bool(known.any()):
-            said = torch.from_numpy(derived_scores(output.logits.cpu().double().numpy()))
+            said = torch.from_numpy(derived_scores(output.logits.cpu().double().numpy(), tells_kinds=self.tells_kinds))
             self.scored.update(said=said[known], truth=truth[known])
 
     def compute(self) -> dict[str, float]:
@@ -107,7 +107,9 @@ class BurdenReading(Reading):
         shares = output.logits.cpu().double().numpy()
         names = [f"{self.task}_{name}" for name in (*SIDES, *(f"solid_{side}" for side in SIDES), *ZONES)]
         rows = []
-        for share, said, truth in zip(shares, derived_scores(shares), self._truth(batch).tolist(), strict=True):
+        for share, said, truth in zip(
+            shares, derived_scores(shares, tells_kinds=self.tells_kinds), self._truth(batch).tolist(), strict=True
+        ):
             row: dict[str, Any] = dict(zip(names, share.tolist(), strict=True))
             for k, name in enumerate(self.derived):
                 row |= {f"{self.task}_{name}": float(said[k]), f"{self.task}_{name}_true": truth[k]}
@@ -128,14 +130,13 @@ class BurdenReading(Reading):
         }
 
 
-def derived_scores(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Geographic extent and opacity (n, 2) from shares (n, 10); opacity is NaN where kinds are not told.
+def derived_scores(shares: NDArray[np.float64], *, tells_kinds: bool) -> NDArray[np.float64]:
+    """Geographic extent and opacity (n, 2) from shares (n, 10); opacity is NaN unless the map tells the kinds of infection.
 
     A lung that was not found adds nothing, so that a model that misses lungs is judged on those studies too.
     """
     infected, solid = np.nan_to_num(shares[:, :2]), shares[:, 2:4]
-    told = ~np.isnan(solid).all(1)
-    graded = np.where(told, opacity(infected, np.nan_to_num(solid)), np.nan)
+    graded = opacity(infected, np.nan_to_num(solid)) if tells_kinds else np.full(len(shares), np.nan)
     return np.stack([geographic_extent(infected), graded], axis=1)
 
 

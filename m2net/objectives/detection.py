@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives.base import Objective, Statistic, number, together
+from m2net.objectives.bootstrap import of_two
 from m2net.objectives.kept import Kept
 from m2net.objectives.readings import Reading, need_map, own_pixels
 from m2net.objectives.segmentation import foreground_probability
@@ -98,8 +100,9 @@ class DetectionReading(Reading):
         kept = self.seen.rows()
         known = ~kept["areas"].isnan().any(1)
         areas, infected = kept["areas"][known].numpy()[:, :-1], kept["infected"][known].numpy()[:, 0] > 0.5
+        self.calibration = {}
         if infected.all() or not infected.any():
-            self.calibration = {}
+            rank_zero_warn(f"{self.task} has no rule: the validation studies that would set it are all infected, or none is.")
             return
         best = (-1.0, 0.0, 0.0)
         for k, p in enumerate(self.probabilities):
@@ -109,7 +112,10 @@ class DetectionReading(Reading):
             if area > 0 and specificity > best[0]:
                 below = areas[:, k][areas[:, k] < area]  # halfway to the next study, so that equal areas do not hang on rounding
                 best = (specificity, p, (area + float(below.max(initial=0.0))) / 2)
-        self.calibration = {"probability": best[1], "area": best[2]} if best[0] >= 0 else {}
+        if best[0] < 0:
+            rank_zero_warn(f"{self.task} has no rule: no area reaches a sensitivity of {self.sensitivity:g} on the validation studies.")
+            return
+        self.calibration = {"probability": best[1], "area": best[2]}
 
     def decide(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rule ``any`` (B,), calibrated rule (B,) and area (B,); NaN where no threshold was chosen."""
@@ -145,20 +151,27 @@ class DetectionReading(Reading):
 
         return together(lambda chosen: detection_figures(table[chosen]), detection_figures(table))
 
+    def bearing(self, rows: list[dict[str, Any]]) -> dict[str, NDArray[np.bool_]]:
+        """The infected, the others, and of both the fewer."""
+        truth = np.array([number(row.get(self.task)) for row in rows])
+        found = of_two(truth > 0.5, truth <= 0.5)
+        return found | {f"any_pixel_{name}": found[name] for name in ("sensitivity", "specificity")}
+
 
 def detection_figures(table: NDArray[np.float64]) -> dict[str, float]:
     """Figures from (n, 4) truth, rule ``any``, calibrated rule and area; rows of unknown truth are left out.
 
-    A study that a rule does not answer (no lungs were found) counts against it; a rule that answers none is undefined.
+    A study without an area (no lungs were found) counts against a rule. A rule that was not set, as in a fold whose validation part had one
+    answer only, answers none: its studies are left out, and it is undefined where it was never set.
     """
     table = table[~np.isnan(table[:, 0])]
     infected = table[:, 0] > 0.5
     figures = {}
     for name, column in (("any_pixel_", 1), ("", 2)):
         said = table[:, column]
-        open_answer = np.isnan(said).all()
+        answered = ~(np.isnan(said) & np.isfinite(table[:, 3])) & ~np.isnan(said).all()
         for figure, group, hit in (("sensitivity", infected, said > 0.5), ("specificity", ~infected, said <= 0.5)):
-            figures[f"{name}{figure}"] = float(hit[group].mean()) if group.any() and not open_answer else float("nan")
+            figures[f"{name}{figure}"] = float(hit[group & answered].mean()) if (group & answered).any() else float("nan")
     area = torch.from_numpy(np.nan_to_num(table[:, 3], nan=0.0))
     figures["auc"] = auc(area, torch.from_numpy(infected)) if len(table) else float("nan")
     return figures

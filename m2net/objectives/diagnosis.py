@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives.base import Judged, Objective, Statistic, nan_mean, nothing, number, together
+from m2net.objectives.bootstrap import of_two
 from m2net.objectives.calibration import FITS, calibrated
 from m2net.objectives.kept import Kept
 from m2net.objectives.reliability import brier, calibration_band, class_error
@@ -263,6 +264,21 @@ class DiagnosisObjective(Objective):
         names = self.names
         probability = torch.tensor([[number(r.get(f"{self.task}_p_{n}")) for n in names] for r in rows], dtype=torch.float64)
         return group_statistics(probability.reshape(-1, len(names)), torch.from_numpy(self.allowed(rows)), names)
+
+    def bearing(self, rows: list[dict[str, Any]]) -> dict[str, NDArray[np.bool_]]:
+        """Those of a group, those of the others, and of both the fewer."""
+        return group_bearing(torch.from_numpy(self.allowed(rows)), self.names)
+
+
+def group_bearing(possible: Tensor, names: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
+    """Studies (n,) that each figure of ``group_statistics`` rests on, of those that do not rest on all; ``possible`` is (n, G)."""
+    allowed = possible.numpy()
+    alone, told = allowed.sum(1) == 1, allowed.any(1)
+    found: dict[str, NDArray[np.bool_]] = {}
+    for k, name in enumerate(names):
+        found |= of_two(alone & allowed[:, k], told & ~allowed[:, k], f"_{name}")
+    between = [found[f"auc_{name}"] for name in names if found[f"auc_{name}"].any()]
+    return found | ({"auc": min(between, key=lambda one: int(one.sum()))} if between else {})
 
 
 def all_settled(possible: Tensor) -> NDArray[np.bool_]:

@@ -263,6 +263,14 @@ class SegmentationObjective(Objective):
             figures |= together(lambda chosen: pooled_dice(self.names, table[chosen], sizes[chosen]), keys)
         return figures | together(lambda chosen: foreground(whole[chosen]), FOREGROUND)
 
+    def bearing(self, rows: list[dict[str, Any]]) -> dict[str, NDArray[np.bool_]]:
+        """Those in which a class is there, or drawn."""
+        found: dict[str, NDArray[np.bool_]] = {}
+        for name in self.names:
+            told = np.isfinite(np.array([number(row.get(f"{self.task}_dice_{name}")) for row in rows], dtype=np.float64))
+            found |= {f"dice_{name}": told, f"pooled_dice_{name}": told}
+        return found
+
 
 def foreground_probability(logits: Tensor) -> Tensor:
     """Probability (N, H, W) of any class but the background, from logits (N, K, H, W)."""

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives.base import Judged, Objective, Statistic, nan_mean, nothing, number, ratio, together
+from m2net.objectives.bootstrap import of_two
 from m2net.objectives.calibration import FITS, at_or_above, calibrated, of_grades
 from m2net.objectives.kept import Kept
 from m2net.objectives.reliability import brier, calibration_band, conformal_set, conformal_threshold, cut_error, selective_risk
@@ -222,6 +223,14 @@ class SeverityObjective(Objective):
         figures = together(of_known, names + (["auc_best", "auc_share"] if known else []))
         figures |= {"ece": trusted(cut_error), "brier": trusted(brier)}
         return figures | self._set_statistics(rows, grade.numpy())
+
+    def bearing(self, rows: list[dict[str, Any]]) -> dict[str, NDArray[np.bool_]]:
+        """Those on the smaller side of a cut, of the cut where they are fewest."""
+        grade = np.array([number(row.get(self.task)) for row in rows])
+        cuts = [of_two(grade >= k, grade < k) for k in range(1, self.classes)]
+        there = [cut for cut in cuts if cut["auc"].any()] or cuts
+        found = {name: min((cut[name] for cut in there), key=lambda told: int(told.sum())) for name in there[0]}
+        return found | {"f1": found["sensitivity"], "auc_best": found["auc"], "auc_share": found["auc"]}
 
     def within(self, figures: dict[str, Statistic]) -> dict[str, Statistic]:
         """The share of the best AUC is that of both means: in a small fold the best may come close to chance, and its share anywhere."""

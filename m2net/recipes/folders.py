@@ -44,11 +44,9 @@ def folders(raw: Path, manifest: Path) -> int:
     over is said: pictures, since nothing tells slices from radiographs, volumes named as masks of other kinds, other modalities, and more.
 
     Raises:
-        ConfigError: the manifest is there already (labels may have been filled in), or would lie among the files of a study.
+        ConfigError: the manifest would lie among the files of a study.
         StudyError: no study.
     """
-    if manifest.exists():
-        raise ConfigError(f"{manifest} is there already", expected="a new file, for labels may stand in it", remedy="Give another --out")
     found, passed = _find(raw)
     kinds = [f"{len(paths)} {what} ({_shown(paths[0], raw)}{', ...' if len(paths) > 1 else ''})" for what, paths in passed.items() if paths]
     told = f" Passed over: {'; '.join(kinds)}." if kinds else ""

@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from m2net import __version__
 from m2net.errors import ConfigError
-from m2net.files import written_whole
+from m2net.files import put_aside, written_whole
 from m2net.objectives import Interval, Objective, intervals, statistics_within_folds
 from m2net.reports.watching import CaseNames, watcher_of
 from m2net.training import M2NetModule
@@ -64,6 +64,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _keep_earlier(folder: Path, studies: set[str]) -> None:
+    """Put the results of another test aside: of the same studies they are replaced, of others they may be all there is."""
+    paths = [path for name in ("predictions.csv", "metrics.json") if (path := folder / name).is_file()]
+    if paths and paths[0].name == "predictions.csv" and {row["study_id"] for row in read_rows(paths[0])} != studies:
+        print(f"The results of other studies in {folder} are put aside: {', '.join(put_aside(path).name for path in paths)}")
+
+
 def bounds(module: M2NetModule, rows: list[dict[str, Any]]) -> dict[str, float]:
     """95 % patient-bootstrap bounds of each task's headline figures: ``TASK/NAME_low`` and ``TASK/NAME_high``."""
     found: dict[str, float] = {}
@@ -77,7 +84,10 @@ def task_intervals(module: M2NetModule, rows: list[dict[str, Any]]) -> dict[str,
     """Headline figures with patient-bootstrap intervals, by task; of rows with folds, those of ranking within each fold."""
     patients = [str(row["patient_id"]) for row in rows]
     objectives: dict[str, Objective] = dict(module.objectives.items())  # type: ignore[arg-type]
-    return {task: intervals(statistics_within_folds(one, rows), patients, one.known(rows)) for task, one in objectives.items()}
+    return {
+        task: intervals(statistics_within_folds(one, rows), patients, one.known(rows), bearing=one.bearing(rows))
+        for task, one in objectives.items()
+    }
 
 
 def scales(module: M2NetModule) -> dict[str, str]:
@@ -118,6 +128,7 @@ class ResultsWriter(Callback):
         facts |= {f"{task}/scale": scale for task, scale in scales(pl_module).items()}
         if versions:
             facts["phantom_version"] = ", ".join(sorted(versions))
+        _keep_earlier(folder, {row["study_id"] for row in rows})
         write_json(folder / "metrics.json", {**pl_module.results, **bounds(pl_module, rows), **facts})
         write_table(folder / "predictions.csv", rows)
         watcher = watcher_of(trainer)

@@ -8,7 +8,6 @@ import secrets
 import subprocess
 import sys
 import warnings
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from m2net.batch import BagBatch, Output, telling_weights
+from m2net.files import put_aside
 from m2net.objectives import RestorationObjective, SegmentationObjective, SeverityObjective
 from m2net.reports.pictures import COLOURS, INFECTION_COLOURS, overlay
 from m2net.training import M2NetModule
@@ -65,7 +65,7 @@ def keep_curves(trainer: pl.Trainer) -> None:
     """Put the ``metrics.csv`` of an earlier command aside, as ``metrics_1.csv`` and so on: Lightning's CSVLogger would delete it."""
     for logger in trainer.loggers if trainer.is_global_zero else []:
         if isinstance(logger, CSVLogger) and (path := Path(logger.log_dir) / "metrics.csv").is_file():
-            path.rename(next(free for k in count(1) if not (free := path.with_name(f"metrics_{k}.csv")).exists()))
+            put_aside(path)
             warnings.filterwarnings("ignore", message="Experiment logs directory .* will be deleted")  # nothing is left there to delete
 
 

@@ -90,14 +90,19 @@ def survey_manifest(path: Path) -> tuple[Manifest, list[Fault]]:
 def _read_rows(path: Path) -> tuple[list[Row], tuple[str, ...]]:
     if not path.is_file():
         raise ManifestError(f"the manifest {path} does not exist", expected="a CSV file", remedy="Check the path")
+    rows: list[Row] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, strict=True)
             columns = tuple(reader.fieldnames or ())
             _check_columns(path, columns)
-            rows = [Row(path, reader.line_num, _whole(path, reader.line_num, row)) for row in reader]
+            rows.extend(Row(path, reader.line_num, _whole(path, reader.line_num, row)) for row in reader)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"the manifest {path} is no UTF-8 CSV ({error})", expected="a CSV file with a header") from error
+        after = f", behind row {rows[-1].number}" if rows else ""
+        raise ManifestError(
+            f"the manifest {path} is no UTF-8 CSV ({error}{after})",
+            expected="a CSV file with a header, its quotation marks in pairs",
+        ) from error
     missing = [c for c in REQUIRED_COLUMNS if c not in columns]
     if missing:
         raise ManifestError(
@@ -135,6 +140,12 @@ def _whole(path: Path, number: int, cells: dict[str | None, Any]) -> dict[str, s
             f"{path}, row {number}: {surplus[0]!r} stands beyond the last column", expected="a cell a column",
             remedy="Put text that holds a comma in quotation marks",
         )  # fmt: skip
+    for name, cell in cells.items():
+        if any(line.count(",") >= len(cells) - 1 for line in (cell or "").splitlines()[1:]):
+            raise ManifestError(
+                f"{path}, row {number}: the cell {name} holds whole rows", expected="one row a study",
+                remedy="Close the quotation mark that it begins with",
+            )  # fmt: skip
     return {str(name): cell for name, cell in cells.items()}
 
 

@@ -106,7 +106,8 @@ class Row:
         parts = [p.strip() for p in value.split("|")] if value else []
         if any(p not in allowed for p in parts):
             raise self._fail(f"diagnosis is {value!r}", f"{', '.join(allowed)}, or several joined by |")
-        return frozenset(Diagnosis(p) for p in parts)
+        possible = frozenset(Diagnosis(p) for p in parts)
+        return possible if len(possible) < len(Diagnosis) else frozenset()  # what may be anything is unknown
 
     def _severity(self, scheme: str | None) -> float | None:
         value = self.text(Column.SEVERITY)

@@ -45,6 +45,12 @@ def fit_below(trainer: pl.Trainer, module: M2NetModule, data: BagDataModule, fol
             f"no ModelCheckpoint {wanted.partition(',')[0].partition(':')[0]} is configured", expected=f"one {wanted}",
             remedy="Add it under trainer.callbacks, as experiments/demo/joint.yaml does",
         )  # fmt: skip
+    batches, every = trainer.max_steps * trainer.accumulate_grad_batches, trainer.val_check_interval
+    if data.validate and isinstance(every, int) and trainer.check_val_every_n_epoch is None and 0 < batches < every:
+        raise ConfigError(
+            f"a validation every {every} batches in a run of {batches}", expected="one within the run, which chooses the checkpoint",
+            remedy="Lower trainer.val_check_interval, or raise trainer.max_steps",
+        )  # fmt: skip
     for each in keepers:
         each.dirpath = str(folder)
     trainer.fit(module, datamodule=data)

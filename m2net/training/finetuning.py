@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from m2net.bags.beside import LUNG_MASKS
 from m2net.bags.dataset import score_target, severity_target
 from m2net.bags.transforms import PAINTED
+from m2net.configuration import read_yaml
 from m2net.errors import ConfigError
 from m2net.networks.registry import build
 from m2net.objectives import OBJECTIVES, DetectionReading, Objective, Reading
@@ -58,10 +57,7 @@ def read_changes(path: Path | None) -> dict[str, Any]:
     """
     if path is None:
         return {}
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML ({' '.join(str(error).split())[:120]})", expected="a YAML file") from error
+    found = read_yaml(path) or {}
     parts = found if isinstance(found, dict) else {"it": found}
     for name, value in parts.items():
         if name != "seed_everything" and not isinstance(value, dict):
@@ -128,7 +124,7 @@ def plan_finetuning(
     changed += [
         f"{task}: left out, it learns from no label" for task in arguments["tasks"].keys() - _labelled(arguments["tasks"]) - tasks.keys()
     ]
-    kept = {task for task, parts in own.get("model", {}).pop("tasks", {}).items() if parts.get("weight") == 0}
+    kept = {task for task, parts in (own.get("model", {}).pop("tasks", None) or {}).items() if parts.get("weight") == 0}
     objectives = {task: _objective(task, parts) for task, parts in tasks.items()}
     heads = {task: o for task, o in objectives.items() if not isinstance(o, Reading)}
     least, teaching = max(2, folds), [s for s in studies if not validate or str(s.split) == "train"]
@@ -167,7 +163,8 @@ def plan_finetuning(
     }  # fmt: skip
     count = round(len(studies) * (1 - 1 / folds)) if folds else sum(str(s.split) == "train" for s in studies)
     batches = max(1, count // max(1, min(int(data["studies_per_batch"]), count)))
-    trainer = _trainer(out, validate, max(LEAST_STEPS, EPOCHS * batches))
+    steps = own.get("trainer", {}).get("max_steps")
+    trainer = _trainer(out, validate, steps if isinstance(steps, int) and steps > 0 else max(LEAST_STEPS, EPOCHS * batches))
     config = _merged({"seed_everything": 0, "model": model, "data": data, "trainer": trainer}, own)
     return Plan(config, trained, [task for task in heads if task not in trained], changed)
 

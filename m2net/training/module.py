@@ -28,7 +28,7 @@ from m2net.training.starting import start_from_run, start_published
 from m2net.training.tasks import check_kept, check_labels, read_tasks, tell_idle
 from m2net.training.transfer import PARTS, Meaning, Transfer
 from m2net.training.tuning import Anchor, Tuning, running_statistics_left
-from m2net.training.weighting import WEIGHTINGS
+from m2net.training.weighting import WEIGHTINGS, GradientNorm
 
 
 class M2NetModule(pl.LightningModule):
@@ -293,6 +293,7 @@ class M2NetModule(pl.LightningModule):
         if data.spec != self.spec:
             raise ConfigError(f"data.input is {data.spec.plain()}", expected=f"the model's {self.spec.plain()}")
         if stage == "fit":
+            self._check_precision()
             counts = data.label_counts()
             learning = [(task, o.target) for task, o in self.named_objectives() if self.weights.get(task) and o.needs_labels]
             check_labels(learning, counts, data.only_labels())
@@ -306,6 +307,13 @@ class M2NetModule(pl.LightningModule):
                 self._started = start_from_run(self, Path(self.start_from))
             if self.encoder_weights:
                 self._started = start_published(self, self.encoder_weights)
+
+    def _check_precision(self) -> None:
+        if isinstance(self.weighting, GradientNorm) and str(self.trainer.precision).startswith("16"):
+            raise ConfigError(
+                f"weighting gradient_norm with precision {self.trainer.precision}, which takes small gradients for none",
+                expected="bf16-mixed or 32-true",
+            )
 
     def on_fit_start(self) -> None:
         """Remember what the model is trained on (after a checkpoint was restored, which says what it had seen before)."""

@@ -75,7 +75,8 @@ class GradientNorm(Weighting):
                 if task in labelled:
                     gradients = torch.autograd.grad(losses[task], list(shared), retain_graph=True, allow_unused=True)
                     squares = [g.detach().float().square().sum() for g in gradients if g is not None]
-                    if not squares or not (norm := torch.stack(squares).sum().sqrt()):
+                    norm = torch.stack(squares).sum().sqrt() if squares else torch.zeros(())
+                    if not norm or not norm.isfinite():
                         continue  # a task that reads maps without a gradient pulls at nothing
                     kept = self.norms[place]
                     self.norms[place] = _MEMORY * kept + (1 - _MEMORY) * norm if kept > 0 else norm

@@ -147,6 +147,25 @@ def test_a_family_that_one_class_lacks_is_shown_empty(capsys: pytest.CaptureFixt
     }
 
 
+def test_a_fact_that_a_class_lacks_is_one_stratum(rng: np.random.Generator) -> None:
+    """Kernels are known of one site only, whose studies say that it is one of two diseases: those are no part of the audit of either."""
+    label = np.array(["covid19", "cap", "non_pneumonia"])[rng.integers(0, 3, 90)]
+    names = [*label, *["covid19|cap"] * 20]
+    facts = [{"border": {"mean": float(v)}} for v in rng.random(90)] + [{"acquisition": {"kernel": "sharp"}}] * 20
+    scores = {name: np.array([float(n == name) for n in names]) for name in ("covid19", "cap", "non_pneumonia")}
+    found = {one.name: one for one in audit(names, [str(k) for k in range(110)], facts, scores, strata="acquisition/kernel")}
+    assert found["covid19"].within.value == found["covid19"].model.value == 1.0
+    assert found["covid19"].lost.value == 0
+
+
+def test_few_of_a_class_have_no_interval(rng: np.random.Generator) -> None:
+    names = ["sick"] * 6 + ["well"] * 60
+    facts = [{"border": {"mean": float(v)}} for v in rng.random(66)]
+    (found,) = audit(names, [str(k) for k in range(66)], facts, {"sick": rng.random(66)})
+    assert np.isnan([found.model.low, found.lost.low, found.families["border"].low]).all()
+    assert np.isfinite(found.model.value)
+
+
 def test_folds_of_the_forest_keep_patients_together(rng: np.random.Generator) -> None:
     """Facts that only identify the patient tell nothing, once patients are not in two folds."""
     patients = [str(k // 5) for k in range(300)]

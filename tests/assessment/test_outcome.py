@@ -92,6 +92,15 @@ def test_a_handful_of_labels_proves_nothing(rng: np.random.Generator) -> None:
     assert found[0].gain.value == pytest.approx(-1)
 
 
+def test_few_severe_patients_of_many_prove_no_gain(rng: np.random.Generator) -> None:
+    """Nine of sixty, all ranked last before and first after; of ten it is a gain."""
+    for severe, outcome in ((9, Outcome.SAME), (10, Outcome.BETTER)):
+        truth = np.arange(60) < severe
+        before = np.where(truth, 0.1, 0.9) + rng.normal(0, 0.01, 60)
+        found = compare("severity", SeverityObjective("binary"), rows_of(before, truth), [repeat(rows_of(1 - before, truth))])
+        assert found[0].outcome is outcome
+
+
 def test_verdicts() -> None:
     assert judge(Interval(0.1, 0.01, 0.2)) is Outcome.BETTER
     assert judge(Interval(-0.1, -0.2, -0.01)) is Outcome.WORSE

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 
 from m2net.assessment.outcome import Repeat, compare
 from m2net.batch import Output
-from m2net.cli.finetune import _ask_alike
+from m2net.cli.finetune import _ask_alike, _with_steps
 from m2net.cli.main import main
 from m2net.errors import ConfigError
 from m2net.studies import read_manifest
@@ -227,6 +227,24 @@ def test_a_run_does_not_end_before_the_shared_parts_moved(trained: Path, elsewhe
     (stopper,) = (one["init_args"] for one in trainer["callbacks"] if one["class_path"].endswith("EarlyStopping"))
     frozen = plan.config["model"]["tuning"]["frozen"] * trainer["max_steps"]
     assert stopper["patience"] * trainer["val_check_interval"] > frozen
+
+
+@pytest.mark.parametrize("more", [{"trainer": {"max_steps": 16}}, {"model": {"tasks": None}, "trainer": {"max_steps": 16}}])
+def test_validations_are_spread_over_the_steps_that_are_asked_for(
+    trained: Path, elsewhere: Path, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    studies = [replace(s, split=Split.TRAIN if k % 3 else Split.VAL) for k, s in enumerate(read_manifest(elsewhere))]
+    base = read_checkpoint(trained / "best.ckpt")
+    plan = plan_finetuning(base, trained / "best.ckpt", studies, elsewhere, tmp_path, tmp_path, validate=True, more=more)
+    assert plan.config["trainer"]["max_steps"] == 16
+    assert plan.config["trainer"]["val_check_interval"] == 2
+    assert plan.config["model"]["tasks"].keys() == {"lobes", "severity"}
+
+
+def test_steps_on_the_command_line_are_heard() -> None:
+    assert _with_steps({"data": {}}, ["--trainer.max_steps", "9", "--data.seed", "1"]) == {"data": {}, "trainer": {"max_steps": 9}}
+    assert _with_steps({"trainer": {"max_steps": 4}}, ["--trainer.max_steps=7"]) == {"trainer": {"max_steps": 7}}
+    assert _with_steps({}, ["--data.seed=1"]) == {}
 
 
 def test_a_rule_that_nothing_can_set_anew_is_told(trained: Path, elsewhere: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from m2net.cli.main import COMMANDS, main
+from m2net.training import read_checkpoint
 from m2net.training.weighting import WEIGHTINGS
 
 
@@ -211,9 +213,84 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     [
         ["explain", "a.png", "--model", "m", "--out", "o", "--overlays", "-1"],
         ["localise", "m.csv", "--store", "s", "--model", "m", "--out", "o", "--most", "-9"],
+        ["split", "m.csv", "--folds", "3", "--seed", "-1"],
+        ["phantom", "--out", "o", "--patients", "1", "--seed", "-1"],
     ],
 )
 def test_counts_begin_at_0(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     """Minus one picture is not nearly all of them."""
     assert main(words) == 2
     assert f"'{words[-1]}' is no whole number from 0" in said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainer: {max_steps: 2}\ntrainer: {logger: false}\n", "trainer stands 2 times in one place; expected once"),
+        ("data:\n  instances: 2\n  workers: 0\n  instances: 3\n", "instances stands 2 times"),
+        ("# Klinikum f\xfcr Radiologie\ntrainer: {max_steps: 2}\n", "is no UTF-8"),
+        ("trainer: {max_steps: 2\n", "is no YAML"),
+    ],
+)
+@pytest.mark.parametrize("command", ["fit", "crossval", "finetune"])
+def test_what_yaml_passes_over(
+    trained: Path, cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, text: str, message: str
+) -> None:
+    (tmp_path / "more.yaml").write_bytes(text.encode("latin-1"))
+    words = {
+        "fit": ["--config", str(trained / "config.in.yaml"), f"--config={tmp_path / 'more.yaml'}"],
+        "crossval": ["--config", str(trained / "config.in.yaml"), "--config", str(tmp_path / "more.yaml"), "--folds", "3"],
+        "finetune": [
+            "--from", str(trained / "best.ckpt"), "--manifest", str(cohort), "--store", str(tmp_path / "s"), "--out", str(tmp_path / "o"),
+            "--config", str(tmp_path / "more.yaml"),
+        ],
+    }  # fmt: skip
+    assert main([command, *words[command]]) == 2
+    told = said(capsys)
+    assert message in told
+    assert "more.yaml" in told
+
+
+@pytest.mark.parametrize("setting", ["--data.workers=-1", "--data.seed=-1", "--data.prepare_workers=0"])
+def test_numbers_that_cannot_be(trained: Path, capsys: pytest.CaptureFixture[str], setting: str) -> None:
+    assert main(["fit", "--config", str(trained / "config.in.yaml"), setting]) == 2
+    assert "expected workers and seed from 0, prepare_workers from 1" in said(capsys)
+
+
+def test_a_callback_that_waits_for_no_figure_of_ours(
+    configure: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lightning finds it out at the first validation: what was learnt until then is not lost."""
+    stopper = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/scor", "mode": "max"}}
+    config = configure(tmp_path, trainer={"callbacks": [stopper], "enable_checkpointing": False, "max_steps": 4})
+    with pytest.warns(UserWarning, match="before a checkpoint was kept: the weights of step 2"):
+        assert main(["fit", "--config", str(config)]) == 2
+    assert "val/scor" in said(capsys)
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 2
+
+
+def test_what_is_read_is_not_written_over(
+    trained: Path, cohort: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = cohort.read_bytes()
+    words = ["audit", str(cohort), "--store", str(store), "--label", "severity", "--out"]
+    assert main([*words, str(cohort)]) == 2
+    assert "--out is" in said(capsys)
+    (tmp_path / "p.csv").write_text("study_id\ns\n")
+    assert main([*words, str(tmp_path / "p.csv"), "--predictions", str(tmp_path / "p.csv")]) == 2
+    assert "p.csv itself, which is read" in said(capsys)
+    for name in ("localise", "phantom"):
+        words = {"localise": [str(cohort), "--store", str(store), "--model", "m"], "phantom": ["--patients", "1", "--seed", "1"]}[name]
+        for out in (cohort, cohort / "deeper"):
+            assert main([name, *words, "--out", str(out)]) == 2
+            assert "is a file, expected a folder" in said(capsys)
+    assert cohort.read_bytes() == before
+
+
+def test_a_manifest_of_a_recipe_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "list.json").write_text("{}")
+    (tmp_path / "m.csv").write_text("study_id,patient_id\n")
+    assert main(["recipe", "monai", str(tmp_path / "list.json"), "--out", str(tmp_path / "m.csv")]) == 2
+    assert "m.csv is there already" in said(capsys)
+    assert main(["recipe", "monai", str(tmp_path / "list.json"), "--out", str(tmp_path / "none" / "m.csv")]) == 2
+    assert "lies in no folder" in said(capsys)

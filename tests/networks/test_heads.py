@@ -198,3 +198,15 @@ def test_shares_of_lobes_against_numpy() -> None:
     wrong = {**heads, "severity": {"name": "shares", "classes": 2, "lobes": "infection"}}
     with pytest.raises(ConfigError, match="severity reads infection, which draws no lobes"):
         M2Net(1, {"name": "residual", "width": 4}, wrong, {"name": "grid", "depth": 2})
+
+
+def test_a_momentum_of_0_remembers_nothing() -> None:
+    """As for the hidden pictures of a restoration; a single row, too, leaves what is remembered alone."""
+    norm = Standardise(2).train()
+    norm.momentum = 0.0
+    for rows in (torch.full((1, 2), 5.0), torch.tensor([[5.0, 5.0], [7.0, 9.0]])):
+        norm(rows)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.running_mean.tolist() == [0, 0]
+        assert norm.running_var.tolist() == [1, 1]

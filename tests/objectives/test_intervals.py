@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from m2net.objectives import Interval, SegmentationObjective, intervals, patient_bootstrap
+from m2net.objectives import DiagnosisObjective, Interval, SegmentationObjective, SeverityObjective, intervals, patient_bootstrap
 from m2net.objectives.bootstrap import FEWEST
 
 
@@ -49,6 +49,39 @@ def test_patients_without_a_truth_do_not_count(rng: np.random.Generator) -> None
         assert objective.known(rows).sum() == masks
         found = intervals(objective.statistics(rows), [f"p{k}" for k in range(60)], objective.known(rows))["dice_left_upper"]
         assert bool(np.isfinite([found.low, found.high]).all()) is has
+        assert objective.bearing(rows)["dice_left_upper"].sum() == masks
+        assert objective.bearing(rows)["dice_left_lower"].sum() == 0
+
+
+def test_a_figure_counts_the_patients_that_it_rests_on(rng: np.random.Generator) -> None:
+    """Of a hundred patients three are severe: sensitivity and AUC are of three (of three found, the exact interval begins at 0.29)."""
+    severity = SeverityObjective("binary")
+    for severe, told in ((3, False), (FEWEST - 1, False), (FEWEST, True)):
+        rows = [{"severity": int(k < severe), "severity_ge1": 0.9 if k < severe else 0.1} for k in range(100)]
+        found = intervals(severity.statistics(rows), [f"p{k}" for k in range(100)], severity.known(rows), bearing=severity.bearing(rows))
+        has = {name: bool(np.isfinite([one.low, one.high]).all()) for name, one in found.items()}
+        assert {has[name] for name in ("auc", "sensitivity", "f1")} == {told}
+        assert has["specificity"]
+        assert has["accuracy"]
+
+
+def test_a_cut_without_patients_on_a_side_is_no_figure() -> None:
+    """Grades 0 to 3 of which nobody has the last: the mean over cuts is of the two others, and rests on the eleven above the second."""
+    severity = SeverityObjective("ordinal:4")
+    rows = [{"severity": 2 if k < 11 else k % 2} for k in range(60)]
+    bearing = severity.bearing(rows)
+    assert [int(bearing[name].sum()) for name in ("sensitivity", "specificity", "auc", "auc_share")] == [11, 24, 11, 11]
+
+
+def test_groups_rest_on_their_own_patients() -> None:
+    """Six of CAP, fifty-four of COVID-19, and forty of whom only that they are ill is known, who are negatives of the healthy alone."""
+    diagnosis = DiagnosisObjective()
+    names = ["cap"] * 6 + ["covid19"] * 54 + ["covid19|cap"] * 40 + ["non_pneumonia"] * 20
+    rows: list[dict[str, object]] = [{"diagnosis": name, **{f"diagnosis_p_{n}": 1 / 3 for n in diagnosis.names}} for name in names]
+    bearing = {name: int(told.sum()) for name, told in diagnosis.bearing(rows).items()}
+    assert (bearing["sensitivity_cap"], bearing["specificity_cap"], bearing["auc_cap"]) == (6, 74, 6)
+    assert (bearing["sensitivity_non_pneumonia"], bearing["specificity_non_pneumonia"]) == (20, 100)
+    assert bearing["auc"] == 6
 
 
 def test_a_calibration_error_has_no_interval() -> None:

@@ -15,7 +15,7 @@ from m2net.assessment.findings import findings_of
 from m2net.batch import BagBatch, Output
 from m2net.errors import ConfigError
 from m2net.objectives import BurdenReading, DetectionReading, ScoreObjective, SegmentationObjective
-from m2net.objectives.burden import SIDES, ZONES
+from m2net.objectives.burden import SIDES, ZONES, derived_scores
 from m2net.objectives.scores import score_figures
 from m2net.objectives.segmentation import CUTS
 from m2net.vocabulary import Lobe
@@ -183,12 +183,37 @@ def test_thresholds_are_the_best_that_reach_the_sensitivity(rng: np.random.Gener
 def test_without_both_answers_no_threshold_is_invented() -> None:
     objective = DetectionReading()
     read(objective, torch.full((4, 4, 4), 0.7), [1, 1, 1, float("nan")])
-    objective.calibrate()
+    with pytest.warns(UserWarning, match="all infected, or none is"):
+        objective.calibrate()
     metrics = objective.compute()
     assert objective.calibration == {}
     assert np.isnan(metrics["sensitivity"])
     assert metrics["any_pixel_sensitivity"] == 1
     assert metrics["n"] == 3
+
+
+def test_a_fold_without_a_rule_answers_nothing() -> None:
+    """Two folds have a rule that separates perfectly; in the third validation had infected patients only. No lungs is still a miss."""
+    objective = DetectionReading()
+    rows = [
+        {"fold": fold, "detection": k % 2, "detection_any_pixel": 1, "detection_rule": "" if fold == 2 else k % 2,
+         "detection_area": k % 2 / 2}
+        for fold in range(3) for k in range(20)
+    ]  # fmt: skip
+    figures = objective.statistics(rows)
+    assert [figures[name](np.arange(60)) for name in ("sensitivity", "specificity", "auc")] == [1, 1, 1]
+    rows[1] |= {"detection_rule": "", "detection_area": "", "detection_any_pixel": ""}
+    assert objective.statistics(rows)["sensitivity"](np.arange(60)) == pytest.approx(19 / 20)
+    assert np.isnan(objective.statistics(rows)["sensitivity"](np.arange(40, 60)))
+
+
+def test_a_rule_that_no_area_reaches_is_told() -> None:
+    """Of ten infected patients one has nothing drawn: nothing finds 95 % of ten."""
+    objective = DetectionReading()
+    read(objective, torch.cat([torch.full((9, 4, 4), 0.9), torch.full((11, 4, 4), 0.01)]), [1.0] * 10 + [0.0] * 10)
+    with pytest.warns(UserWarning, match=r"detection has no rule: no area reaches a sensitivity of 0.95"):
+        objective.calibrate()
+    assert objective.calibration == {}
 
 
 def test_without_lungs_there_is_no_area_and_no_answer() -> None:
@@ -290,6 +315,15 @@ def test_what_was_not_found_has_no_share() -> None:
         assert not found.scores
     objective.update(output, b)
     assert objective.compute()["geographic_extent_n"] == 1
+
+
+def test_a_model_that_misses_both_lungs_is_judged_by_both_scores() -> None:
+    """Its opacity is 0 as its extent is, where the map tells the kinds; where it does not, nobody's is known."""
+    nothing = np.full((1, 10), np.nan)
+    assert derived_scores(nothing, tells_kinds=True).tolist() == [[0, 0]]
+    (extent, unknown) = derived_scores(nothing, tells_kinds=False)[0]
+    assert extent == 0
+    assert np.isnan(unknown)
 
 
 def test_lungs_without_sides_are_refused() -> None:

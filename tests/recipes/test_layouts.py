@@ -286,6 +286,7 @@ def test_nnunet_again_after_its_labels_were_mended(tmp_path: Path) -> None:
     vol(tmp_path / "labelsTr" / "a.nii.gz", drawn)
     for labels, infected in (({"heart": 2, "lung infection": 1}, 1), ({"heart": 1, "lung infection": 2, "ignore": 3}, 2)):
         text(tmp_path / "dataset.json", json.dumps({"labels": {"background": 0, **labels}, "channel_names": {"0": "CT"}}))
+        (tmp_path / "manifest.csv").unlink(missing_ok=True)
         study = run("nnunet", tmp_path)["a"]
         assert list(study.masks) == [Column.INFECTION]
         mask = read_mask(
@@ -304,6 +305,9 @@ def test_monai_cases_of_one_name_in_folders_of_their_own(tmp_path: Path, capsys:
     assert {(s.study_id, s.patient_id) for s in read_manifest(tmp_path / "manifest.csv")} == {("p1_ct", "p1_ct"), ("p2_ct", "p2_ct")}
     named = [{"image": f"{name}/ct.nii.gz", "patient_id": "one"} for name in ("p1", "p2")]
     text(tmp_path / "list.json", json.dumps({"training": named}))
+    assert main(["recipe", "monai", str(tmp_path / "list.json")]) == 2
+    assert "manifest.csv is there already" in capsys.readouterr().err
+    (tmp_path / "manifest.csv").unlink()
     assert main(["recipe", "monai", str(tmp_path / "list.json")]) == 0
     assert "patient_id" not in capsys.readouterr().err
     assert {s.patient_id for s in read_manifest(tmp_path / "manifest.csv")} == {"one"}

@@ -76,6 +76,27 @@ def test_columns_that_would_be_passed_over_are_named(tmp_path: Path, head: str, 
         read_manifest(write(tmp_path, line, head=head))
 
 
+@pytest.mark.parametrize("closed", ["", '"'])
+def test_a_quotation_mark_that_swallows_rows_is_told(tmp_path: Path, closed: str) -> None:
+    """Left open to the end, or closed by another stray one two rows below: either way three patients would be one."""
+    lines = ['s1,p1,ct,a.mha,"slight motion', "s2,p2,ct,a.mha,", f"s3,p3,ct,a.mha,well{closed}", "s4,p4,ct,a.mha,"]
+    with pytest.raises(ManifestError, match="its quotation marks in pairs" if not closed else "row 4: the cell note holds whole rows"):
+        read_manifest(write(tmp_path, *lines, head="study_id,patient_id,modality,image,note"))
+
+
+def test_a_note_may_have_lines_and_commas(tmp_path: Path) -> None:
+    lines = ['s1,p1,ct,a.mha,"cough, fever', 'no contrast"', "s2,p2,ct,a.mha,"]
+    studies = list(read_manifest(write(tmp_path, *lines, head="study_id,patient_id,modality,image,note")))
+    assert [s.study_id for s in studies] == ["s1", "s2"]
+    assert studies[0].extra["note"].splitlines() == ["cough, fever", "no contrast"]
+
+
+def test_a_label_that_leaves_everything_open_is_unknown(tmp_path: Path) -> None:
+    lines = ["s1,p1,ct,a.mha,covid19|non_pneumonia|cap", "s2,p2,ct,a.mha,cap|covid19"]
+    studies = list(read_manifest(write(tmp_path, *lines, head="study_id,patient_id,modality,image,diagnosis")))
+    assert [len(s.possible) for s in studies] == [0, 2]
+
+
 def test_empty_columns_of_a_spreadsheet_are_none(tmp_path: Path) -> None:
     assert len(read_manifest(write(tmp_path, "s1,p1,ct,a.mha,,,", head="study_id,patient_id,modality,image,,"))) == 1
 

@@ -101,6 +101,17 @@ def test_test_on_a_new_manifest_without_split_or_labels(trained: Path, tmp_path:
     assert metrics["severity/n"] == 0
     assert metrics["severity/auc"] is None
     told = (tmp_path / "predictions.csv").read_text()
+    assert main(words) == 0
+    assert not list(tmp_path.glob("*_1.*"))  # the same studies again
+    rows[0]["study_id"] = "another"
+    with (new / "bare.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert main(words) == 0
+    assert (tmp_path / "predictions_1.csv").read_text() == told  # of other studies they may be all there is
+    assert json.loads((tmp_path / "metrics_1.json").read_text()) == metrics
+    told = (tmp_path / "predictions.csv").read_text()
     assert main(["predict", *words[1:]]) == 0
     assert (tmp_path / "predictions.csv").read_text() == told  # what was judged stays
     assert len((tmp_path / "predicted.csv").read_text().splitlines()) == 3

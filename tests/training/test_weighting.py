@@ -132,3 +132,18 @@ def test_an_average_of_weights_forgets_that_a_norm_was_unknown() -> None:
     shared = torch.randn(2, 3, requires_grad=True)
     weighting({"a": shared.sum(), "b": 4 * shared.sum()}, {"a", "b"}, [shared])
     assert torch.isfinite(0.9 * average + 0.1 * weighting.norms).all()
+
+
+def test_a_norm_that_is_not_finite_is_passed_over() -> None:
+    """As of a step that overflowed: taken into the average it would stay there for ever."""
+    shared = torch.ones(2, requires_grad=True)
+    weighting = WEIGHTINGS["gradient_norm"]({"a": 1.0, "b": 1.0})
+    for factor in (float("inf"), float("nan"), 2.0):
+        weighting({"a": factor * shared.sum(), "b": shared.sum()}, {"a", "b"}, [shared])
+    assert weighting.norms.tolist() == pytest.approx([2 * 2**0.5, 2**0.5])
+
+
+def test_float16_takes_small_gradients_for_none(configure: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = configure(tmp_path, model={"weighting": "gradient_norm"}, trainer={"precision": "16-true"})
+    assert main(["fit", "--config", str(config)]) == 2
+    assert "weighting gradient_norm with precision 16-true" in capsys.readouterr().err
