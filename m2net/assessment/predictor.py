@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from m2net.assessment.applied import AppliedModel
 from m2net.assessment.findings import Findings, findings_of
+from m2net.assessment.gas import without_gas
 from m2net.assessment.islands import without_islands
 from m2net.assessment.measures import LobeMeasures, measure_lobes
 from m2net.assessment.stitching import stitch_labels
@@ -84,8 +85,8 @@ class Assessor:
             checkpoint: file written by m2net fit.
             device: torch device; the accelerator if there is one.
             precision: bfloat16, float32, or auto (bfloat16 where the hardware multiplies it).
-            islands: whether the maps of a CT keep what is drawn apart from the lungs. What is read off the network's own answers
-                (severity, shares) sees them either way.
+            islands: whether the maps of a CT keep what is drawn apart from the lungs, and in gas that is no lung's. What is read off the
+                network's own answers (severity, shares) sees them either way.
 
         Raises:
             CheckpointError: not one of m2net's.
@@ -105,7 +106,7 @@ class Assessor:
         batch, given = self.model.bag(prepared)
         outputs = self._run(given)
         maps = self._maps(outputs, batch, prepared)
-        maps, apart = (maps, dict[str, int]()) if self.islands or volume.modality is not Modality.CT else without_islands(maps)
+        maps, left_out = (maps, list[str]()) if self.islands or volume.modality is not Modality.CT else _cleaned(maps, volume)
         measures = measure_lobes(maps[Column.LOBES], volume) if Column.LOBES in maps else []
         return Assessment(
             volume=volume,
@@ -114,7 +115,7 @@ class Assessor:
             findings=findings_of(self._objectives(), outputs),
             patches=_heaviest(outputs, batch),
             instances=batch.num_instances,
-            warnings=[*prepared.warnings, *self.model.doubts(), *_doubts(volume, measures, maps), *_left_out(apart, volume)],
+            warnings=[*prepared.warnings, *self.model.doubts(), *_doubts(volume, measures, maps), *left_out],
             model=self.model.facts,
         )
 
@@ -151,14 +152,13 @@ def _doubts(volume: Volume, measures: list[LobeMeasures], maps: dict[str, NDArra
     return doubts
 
 
-def _left_out(apart: dict[str, int], volume: Volume) -> list[str]:
-    """What was drawn as lung or infection apart from the lungs, where it is more than a speck."""
+def _cleaned(maps: dict[str, NDArray[np.uint8]], volume: Volume) -> tuple[dict[str, NDArray[np.uint8]], list[str]]:
+    """The maps without what lies in gas that is no lung's or apart from the lungs, and a sentence of each that is more than a speck."""
+    maps, in_gas = without_gas(maps, volume)
+    maps, apart = without_islands(maps)
     voxel = 0.0 if volume.geometry is None else volume.geometry.voxel_ml
-    return [
-        f"{voxels * voxel:.0f} ml drawn as {what} apart from the lungs were left out of the maps."
-        for what, voxels in apart.items()
-        if voxels * voxel >= 1
-    ]
+    counts = {"lung in airways or bowel": in_gas} | {f"{what} apart from the lungs": voxels for what, voxels in apart.items()}
+    return maps, [f"{n * voxel:.0f} ml drawn as {what} were left out of the maps." for what, n in counts.items() if n * voxel >= 1]
 
 
 def _lung_doubts(lungs: NDArray[np.uint8] | None) -> list[str]:

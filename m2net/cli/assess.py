@@ -10,7 +10,9 @@ def run(argv: list[str]) -> int:
     """Assess each study; a study that fails is told and does not stop the others (exit code 2 at the end)."""
     options = parser(argv[0], "Assess studies with a trained model and write a page for each. Research use only.")
     add_studies(options, "NIfTI/MHA/NRRD file, DICOM folder, slice or radiograph", "checkpoint written by m2net fit")
-    options.add_argument("--islands", action="store_true", help="CT: keep in the maps what is drawn apart from the lungs")
+    options.add_argument(
+        "--islands", action="store_true", help="CT: keep in the maps what is drawn apart from the lungs, and in airways or bowel"
+    )
     given = options.parse_args(argv[1:])
     check_studies(given)
     from m2net.assessment import Assessor
