@@ -107,7 +107,7 @@ def _options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def _with_steps(more: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """The changes with a number of steps that stands among the words, for validations are spread over them."""
-    told = [value for name, value in zip(overrides, [*overrides[1:], ""], strict=True) if name == "--trainer.max_steps"]
+    told = [value for name, value in zip(overrides, [*overrides[1:], ""], strict=False) if name == "--trainer.max_steps"]
     told += [name.partition("=")[2] for name in overrides if name.startswith("--trainer.max_steps=")]
     if not told or not told[-1].isdecimal():
         return more

@@ -207,7 +207,7 @@ def _same(configured: Any, saved: Any, key: str) -> bool:
 
 def make_cli(argv: list[str], *, run_now: bool = True) -> M2NetCLI:
     """Build the command line; with ``run_now`` it also runs the subcommand in ``argv``."""
-    for name, value in zip(argv, [*argv[1:], ""], strict=True):
+    for name, value in zip(argv, [*argv[1:], ""], strict=False):
         path = Path(value if name in ("--config", "-c") else name.removeprefix("--config="))
         if name.startswith(("--config", "-c")) and path.is_file():
             read_yaml(path)  # jsonargparse would take the last of two values with one name
