@@ -33,6 +33,8 @@ CROSSVALS = {
     "covid_ct, cross-validation in train, restoration beside minus without": RUNS / "covid_ct" / "restored_difference.json",
     "covid_ct, cross-validation in train, twice as long": RUNS / "covid_ct" / "crossval_long" / "crossval.json",
     "covid_ct, cross-validation in train, twice as long minus once": RUNS / "covid_ct" / "long_difference.json",
+    "covid_ct, cross-validation in train, gently": RUNS / "covid_ct" / "crossval_gentle" / "crossval.json",
+    "covid_ct, cross-validation in train, gently minus plainly": RUNS / "covid_ct" / "gentle_difference.json",
     "covid_ct, 5 folds, started with paintings, seed 0": PAINTINGS / "crossval_0" / "crossval.json",
     "covid_ct, 5 folds, started with paintings, seed 1": PAINTINGS / "crossval_1" / "crossval.json",
     "covid_ct, 5 folds, started with real lobes, seed 0": PAINTINGS / "crossval_real_lobes" / "crossval.json",
