@@ -217,8 +217,9 @@ def _targets(studies: Sequence[Study]) -> set[str]:
 
 
 def _trainer(out: Path, validate: bool, steps: int) -> dict[str, Any]:
+    decay = round(max(0.0, min(_EMA, 1 - 5 / steps)), 4)
     callbacks: list[dict[str, Any]] = [
-        {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": round(max(0.0, min(_EMA, 1 - 5 / steps)), 4)}},
+        {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": decay}},
     ]
     keeper: dict[str, Any] = {"dirpath": str(out), "filename": "best", "enable_version_counter": False}
     if validate:
