@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,30 @@ class _OnceLoader(yaml.SafeLoader):  # type: ignore[misc]
         return node
 
 
-def read_yaml(path: Path) -> Any:
-    """What a YAML file says.
+def check_yaml(path: Path) -> None:
+    """Refuse a YAML file that would not be read as it stands there.
 
     Raises:
         ConfigError: no UTF-8, no YAML, or two values with one name in one place.
     """
+    _read(path, lambda loader: loader.get_single_node())
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says.
+
+    Raises:
+        ConfigError: as ``check_yaml``, or a value that cannot be, as a date.
+    """
+    return _read(path, lambda loader: loader.get_single_data())
+
+
+def _read(path: Path, take: Callable[[_OnceLoader], Any]) -> Any:
     try:
         loader = _OnceLoader(path.read_text(encoding="utf-8-sig"))
         loader.name = str(path)
-        return loader.get_single_data()
+        return take(loader)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is no UTF-8 ({error})", expected="a text in UTF-8", remedy="Save it so in the editor") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is no YAML ({' '.join(str(error).split())[:160]})", expected="a YAML file") from error

@@ -23,7 +23,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from m2net.bags.datamodule import BagDataModule
-from m2net.configuration import read_yaml
+from m2net.configuration import check_yaml
 from m2net.errors import ConfigError
 from m2net.machine import fast_bfloat16, keep_big_blocks
 from m2net.reports.results import ResultsWriter, print_scales
@@ -207,10 +207,10 @@ def _same(configured: Any, saved: Any, key: str) -> bool:
 
 def make_cli(argv: list[str], *, run_now: bool = True) -> M2NetCLI:
     """Build the command line; with ``run_now`` it also runs the subcommand in ``argv``."""
-    for name, value in zip(argv, [*argv[1:], ""], strict=False):
-        path = Path(value if name in ("--config", "-c") else name.removeprefix("--config="))
-        if name.startswith(("--config", "-c")) and path.is_file():
-            read_yaml(path)  # jsonargparse would take the last of two values with one name
+    for word in argv:
+        path = Path(word.partition("=")[2] if word.startswith("-") else word)
+        if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
+            check_yaml(path)  # jsonargparse would take the last of two values with one name
     keep_big_blocks()
     keep_private()
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # the words come from m2net's own main()

@@ -153,9 +153,11 @@ class DetectionReading(Reading):
 
     def bearing(self, rows: list[dict[str, Any]]) -> dict[str, NDArray[np.bool_]]:
         """The infected, the others, and of both the fewer."""
-        truth = np.array([number(row.get(self.task)) for row in rows])
+        truth, rule, area = (np.array([number(row.get(f"{self.task}{what}")) for row in rows]) for what in ("", "_rule", "_area"))
+        answered = ~(np.isnan(rule) & np.isfinite(area))
         found = of_two(truth > 0.5, truth <= 0.5)
-        return found | {f"any_pixel_{name}": found[name] for name in ("sensitivity", "specificity")}
+        any_pixel = {f"any_pixel_{name}": found[name] for name in ("sensitivity", "specificity")}
+        return found | any_pixel | {name: found[name] & answered for name in ("sensitivity", "specificity")}
 
 
 def detection_figures(table: NDArray[np.float64]) -> dict[str, float]:

@@ -264,12 +264,16 @@ class SegmentationObjective(Objective):
         return figures | together(lambda chosen: foreground(whole[chosen]), FOREGROUND)
 
     def bearing(self, rows: list[dict[str, Any]]) -> dict[str, NDArray[np.bool_]]:
-        """Those in which a class is there, or drawn."""
+        """Those in which a class is there, or drawn; of a mean the class with the fewest, of the foreground those in which it is there."""
         found: dict[str, NDArray[np.bool_]] = {}
         for name in self.names:
             told = np.isfinite(np.array([number(row.get(f"{self.task}_dice_{name}")) for row in rows], dtype=np.float64))
             found |= {f"dice_{name}": told, f"pooled_dice_{name}": told}
-        return found
+        scarce = min((told for told in found.values() if told.any()), key=lambda told: int(told.sum()), default=None)
+        if scarce is not None:
+            found |= {"dice_mean": scarce, "pooled_dice_mean": scarce}
+        present = np.array([number(row.get(f"{self.task}_present")) for row in rows]) > 0
+        return found | {name: present for name in FOREGROUND if name != "pooled_specificity"}
 
 
 def foreground_probability(logits: Tensor) -> Tensor:

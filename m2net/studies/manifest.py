@@ -12,7 +12,7 @@ from m2net.errors import ManifestError, MissingFileError
 from m2net.files import written_whole
 from m2net.studies.row import Row
 from m2net.studies.study import Study
-from m2net.vocabulary import REQUIRED_COLUMNS, SCORE_PREFIX, Column, Split
+from m2net.vocabulary import REQUIRED_COLUMNS, SCORE_PREFIX, Column, Modality, Split
 
 
 @dataclass(frozen=True)
@@ -141,12 +141,19 @@ def _whole(path: Path, number: int, cells: dict[str | None, Any]) -> dict[str, s
             remedy="Put text that holds a comma in quotation marks",
         )  # fmt: skip
     for name, cell in cells.items():
-        if any(line.count(",") >= len(cells) - 1 for line in (cell or "").splitlines()[1:]):
+        if any(_is_row(line, list(cells)) for line in (cell or "").splitlines()[1:]):
             raise ManifestError(
                 f"{path}, row {number}: the cell {name} holds whole rows", expected="one row a study",
                 remedy="Close the quotation mark that it begins with",
             )  # fmt: skip
     return {str(name): cell for name, cell in cells.items()}
+
+
+def _is_row(line: str, columns: list[str | None]) -> bool:
+    """Whether a line within a cell has a cell a column, and a modality where one belongs."""
+    cells = next(csv.reader([line]), [])
+    at = columns.index(Column.MODALITY) if Column.MODALITY in columns else None
+    return at is not None and len(cells) == len(columns) and cells[at].strip().lower() in set(Modality)
 
 
 def _check_together(path: Path, studies: tuple[Study, ...]) -> Iterator[tuple[int, ManifestError]]:

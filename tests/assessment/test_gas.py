@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from m2net.assessment.gas import without_gas
@@ -23,35 +24,52 @@ TRACHEA, BOWEL, BULLA, BRONCHUS = disc((64, 80), 8), disc((110, 60), 7), disc((6
 LUNGS = disc((64, 40), 25) | disc((64, 120), 25)
 
 
-def chest(rng: np.random.Generator) -> tuple[Volume, dict[str, NDArray[np.uint8]]]:
-    """Two lungs, one with a bulla, one with a thin bronchus; a trachea and a loop of bowel in tissue. All of it is drawn as lung."""
+def chest(rng: np.random.Generator, lung_hu: float = -850, *gases: NDArray[np.bool_]) -> tuple[Volume, dict[str, NDArray[np.uint8]]]:
+    """Two lungs, one with a bulla, one with a thin bronchus; trachea and bowel in tissue, drawn as lung in four of twelve slices."""
     plane = np.where(disc((64, 80), 62), 40.0, -1000.0)
-    plane[LUNGS] = -850
-    for gas in (TRACHEA, BOWEL, BULLA, BRONCHUS):
+    plane[LUNGS] = lung_hu
+    for gas in (TRACHEA, BOWEL, BULLA, BRONCHUS, *gases):
         plane[gas] = -1000
     hu = (np.stack([plane] * 12) + rng.normal(0, 25, (12, 128, 160))).astype(np.int16)
     geometry = Geometry.build((4.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3))
-    maps = {"lobes": np.where(LUNGS | TRACHEA | BOWEL, int(Lobe.RIGHT_UPPER), 0), "infection": np.where(TRACHEA, 1, 0)}
-    return Volume.from_own(hu, geometry), {name: np.stack([codes] * 12).astype(np.uint8) for name, codes in maps.items()}
+    lobes, infection = np.stack([LUNGS * int(Lobe.RIGHT_UPPER)] * 12), np.zeros((12, 128, 160), int)
+    lobes[4:8, TRACHEA | BOWEL], infection[5, TRACHEA] = int(Lobe.RIGHT_UPPER), 1
+    return Volume.from_own(hu, geometry), {"lobes": lobes.astype(np.uint8), "infection": infection.astype(np.uint8)}
 
 
-def test_airways_and_bowel_go_and_emphysema_stays(rng: np.random.Generator) -> None:
+def test_airways_and_bowel_go_and_a_bulla_stays(rng: np.random.Generator) -> None:
     volume, maps = chest(rng)
     cleaned, voxels = without_gas(maps, volume)
-    left = np.stack([LUNGS] * 12)
-    np.testing.assert_array_equal(cleaned["lobes"] > 0, left)
-    assert voxels == 12 * int((TRACHEA | BOWEL).sum())
+    np.testing.assert_array_equal(cleaned["lobes"] > 0, np.stack([LUNGS] * 12))
+    assert voxels == 4 * int((TRACHEA | BOWEL).sum())
     assert not cleaned["infection"].any()
+
+
+@pytest.mark.parametrize("lung_hu", [-965.0, -990.0])
+def test_lungs_of_emphysema_stay(rng: np.random.Generator, lung_hu: float) -> None:
+    """All of both is below the threshold, and tissue is around it."""
+    volume, maps = chest(rng, lung_hu)
+    cleaned, _ = without_gas(maps, volume)
+    np.testing.assert_array_equal(cleaned["lobes"][:, LUNGS], maps["lobes"][:, LUNGS])
+
+
+@pytest.mark.parametrize(
+    "bulla", [disc((64, 138), 6), disc((64, 135), 9), LUNGS & ~(disc((64, 40), 21) | disc((64, 120), 21)), disc((42, 120), 4)]
+)
+def test_bullae_at_the_chest_wall_stay(rng: np.random.Generator, bulla: NDArray[np.bool_]) -> None:
+    volume, maps = chest(rng, -850, bulla & LUNGS)
+    cleaned, _ = without_gas(maps, volume)
+    np.testing.assert_array_equal(cleaned["lobes"][:, LUNGS], maps["lobes"][:, LUNGS])
 
 
 def test_a_trachea_beside_the_lung_takes_its_wall_at_most(rng: np.random.Generator) -> None:
     """Drawn to the wall between: two pixels of what was drawn as lung around it go, no more."""
     volume, maps = chest(rng)
-    maps["lobes"][:] = np.where(disc((64, 80), 14), int(Lobe.RIGHT_UPPER), maps["lobes"])
+    maps["lobes"][4:8] = np.where(disc((64, 80), 14), int(Lobe.RIGHT_UPPER), maps["lobes"][4:8])
     cleaned, _ = without_gas(maps, volume)
     gone = (maps["lobes"] > 0) & (cleaned["lobes"] == 0)
     assert not gone[:, ~(disc((64, 80), 11) | BOWEL)].any()
-    assert gone[:, TRACHEA].all()
+    assert gone[4:8, TRACHEA].all()
 
 
 def test_without_hu_or_lungs_nothing_is_left_out(rng: np.random.Generator) -> None:
@@ -62,7 +80,7 @@ def test_without_hu_or_lungs_nothing_is_left_out(rng: np.random.Generator) -> No
 
 
 def test_no_gas_is_found_in_a_patient_of_lungs_alone(phantom: Phantom) -> None:
-    """The true lobes of a synthetic patient, whose bronchi the mask leaves out or not: less than a hundredth goes."""
+    """The true lobes of a synthetic patient: less than a hundredth goes."""
     volume = Volume.from_own(phantom.image, phantom.geometry)
     cleaned, voxels = without_gas({"lobes": phantom.lobes}, volume)
     assert voxels < 0.01 * (phantom.lobes > 0).sum()

@@ -51,6 +51,10 @@ def test_patients_without_a_truth_do_not_count(rng: np.random.Generator) -> None
         assert bool(np.isfinite([found.low, found.high]).all()) is has
         assert objective.bearing(rows)["dice_left_upper"].sum() == masks
         assert objective.bearing(rows)["dice_left_lower"].sum() == 0
+        assert {objective.bearing(rows)[name].sum() for name in ("dice_mean", "pooled_dice_mean", "pooled_f1", "pooled_sensitivity")} == {
+            masks
+        }
+        assert "pooled_specificity" not in objective.bearing(rows)
 
 
 def test_a_figure_counts_the_patients_that_it_rests_on(rng: np.random.Generator) -> None:

@@ -202,6 +202,9 @@ def test_a_fold_without_a_rule_answers_nothing() -> None:
     ]  # fmt: skip
     figures = objective.statistics(rows)
     assert [figures[name](np.arange(60)) for name in ("sensitivity", "specificity", "auc")] == [1, 1, 1]
+    assert {name: int(told.sum()) for name, told in objective.bearing(rows).items()} == {
+        "sensitivity": 20, "specificity": 20, "auc": 30, "any_pixel_sensitivity": 30, "any_pixel_specificity": 30,
+    }  # fmt: skip
     rows[1] |= {"detection_rule": "", "detection_area": "", "detection_any_pixel": ""}
     assert objective.statistics(rows)["sensitivity"](np.arange(60)) == pytest.approx(19 / 20)
     assert np.isnan(objective.statistics(rows)["sensitivity"](np.arange(40, 60)))

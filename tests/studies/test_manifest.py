@@ -85,10 +85,10 @@ def test_a_quotation_mark_that_swallows_rows_is_told(tmp_path: Path, closed: str
 
 
 def test_a_note_may_have_lines_and_commas(tmp_path: Path) -> None:
-    lines = ['s1,p1,ct,a.mha,"cough, fever', 'no contrast"', "s2,p2,ct,a.mha,"]
+    lines = ['s1,p1,ct,a.mha,"Findings:', 'No effusion, no pneumothorax, heart normal, aorta normal, no nodes"', "s2,p2,ct,a.mha,"]
     studies = list(read_manifest(write(tmp_path, *lines, head="study_id,patient_id,modality,image,note")))
     assert [s.study_id for s in studies] == ["s1", "s2"]
-    assert studies[0].extra["note"].splitlines() == ["cough, fever", "no contrast"]
+    assert studies[0].extra["note"].splitlines() == ["Findings:", "No effusion, no pneumothorax, heart normal, aorta normal, no nodes"]
 
 
 def test_a_label_that_leaves_everything_open_is_unknown(tmp_path: Path) -> None:

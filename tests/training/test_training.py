@@ -111,6 +111,9 @@ def test_test_on_a_new_manifest_without_split_or_labels(trained: Path, tmp_path:
     assert main(words) == 0
     assert (tmp_path / "predictions_1.csv").read_text() == told  # of other studies they may be all there is
     assert json.loads((tmp_path / "metrics_1.json").read_text()) == metrics
+    (tmp_path / "predictions.csv").write_text("something else\n")
+    assert main(words) == 0
+    assert (tmp_path / "predictions_2.csv").read_text() == "something else\n"
     told = (tmp_path / "predictions.csv").read_text()
     assert main(["predict", *words[1:]]) == 0
     assert (tmp_path / "predictions.csv").read_text() == told  # what was judged stays
