@@ -265,5 +265,5 @@ def test_a_damaged_zip_is_one_studys_fault(tmp_path: Path) -> None:
 def test_the_manifest_is_not_written_over(clean: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
     before = (clean / "manifest.csv").read_bytes()
     assert main(["verify", str(clean / "manifest.csv"), option, str(clean / "manifest.csv")]) == 2
-    assert f"{option} is the manifest itself" in capsys.readouterr().err
+    assert f"{option} is {clean / 'manifest.csv'} itself, which is read" in capsys.readouterr().err
     assert (clean / "manifest.csv").read_bytes() == before
