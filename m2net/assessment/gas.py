@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from m2net.assessment.islands import Maps
 from m2net.studies import Volume
 from m2net.vocabulary import Column, Intensity, Modality
 
@@ -18,8 +19,6 @@ _LEAST_ML = 0.3
 _WALL_MM, _AROUND_MM = 1.5, 5.0
 _AROUND = 0.5  # of what surrounds it is tissue
 _MOST = 0.1  # of all lung that is drawn; a trachea is less, lungs of emphysema are more
-
-Maps = dict[str, NDArray[np.uint8]]
 
 
 def without_gas(maps: Maps, volume: Volume) -> tuple[Maps, int]:
@@ -47,7 +46,7 @@ def without_gas(maps: Maps, volume: Volume) -> tuple[Maps, int]:
 
 
 def _gas_of_others(hu: NDArray[np.int16], lung: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> NDArray[np.bool_]:
-    """Such gas, with its wall, as far as it meets ``lung``; all (Z, Y, X)."""
+    """Such gas, with its wall; all (Z, Y, X)."""
     in_plane = spacing_mm[1:]
     gas = np.stack([ndimage.gaussian_filter(plane.astype(np.float32), [_NOISE_MM / mm for mm in in_plane]) < _GAS_HU for plane in hu])
     pieces, _ = ndimage.label(gas)
@@ -67,4 +66,4 @@ def _gas_of_others(hu: NDArray[np.int16], lung: NDArray[np.bool_], spacing_mm: t
         ring = ndimage.binary_dilation(near, flat, max(1, around - wall)) & ~near
         if ring.any() and float((hu[part][ring] > _TISSUE_HU).mean()) >= _AROUND:
             out[part] |= near
-    return out & lung
+    return out

@@ -169,10 +169,10 @@ def figures(studies: Sequence[Localised], method: str, threshold: float) -> dict
     patients = [str(s.row["patient_id"]) for s in studies]
     called = np.array([np.isfinite(float(s.row.get(f"{method}_auprc", "nan"))) for s in studies])
     ill = np.array([bool(s.row["infection"]) for s in studies])
-    told = {  # patients of whom a figure says nothing do not make its interval
+    bearing = {  # patients of whom a figure says nothing do not make its interval
         name: called if name.startswith(("pointing", "auprc")) else healthy if name.startswith("false") else ill for name in wanted
     }
-    return {name: intervals({name: of}, patients, told[name])[name] for name, of in wanted.items()}
+    return intervals(wanted, patients, bearing=bearing)
 
 
 def compare(studies: Sequence[Localised], first: str, second: str) -> Interval:

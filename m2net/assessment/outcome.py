@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from m2net.objectives import Interval, Objective, patient_bootstrap, ranks, within_folds
 from m2net.objectives.base import Statistic
-from m2net.objectives.bootstrap import FEWEST
+from m2net.objectives.bootstrap import too_few
 from m2net.objectives.calibration import calibrated, fit_shift
 from m2net.objectives.reliability import brier
 
@@ -128,8 +128,7 @@ def compare(task: str, objective: Objective, base: Rows | None, tuned: Sequence[
             gain = _interval(_difference(now, best, sign), patients, seed)
         own = [None if statistic is None else _interval(statistic, patients, seed) for statistic in (was, put)]
         outcome = Outcome.UNKNOWN if gain is None else judge(gain)
-        borne = bearing.get(name, known)
-        if outcome is Outcome.BETTER and len({patient for patient, told in zip(patients, borne, strict=True) if told}) < FEWEST:
+        if outcome is Outcome.BETTER and too_few(patients, bearing.get(name, known)):
             outcome = Outcome.SAME  # resamples of so few are too alike to praise by; a loss is said all the same
         found.append(Comparison(task, name, name == objective.primary, own[0], own[1], _interval(now, patients, seed), gain, outcome))
     return found

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m2net.cli.options import add_store, check_apart, count, parser, progress
+from m2net.cli.options import add_store, check_apart, count, new_file, parser, progress
 from m2net.errors import ConfigError
 from m2net.vocabulary import DEFAULT_SPACING_MM, Column, SeverityScheme
 
@@ -33,7 +33,7 @@ def run(argv: list[str]) -> int:
     options.add_argument("--predictions", type=Path, help="predictions.csv of m2net test or crossval")
     options.add_argument("--strata", default="", metavar="FACT", help="stratify by this fact, as saturation/white_share")
     options.add_argument("--columns", nargs="+", default=[], help="further columns of the manifest to count as facts (dates count anyway)")
-    options.add_argument("--out", type=Path, help="also write the table as JSON to this file")
+    options.add_argument("--out", type=new_file, help="also write the table as JSON to this file")
     options.add_argument("--seed", type=count, default=0, help="seed of folds and forests")
     given = options.parse_args(argv[1:])
     from m2net.bags.preparing import prepare_missing
@@ -41,8 +41,6 @@ def run(argv: list[str]) -> int:
     from m2net.reports.results import read_rows
     from m2net.studies import read_manifest
 
-    if given.out and (given.out.is_dir() or not given.out.absolute().parent.is_dir()):
-        raise ConfigError(f"--out {given.out} is a folder, or lies in none", expected="a file to write, as audit.json")
     check_apart("--out", given.out, [given.manifest, given.predictions])
     manifest = read_manifest(given.manifest)
     check_columns(manifest, given.columns, "--columns")

@@ -33,7 +33,7 @@ from m2net.training.crossval import undefined
 from m2net.training.loading import hyper_parameters, read_checkpoint
 from m2net.training.module import M2NetModule
 from m2net.training.optimizers import DEFAULT_OPTIMIZER
-from m2net.training.rescue import LastWeights
+from m2net.training.rescue import LastWeights, keep_last, nothing_kept
 from m2net.training.tuning import Tuning
 
 
@@ -136,16 +136,14 @@ class M2NetCLI(LightningCLI):
     def after_fit(self) -> None:
         """Lightning calls this after a fit: weights that the configured checkpoints have not kept are not lost."""
         keepers = self.trainer.checkpoint_callbacks
-        path = Path(self.trainer.default_root_dir) / "last.ckpt"
-        if keepers and not any(getattr(keeper, "best_model_path", "") for keeper in keepers):
-            self.trainer.save_checkpoint(path)
+        if keepers and nothing_kept(self.trainer):
             rank_zero_warn(
-                f"The fit ended before its ModelCheckpoint kept anything: the last weights are in {path}. A checkpoint is kept at a "
-                "validation, or with every_n_train_steps."
+                f"The fit ended before its ModelCheckpoint kept anything: the last weights are in {keep_last(self.trainer)}. "
+                "A checkpoint is kept at a validation, or with every_n_train_steps."
             )
         for keeper in keepers:
             if isinstance(keeper, ModelCheckpoint) and undefined(keeper):
-                self.trainer.save_checkpoint(path)
+                path = keep_last(self.trainer)
                 rank_zero_warn(
                     f"{keeper.monitor} was undefined in every validation (one class only?): {keeper.best_model_path} holds the first "
                     f"weights that were validated, not the best. The last are in {path}."

@@ -67,6 +67,18 @@ def folder(text: str) -> Path:
     return path
 
 
+def new_file(text: str) -> Path:
+    """A file to write, there already or not, as an option takes it.
+
+    Raises:
+        ArgumentTypeError: it is a folder, or lies in none.
+    """
+    path = Path(text)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder, or lies in none, expected a file to write")
+    return path
+
+
 def check_apart(name: str, path: Path | None, inputs: Iterable[Path | None]) -> None:
     """Refuse to write over what a command reads.
 

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m2net.cli.options import check_apart, parser, progress
+from m2net.cli.options import check_apart, new_file, parser, progress
 from m2net.machine import cpu_count
 from m2net.vocabulary import SCORE_PREFIX, Column
 
@@ -24,11 +24,11 @@ def run(argv: list[str]) -> int:
         argv[0], "Judge every study of a manifest: pass, warn or reject, with reason and remedy. Exit code 1 if any is rejected."
     )
     options.add_argument("manifest", type=Path)
-    options.add_argument("--json", type=Path, help="also write the verdicts here")
-    options.add_argument("--clean", type=Path, help="also write a manifest without the rejected rows here (in the manifest's folder)")
+    options.add_argument("--json", type=new_file, help="also write the verdicts here")
+    options.add_argument("--clean", type=new_file, help="also write a manifest without the rejected rows here (in the manifest's folder)")
     options.add_argument("--repair", action="store_true", help="judge irregular series as --repair would resample them")
     options.add_argument(
-        "--journal", type=Path, help="verdicts of earlier runs; default MANIFEST.verify.jsonl; unchanged studies are not read again"
+        "--journal", type=new_file, help="verdicts of earlier runs; default MANIFEST.verify.jsonl; unchanged studies are not read again"
     )
     options.add_argument("--workers", type=int, default=cpu_count(), help="processes")
     given = options.parse_args(argv[1:])

@@ -28,6 +28,11 @@ def of_two(positive: NDArray[np.bool_], negative: NDArray[np.bool_], suffix: str
     return {f"sensitivity{suffix}": positive, f"specificity{suffix}": negative, f"auc{suffix}": fewer(positive, negative)}
 
 
+def too_few(patients: Sequence[str], told: NDArray[np.bool_]) -> bool:
+    """Whether the studies (n,) that tell something are of fewer than ten patients."""
+    return len({patient for patient, one in zip(patients, told, strict=True) if one}) < FEWEST
+
+
 def patient_bootstrap(
     statistic: Callable[[NDArray[np.int64]], float], patients: Sequence[str], *, draws: int = 1000, level: float = 0.95, seed: int = 0,
     undefined: float = 1.0,
@@ -89,18 +94,14 @@ def intervals(
         seed: seeds the resampling.
     """
     everyone, none = np.arange(len(patients)), (float("nan"), float("nan"))
-    everybody = np.ones(len(patients), bool) if known is None else known
-
-    def few(name: str) -> bool:
-        borne = (bearing or {}).get(name, everybody)
-        return len({patient for patient, told in zip(patients, borne, strict=True) if told}) < FEWEST
-
     if not len(everyone):
         return {name: Interval(float("nan"), float("nan"), float("nan")) for name in statistics}
+    known = np.ones(len(patients), bool) if known is None else known
+    few = {name: too_few(patients, (bearing or {}).get(name, known)) for name in statistics}
     return {
         name: Interval(
             statistic(everyone),
-            *(none if few(name) or name in _UNBOUNDED else patient_bootstrap(statistic, patients, draws=draws, seed=seed)),
+            *(none if few[name] or name in _UNBOUNDED else patient_bootstrap(statistic, patients, draws=draws, seed=seed)),
         )
         for name, statistic in statistics.items()
     }

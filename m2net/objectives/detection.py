@@ -154,7 +154,7 @@ class DetectionReading(Reading):
     def bearing(self, rows: list[dict[str, Any]]) -> dict[str, NDArray[np.bool_]]:
         """The infected, the others, and of both the fewer."""
         truth, rule, area = (np.array([number(row.get(f"{self.task}{what}")) for row in rows]) for what in ("", "_rule", "_area"))
-        answered = ~(np.isnan(rule) & np.isfinite(area))
+        answered = _answered(rule, area)
         found = of_two(truth > 0.5, truth <= 0.5)
         any_pixel = {f"any_pixel_{name}": found[name] for name in ("sensitivity", "specificity")}
         return found | any_pixel | {name: found[name] & answered for name in ("sensitivity", "specificity")}
@@ -171,9 +171,14 @@ def detection_figures(table: NDArray[np.float64]) -> dict[str, float]:
     figures = {}
     for name, column in (("any_pixel_", 1), ("", 2)):
         said = table[:, column]
-        answered = ~(np.isnan(said) & np.isfinite(table[:, 3])) & ~np.isnan(said).all()
+        answered = _answered(said, table[:, 3]) & ~np.isnan(said).all()
         for figure, group, hit in (("sensitivity", infected, said > 0.5), ("specificity", ~infected, said <= 0.5)):
             figures[f"{name}{figure}"] = float(hit[group & answered].mean()) if (group & answered).any() else float("nan")
     area = torch.from_numpy(np.nan_to_num(table[:, 3], nan=0.0))
     figures["auc"] = auc(area, torch.from_numpy(infected)) if len(table) else float("nan")
     return figures
+
+
+def _answered(said: NDArray[np.float64], area: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Studies (n,) that a rule answers or, without an area, should have answered."""
+    return ~(np.isnan(said) & np.isfinite(area))

@@ -66,15 +66,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def _keep_earlier(folder: Path, studies: set[str]) -> None:
     """Put the results of another test aside: of the same studies they are replaced, of others they may be all there is."""
-    paths = [path for name in ("predictions.csv", "metrics.json") if (path := folder / name).is_file()]
-    if not paths or paths[0].name != "predictions.csv":
-        return
+    table = folder / "predictions.csv"
     try:
-        earlier = {row["study_id"] for row in read_rows(paths[0])}
+        earlier = {row["study_id"] for row in read_rows(table)}
+    except FileNotFoundError:
+        return
     except ConfigError:
         earlier = set()  # whatever it is, it is not ours to write over
     if earlier != studies:
-        print(f"The results of other studies in {folder} are put aside: {', '.join(put_aside(path).name for path in paths)}")
+        aside = [put_aside(path).name for path in (table, folder / "metrics.json") if path.is_file()]
+        print(f"The results of other studies in {folder} are put aside: {', '.join(aside)}")
 
 
 def bounds(module: M2NetModule, rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -293,4 +293,4 @@ def test_a_manifest_of_a_recipe_is_not_written_over(tmp_path: Path, capsys: pyte
     assert main(["recipe", "monai", str(tmp_path / "list.json"), "--out", str(tmp_path / "m.csv")]) == 2
     assert "m.csv is there already" in said(capsys)
     assert main(["recipe", "monai", str(tmp_path / "list.json"), "--out", str(tmp_path / "none" / "m.csv")]) == 2
-    assert "lies in no folder" in said(capsys)
+    assert "is a folder, or lies in none" in said(capsys)
