@@ -32,6 +32,7 @@ def run(argv: list[str]) -> int:
         help="lobe masks of real patients (volumes) whose lungs the patients get, bent a little; patients of one mask share a patient_id",
     )  # fmt: skip
     options.add_argument("--lobes-scheme", default="", help="codes of these masks, as the column lobes_scheme of a manifest names them")
+    options.add_argument("--scars", action="store_true", help="emphysema, cysts, fibrosis and masses as well, whatever the diagnosis (CT)")
     options.add_argument("--workers", type=int, default=cpu_count(), help="processes")
     given = options.parse_args(argv[1:])
     kind = given.format or ("png" if given.modality == Modality.CXR else "nifti")
@@ -48,6 +49,7 @@ def run(argv: list[str]) -> int:
         mix,
         tuple(map(str, given.lobes)),
         given.lobes_scheme,
+        given.scars,
     )
     plan.check()
     for _ in progress(write_cohort(plan, given.out, given.workers), f"Making {plan.patients} patients", plan.patients):

@@ -51,6 +51,7 @@ class CohortPlan:
         mix: chances of the diagnoses, in their order; equal if None.
         lobes: lobe masks of real patients whose lungs the patients get, each as many as the next (ct only); none: lungs of drawn shape.
         lobes_scheme: codes of these masks, as a manifest names them.
+        scars: emphysema, cysts, fibrosis and masses as well, each in some patients whatever the diagnosis (ct only).
     """
 
     patients: int
@@ -66,6 +67,7 @@ class CohortPlan:
     mix: tuple[float, ...] | None = None
     lobes: tuple[str, ...] = ()
     lobes_scheme: str = ""
+    scars: bool = False
 
     @property
     def version(self) -> str:
@@ -88,8 +90,8 @@ class CohortPlan:
             raise ConfigError(
                 "radiographs with nifti files, a slice thickness or severity grades", expected="--format png or dicom, and none of these"
             )
-        if self.modality == Modality.CXR and self.lobes:
-            raise ConfigError("radiographs around real lobes", expected="--modality ct")
+        if self.modality == Modality.CXR and (self.lobes or self.scars):
+            raise ConfigError(f"radiographs {'around real lobes' if self.lobes else 'with scars'}", expected="--modality ct")
         if self.lobes_scheme and (not self.lobes or self.lobes_scheme not in schemes_of(Column.LOBES)):
             expected = f"--lobes, and one of {', '.join(schemes_of(Column.LOBES))}"
             raise ConfigError(f"the scheme {self.lobes_scheme!r} of {len(self.lobes)} lobe masks", expected=expected)
@@ -210,7 +212,9 @@ def _slices(
     plan: CohortPlan, seed: tuple[int, ...], diagnosis: Diagnosis, folder: Path, name: str, donor: Donor | None
 ) -> list[dict[str, str]]:
     model = GRADERS[plan.graders][plan.grades]
-    phantom = make_phantom(seed, SCANNERS[plan.site], diagnosis, model, matrix=plan.matrix, slice_mm=plan.slice_mm, donor=donor)
+    phantom = make_phantom(
+        seed, SCANNERS[plan.site], diagnosis, model, matrix=plan.matrix, slice_mm=plan.slice_mm, donor=donor, scars=plan.scars
+    )
     if plan.file_format == "png":
         return write_pictures(folder, phantom, plan.pictures, np.random.default_rng([*seed, 2]))
     return [_volume(plan, phantom, folder, name)]

@@ -39,12 +39,14 @@ class Disease:
         change: (Z, Y, X) float32, what to add to the lung's HU before vessels are laid in.
         solid: (Z, Y, X) float32 in [0, 1], how far the tissue is airless (vessels vanish in it, bronchi show).
         spared: change and solid as they are without the infection, where asked for.
+        holes: (Z, Y, X) float32 in [0, 1], how far the tissue is hollow; None without scars.
     """
 
     infection: NDArray[np.uint8]
     change: Field
     solid: Field
     spared: tuple[Field, Field] | None = None
+    holes: Field | None = None
 
     def without_infection(self) -> Disease:
         """The same patient with everything but the infection."""

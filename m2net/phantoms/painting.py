@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from m2net.phantoms.anatomy import Body, draw_anatomy
-from m2net.phantoms.disease import Disease, add_disease, depth_under_pleura
+from m2net.phantoms.disease import add_disease
 from m2net.phantoms.grid import Field, Grid
+from m2net.phantoms.scars import add_scars, hollowed
 from m2net.vocabulary import Diagnosis, InfectionCode, Lobe
 
 PAINTING_VERSION = "2"
@@ -20,7 +21,6 @@ _AIRLESS_HU = 38.0
 _WALL_HU = -700.0  # denser lung than this holds vessels and bronchi, which ground glass leaves as they are
 _GRAIN_HU = 60.0  # most noise that is added, for one background serves many times
 _SEEN_HU = 40.0  # brighter than before; fainter margins are not called infected
-_HOLES, _NET, _MASS, _HAZE = 0.16, 0.16, 0.2, 0.05  # of the patients: emphysema or cysts, fibrosis, a mass; a change of the whole lung
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Background:
 
 
 def paint(background: Background, diagnosis: Diagnosis, rng: np.random.Generator) -> tuple[Field, NDArray[np.uint8]]:
-    """Paint the CT phantom's disease, and scars that the phantom has not, into a slice.
+    """Paint the CT phantom's disease, scars included, into a slice.
 
     Only lung is painted; vessels stay visible in ground glass and vanish in consolidation. Where the infection cannot be seen it is not
     called so. Non-pneumonia gets look-alikes only.
@@ -51,11 +51,11 @@ def paint(background: Background, diagnosis: Diagnosis, rng: np.random.Generator
     """
     body = _body(background, rng)
     disease = add_disease(body, diagnosis, rng)
-    holes = _scar(body, disease, rng)
+    add_scars(body, disease, rng)
     hu, lungs = background.hu, background.lobes > 0
     vessel = np.clip((hu - _WALL_HU) / 300, 0, 1)
     painted = hu + disease.change[0] * (1 - 0.7 * vessel)
-    painted = painted - holes * np.clip(painted + 970, 0, 200)
+    painted = hollowed(painted[None], disease)[0]
     painted = painted + disease.solid[0] * np.maximum(_AIRLESS_HU - painted, 0)
     painted = np.minimum(painted, np.maximum(hu, 70))
     edge = np.clip(1.3 * ndimage.gaussian_filter(lungs.astype(np.float32), 0.8), 0, 1)
@@ -76,42 +76,6 @@ def _body(slice_: Background, rng: np.random.Generator) -> Body:
     hilum = {side: np.array([start[0], 8.0, sign * 28.0]) for side, sign in (("right", -1), ("left", 1))}
     nothing = np.zeros(grid.shape, np.float32)
     return Body(grid, anatomy, slice_.hu[None], slice_.lobes[None], nothing, hilum, np.broadcast_to(depth, grid.shape).astype(np.float32))
-
-
-def _scar(body: Body, disease: Disease, rng: np.random.Generator) -> Field:
-    """Fibrosis and masses into ``disease``; returns how far each pixel is a hole: emphysema and cysts. Alike for every diagnosis."""
-    grid, shape = body.grid, body.grid.shape[1:]
-    holes = np.zeros(shape, np.float32)
-    if rng.random() < _HOLES:
-        deep = np.clip((grid.noise(rng, rng.uniform(5, 16))[0] - rng.uniform(0.4, 1.6)) / 0.25, 0, 1)
-        holes = deep * np.clip(grid.noise(rng, 50.0)[0] + rng.uniform(-0.5, 1.0), 0, 1)
-    if rng.random() < _NET:
-        _net(body, disease, rng)
-    if rng.random() < _HAZE:
-        disease.change += np.float32(rng.uniform(60, 250)) * np.clip(0.7 + 0.3 * grid.noise(rng, 40.0), 0, 1)
-    if rng.random() < _MASS:
-        places = np.argwhere(body.lobes[0] > 0)
-        row, column = places[rng.integers(len(places))]
-        radius = rng.uniform(9, 28)
-        y, x = (grid.spacing_mm[0] * (np.arange(n) - at) for n, at in zip(shape, (row, column), strict=True))
-        away = np.hypot(y[:, None], x[None]) + 2.5 * grid.noise(rng, 8.0)[0]
-        ball = rng.uniform(0.6, 1.0) * np.clip((radius - away) / 2.5 + 0.5, 0, 1)
-        disease.solid[0] = np.maximum(disease.solid[0], ball)
-        disease.infection[0][ball > 0.3] = 0
-    return np.asarray(holes, dtype=np.float32)
-
-
-def _net(body: Body, disease: Disease, rng: np.random.Generator) -> None:
-    """Reticulation and honeycomb, mostly under the pleura."""
-    grid = body.grid
-    lines = np.exp(-((grid.noise(rng, rng.uniform(4, 9)) / rng.uniform(0.12, 0.3)) ** 2))
-    if rng.random() < 0.75:
-        near = np.exp(-depth_under_pleura(body) / rng.uniform(8, 30))
-        where = near * np.clip(0.5 + body.depth * rng.uniform(-0.3, 1.0) + 0.5 * grid.noise(rng, 30.0), 0, 1)
-    else:
-        where = np.clip(0.4 + 0.5 * grid.noise(rng, 40.0), 0, 1)
-    disease.solid[:] = np.maximum(disease.solid, rng.uniform(0.35, 0.85) * lines * np.clip(2 * where, 0, 1))
-    disease.change += (rng.uniform(0, 140) * where).astype(np.float32)
 
 
 def sides_as_lobes(left: NDArray[np.bool_], right: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.uint8]:

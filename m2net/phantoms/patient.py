@@ -15,6 +15,7 @@ from m2net.phantoms.donors import Donor, Transplant
 from m2net.phantoms.grid import Field, Grid
 from m2net.phantoms.outcome import SeverityModel
 from m2net.phantoms.scanner import Scanner, scan, tissue
+from m2net.phantoms.scars import add_scars
 from m2net.phantoms.vessels import grow_vessels
 from m2net.studies import Geometry
 from m2net.vocabulary import Diagnosis
@@ -48,11 +49,20 @@ class Patient:
 
 
 def grow(
-    anatomy: Anatomy, grid: Grid, diagnosis: Diagnosis, rng: np.random.Generator, *, spared: bool = False, build: Builder = build_body
+    anatomy: Anatomy,
+    grid: Grid,
+    diagnosis: Diagnosis,
+    rng: np.random.Generator,
+    *,
+    spared: bool = False,
+    scars: bool = False,
+    build: Builder = build_body,
 ) -> Patient:
-    """Fill an anatomy with disease, vessels and tissue; with ``spared`` also as it would be without the infection."""
+    """Fill an anatomy with disease, ``scars``, vessels and tissue; with ``spared`` also as it would be without infection and scars."""
     body = build(anatomy, grid, rng)
     disease = add_disease(body, diagnosis, rng, spared=spared)
+    if scars:
+        add_scars(body, disease, rng)
     vessels, bronchi = grow_vessels(body, rng)
     without = tissue(body, disease.without_infection(), vessels, bronchi, copy.deepcopy(rng)) if spared else None
     return Patient(body, disease, tissue(body, disease, vessels, bronchi, rng), without)
@@ -96,6 +106,7 @@ def make_phantom(
     matrix: int = 192,
     slice_mm: float | None = None,
     donor: Donor | None = None,
+    scars: bool = False,
 ) -> Phantom:
     """Make one patient; the same arguments give the same voxels.
 
@@ -110,6 +121,7 @@ def make_phantom(
         matrix: pixels along each in-plane axis.
         slice_mm: slice thickness; drawn from the scanner's if None.
         donor: whose lungs and lobes the patient gets, bent a little; lungs of drawn shape if None.
+        scars: emphysema, cysts, fibrosis and masses as well, each in some patients.
     """
     rng = np.random.default_rng(list(seed))
     anatomy, build = draw_anatomy(rng), build_body
@@ -126,7 +138,7 @@ def make_phantom(
     start = (-_BOTTOM_MARGIN_MM, -half + float(rng.normal(0, 5)), -half + float(rng.normal(0, 6)))
     grid = Grid((count * substeps, matrix, matrix), (step, pixel, pixel), start)
 
-    patient = grow(anatomy, grid, diagnosis, rng, build=build)
+    patient = grow(anatomy, grid, diagnosis, rng, scars=scars, build=build)
     body, disease, hu = patient.body, patient.disease, patient.hu
     spacing = (thickness, pixel, pixel)
     image = scan(hu, spacing, substeps, scanner, rng)

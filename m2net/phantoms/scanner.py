@@ -11,6 +11,7 @@ from scipy import ndimage
 from m2net.phantoms.anatomy import Body
 from m2net.phantoms.disease import Disease
 from m2net.phantoms.grid import Field
+from m2net.phantoms.scars import hollowed
 
 _AIRLESS_HU = 38.0
 _FISSURE_HU = 400.0
@@ -50,7 +51,7 @@ def tissue(body: Body, disease: Disease, vessels: Field, bronchi: Field, rng: np
     inside = body.lobes > 0
     lung = a.base_hu + a.gravity_hu * (body.depth - 0.5) * 2 + 16 * body.grid.noise(rng, 14.0) + disease.change
     lung = lung + body.fissure * _FISSURE_HU
-    lung = np.maximum(lung, -960)
+    lung = hollowed(np.maximum(lung, -960), disease)
     lung = lung + disease.solid * (_AIRLESS_HU - lung)
     lung = lung + vessels * np.maximum(42 - lung, 0)
     lung = lung - (bronchi * np.clip(disease.solid * 1.2, 0, 1)) * (lung + 900)
