@@ -33,7 +33,7 @@ from m2net.training.crossval import undefined
 from m2net.training.loading import hyper_parameters, read_checkpoint
 from m2net.training.module import M2NetModule
 from m2net.training.optimizers import DEFAULT_OPTIMIZER
-from m2net.training.rescue import LastWeights, keep_last, nothing_kept
+from m2net.training.rescue import LastWeights, check_writable, keep_last, nothing_kept
 from m2net.training.tuning import Tuning
 
 
@@ -117,6 +117,7 @@ class M2NetCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Lightning calls this before it opens the loggers: a resumed fit goes on in its Weights & Biases run."""
+        check_writable(self.trainer)
         keep_curves(self.trainer)
         if self.config["fit"].get("ckpt_path"):
             take_up(self.trainer)

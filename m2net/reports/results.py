@@ -54,11 +54,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     expected = "predictions.csv of m2net test or crossval"
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows: list[dict[str, Any]] = list(csv.DictReader(file))
+            rows: list[dict[str, Any]] = list(csv.DictReader(file, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path} is no table of text ({error})", expected=expected) from error
     if not rows or "study_id" not in rows[0]:
         raise ConfigError(f"{path} has no column study_id, or no row", expected=expected)
+    if broken := next((number for number, row in enumerate(rows, 1) if None in row or None in row.values()), None):
+        raise ConfigError(f"{path}, row {broken}: more or fewer cells than the table has columns", expected=expected)
     if strange := next((row["fold"] for row in rows if row.get("fold") and not str(row["fold"]).isdecimal()), None):
         raise ConfigError(f"{path} has the fold {strange!r}", expected="numbers from 0")
     return rows

@@ -1,13 +1,38 @@
-"""The last weights of a fit that no checkpoint has kept."""
+"""No fit without weights: places that can be written, and the last weights where no checkpoint has kept any."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+
+from m2net.errors import ConfigError
+
+
+@rank_zero_only
+def check_writable(trainer: pl.Trainer) -> None:
+    """Make the folders that the fit's checkpoints will be kept in, before hours go by.
+
+    Raises:
+        ConfigError: one cannot be made, or not be written into.
+    """
+    for keeper in trainer.checkpoint_callbacks:
+        folder = keeper.dirpath if isinstance(keeper, ModelCheckpoint) else None
+        if not folder or "://" in str(folder):
+            continue
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"checkpoints cannot be kept in {folder} ({error.strerror})", expected="a folder that can be written",
+                remedy="Change dirpath of the ModelCheckpoint",
+            ) from error  # fmt: skip
 
 
 def nothing_kept(trainer: pl.Trainer) -> bool:

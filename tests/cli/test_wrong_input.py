@@ -156,6 +156,12 @@ def test_tables_that_are_no_predictions(cohort: Path, store: Path, tmp_path: Pat
     (tmp_path / "fold.csv").write_text("study_id,fold,severity_ge1\ns,first,0.5\n")
     assert main([*words, str(tmp_path / "fold.csv")]) == 2
     assert "has the fold 'first'; expected numbers from 0" in said(capsys)
+    (tmp_path / "quoted.csv").write_text('study_id,patient_id,severity_ge1\n"s,p,0.5\nt,q,0.5\n')
+    assert main([*words, str(tmp_path / "quoted.csv")]) == 2
+    assert "is no table of text (unexpected end of data)" in said(capsys)
+    (tmp_path / "short.csv").write_text("study_id,patient_id,severity_ge1\ns,p,0.5\nt,q\n")
+    assert main([*words, str(tmp_path / "short.csv")]) == 2
+    assert "row 2: more or fewer cells than the table has columns" in said(capsys)
 
 
 def test_a_checkpoint_of_a_later_version(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,6 +273,18 @@ def test_a_callback_that_waits_for_no_figure_of_ours(
         assert main(["fit", "--config", str(config)]) == 2
     assert "val/scor" in said(capsys)
     assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 2
+
+
+def test_checkpoints_that_cannot_be_kept_are_told_before_the_first_step(
+    configure: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    keeper = {"class_path": "pytorch_lightning.callbacks.ModelCheckpoint", "init_args": {"dirpath": str(tmp_path / "taken" / "best")}}
+    assert main(["fit", "--config", str(configure(tmp_path, trainer={"callbacks": [keeper]}))]) == 2
+    told = said(capsys)
+    assert "checkpoints cannot be kept in" in told
+    assert "Change dirpath" in told
+    assert not (tmp_path / "config.yaml").exists()
 
 
 def test_what_is_read_is_not_written_over(
