@@ -12,7 +12,7 @@ from m2net.vocabulary import Diagnosis, Modality
 
 def run(argv: list[str]) -> int:
     """Write files and manifest.csv."""
-    from m2net.phantoms import FORMATS, GRADERS, SCANNERS, SEVERITY_MODELS, CohortPlan, write_cohort
+    from m2net.phantoms import FEWEST_TIPS, FORMATS, GRADERS, SCANNERS, SEVERITY_MODELS, CohortPlan, write_cohort
 
     options = parser(argv[0], "Write a synthetic cohort with its ground truth.")
     options.add_argument("--out", type=folder, required=True, help="folder for the files and manifest.csv")
@@ -33,6 +33,7 @@ def run(argv: list[str]) -> int:
     )  # fmt: skip
     options.add_argument("--lobes-scheme", default="", help="codes of these masks, as the column lobes_scheme of a manifest names them")
     options.add_argument("--scars", action="store_true", help="emphysema, cysts, fibrosis and masses as well, whatever the diagnosis (CT)")
+    options.add_argument("--vessel-tips", type=int, default=FEWEST_TIPS, help="vessels' ends in a lobe; with more they are finer (CT)")
     options.add_argument("--workers", type=int, default=cpu_count(), help="processes")
     given = options.parse_args(argv[1:])
     kind = given.format or ("png" if given.modality == Modality.CXR else "nifti")
@@ -50,6 +51,7 @@ def run(argv: list[str]) -> int:
         tuple(map(str, given.lobes)),
         given.lobes_scheme,
         given.scars,
+        given.vessel_tips,
     )
     plan.check()
     for _ in progress(write_cohort(plan, given.out, given.workers), f"Making {plan.patients} patients", plan.patients):

@@ -7,8 +7,10 @@ from m2net.phantoms.painting import PAINTING_VERSION
 from m2net.phantoms.paintings import PaintingPlan, paintable, write_paintings
 from m2net.phantoms.patient import PHANTOM_VERSION, Phantom, make_phantom
 from m2net.phantoms.scanner import SCANNERS, Scanner
+from m2net.phantoms.vessels import FEWEST_TIPS
 
 __all__ = [
-    "FORMATS", "GRADERS", "PAINTING_VERSION", "PHANTOM_VERSION", "SCANNERS", "SEVERITY_MODELS", "CohortPlan", "PaintingPlan", "Phantom",
-    "Scanner", "SeverityModel", "make_phantom", "paintable", "write_cohort", "write_dicom_series", "write_nifti", "write_paintings",
+    "FEWEST_TIPS", "FORMATS", "GRADERS", "PAINTING_VERSION", "PHANTOM_VERSION", "SCANNERS", "SEVERITY_MODELS", "CohortPlan",
+    "PaintingPlan", "Phantom", "Scanner", "SeverityModel", "make_phantom", "paintable", "write_cohort",
+    "write_dicom_series", "write_nifti", "write_paintings",
 ]  # fmt: skip

@@ -24,6 +24,7 @@ from m2net.phantoms.pictures import write_pictures
 from m2net.phantoms.radiographs import RADIOGRAPH_VERSION, make_radiograph
 from m2net.phantoms.radiography import RADIOGRAPHY
 from m2net.phantoms.scanner import SCANNERS
+from m2net.phantoms.vessels import FEWEST_TIPS
 from m2net.studies import write_manifest
 from m2net.studies.labels import schemes_of
 from m2net.studies.scores import EXTENT, OPACITY
@@ -52,6 +53,7 @@ class CohortPlan:
         lobes: lobe masks of real patients whose lungs the patients get, each as many as the next (ct only); none: lungs of drawn shape.
         lobes_scheme: codes of these masks, as a manifest names them.
         scars: emphysema, cysts, fibrosis and masses as well, each in some patients whatever the diagnosis (ct only).
+        tips: vessels' ends in a lobe; with more they are finer (ct only).
     """
 
     patients: int
@@ -68,6 +70,7 @@ class CohortPlan:
     lobes: tuple[str, ...] = ()
     lobes_scheme: str = ""
     scars: bool = False
+    tips: int = FEWEST_TIPS
 
     @property
     def version(self) -> str:
@@ -90,8 +93,11 @@ class CohortPlan:
             raise ConfigError(
                 "radiographs with nifti files, a slice thickness or severity grades", expected="--format png or dicom, and none of these"
             )
-        if self.modality == Modality.CXR and (self.lobes or self.scars):
-            raise ConfigError(f"radiographs {'around real lobes' if self.lobes else 'with scars'}", expected="--modality ct")
+        if self.modality == Modality.CXR and (self.lobes or self.scars or self.tips != FEWEST_TIPS):
+            what = "around real lobes" if self.lobes else "with scars" if self.scars else "with more vessels"
+            raise ConfigError(f"radiographs {what}", expected="--modality ct")
+        if self.tips < FEWEST_TIPS:
+            raise ConfigError(f"{self.tips} vessels' ends in a lobe", expected=f"at least {FEWEST_TIPS}")
         if self.lobes_scheme and (not self.lobes or self.lobes_scheme not in schemes_of(Column.LOBES)):
             expected = f"--lobes, and one of {', '.join(schemes_of(Column.LOBES))}"
             raise ConfigError(f"the scheme {self.lobes_scheme!r} of {len(self.lobes)} lobe masks", expected=expected)
@@ -213,7 +219,15 @@ def _slices(
 ) -> list[dict[str, str]]:
     model = GRADERS[plan.graders][plan.grades]
     phantom = make_phantom(
-        seed, SCANNERS[plan.site], diagnosis, model, matrix=plan.matrix, slice_mm=plan.slice_mm, donor=donor, scars=plan.scars
+        seed,
+        SCANNERS[plan.site],
+        diagnosis,
+        model,
+        matrix=plan.matrix,
+        slice_mm=plan.slice_mm,
+        donor=donor,
+        scars=plan.scars,
+        tips=plan.tips,
     )
     if plan.file_format == "png":
         return write_pictures(folder, phantom, plan.pictures, np.random.default_rng([*seed, 2]))

@@ -16,7 +16,7 @@ from m2net.phantoms.grid import Field, Grid
 from m2net.phantoms.outcome import SeverityModel
 from m2net.phantoms.scanner import Scanner, scan, tissue
 from m2net.phantoms.scars import add_scars
-from m2net.phantoms.vessels import grow_vessels
+from m2net.phantoms.vessels import FEWEST_TIPS, grow_vessels
 from m2net.studies import Geometry
 from m2net.vocabulary import Diagnosis
 
@@ -56,14 +56,18 @@ def grow(
     *,
     spared: bool = False,
     scars: bool = False,
+    tips: int = FEWEST_TIPS,
     build: Builder = build_body,
 ) -> Patient:
-    """Fill an anatomy with disease, ``scars``, vessels and tissue; with ``spared`` also as it would be without infection and scars."""
+    """Fill an anatomy with disease, ``scars``, vessels (``tips`` a lobe) and tissue.
+
+    With ``spared`` also as it would be without infection and scars.
+    """
     body = build(anatomy, grid, rng)
     disease = add_disease(body, diagnosis, rng, spared=spared)
     if scars:
         add_scars(body, disease, rng)
-    vessels, bronchi = grow_vessels(body, rng)
+    vessels, bronchi = grow_vessels(body, rng, tips)
     without = tissue(body, disease.without_infection(), vessels, bronchi, copy.deepcopy(rng)) if spared else None
     return Patient(body, disease, tissue(body, disease, vessels, bronchi, rng), without)
 
@@ -107,6 +111,7 @@ def make_phantom(
     slice_mm: float | None = None,
     donor: Donor | None = None,
     scars: bool = False,
+    tips: int = FEWEST_TIPS,
 ) -> Phantom:
     """Make one patient; the same arguments give the same voxels.
 
@@ -122,6 +127,7 @@ def make_phantom(
         slice_mm: slice thickness; drawn from the scanner's if None.
         donor: whose lungs and lobes the patient gets, bent a little; lungs of drawn shape if None.
         scars: emphysema, cysts, fibrosis and masses as well, each in some patients.
+        tips: vessels' ends in a lobe.
     """
     rng = np.random.default_rng(list(seed))
     anatomy, build = draw_anatomy(rng), build_body
@@ -138,7 +144,7 @@ def make_phantom(
     start = (-_BOTTOM_MARGIN_MM, -half + float(rng.normal(0, 5)), -half + float(rng.normal(0, 6)))
     grid = Grid((count * substeps, matrix, matrix), (step, pixel, pixel), start)
 
-    patient = grow(anatomy, grid, diagnosis, rng, scars=scars, build=build)
+    patient = grow(anatomy, grid, diagnosis, rng, scars=scars, tips=tips, build=build)
     body, disease, hu = patient.body, patient.disease, patient.hu
     spacing = (thickness, pixel, pixel)
     image = scan(hu, spacing, substeps, scanner, rng)

@@ -9,11 +9,15 @@ from m2net.phantoms.anatomy import Body
 from m2net.phantoms.grid import Field, Grid
 from m2net.vocabulary import Lobe
 
-_TIPS_PER_LOBE = 60
+FEWEST_TIPS = 60
+_TIP_MM = 0.75  # radius of a tip, where there are the fewest
+_MURRAY = 2.6
 
 
-def grow_vessels(body: Body, rng: np.random.Generator) -> tuple[Field, Field]:
+def grow_vessels(body: Body, rng: np.random.Generator, tips_per_lobe: int = FEWEST_TIPS) -> tuple[Field, Field]:
     """Vessels and bronchi as the share of each voxel they fill.
+
+    With more tips they are finer, so that the trunks stay as they are.
 
     Returns:
         Two (Z, Y, X) float32 fields in [0, 1]: vessels, and the larger bronchi beside them.
@@ -25,7 +29,7 @@ def grow_vessels(body: Body, rng: np.random.Generator) -> tuple[Field, Field]:
         voxels = np.argwhere(inside & (body.fissure < 0.02))
         if len(voxels) < 50:
             continue
-        picked = voxels[rng.integers(0, len(voxels), _TIPS_PER_LOBE)]
+        picked = voxels[rng.integers(0, len(voxels), tips_per_lobe)]
         tips = np.asarray(picked * body.grid.spacing_mm + body.grid.start_mm, dtype=np.float64)
         root = body.hilum["left" if lobe.is_left else "right"]
         starts, ends, radii = _tree(root, tips, rng)
@@ -50,7 +54,7 @@ def _tree(
     beyond = np.ones(len(nodes))
     for i in range(len(nodes) - 1, 0, -1):
         beyond[parent[i]] += beyond[i]
-    radii = 0.75 * beyond[1:] ** (1 / 2.6) * rng.uniform(0.85, 1.15)
+    radii = _TIP_MM * (beyond[1:] * FEWEST_TIPS / len(tips)) ** (1 / _MURRAY) * rng.uniform(0.85, 1.15)
     return nodes[parent[1:]], nodes[1:], radii
 
 

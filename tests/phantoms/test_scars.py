@@ -16,6 +16,7 @@ from m2net.phantoms.anatomy import Body, build_body, draw_anatomy
 from m2net.phantoms.disease import Disease
 from m2net.phantoms.grid import Grid
 from m2net.phantoms.scars import add_scars, hollowed
+from m2net.phantoms.vessels import FEWEST_TIPS, _tree, grow_vessels
 from m2net.vocabulary import InfectionCode
 
 
@@ -105,3 +106,26 @@ def test_radiographs_have_no_scars(tmp_path: Path, capsys: pytest.CaptureFixture
     arguments = ["--out", str(tmp_path / "x"), "--patients", "1", "--seed", "1", "--modality", "cxr", "--scars"]
     assert main(["phantom", *arguments]) == 2
     assert "radiographs with scars" in capsys.readouterr().err
+
+
+def test_more_vessels_are_finer_and_the_trunks_stay(body: Body) -> None:
+    """What lies at the root of a lobe's tree carries all of its tips, of however many (Murray)."""
+    tips = np.random.default_rng(1).uniform(-60, 60, (800, 3))
+    thickest = []
+    for count in (FEWEST_TIPS, 800):
+        *_, radii = _tree(np.full(3, -90.0), tips[:count], np.random.default_rng(3))
+        thickest.append(radii.max())
+        assert radii.min() == pytest.approx(0.75 * (FEWEST_TIPS / count) ** (1 / 2.6), rel=0.15)
+    assert thickest[0] == pytest.approx(thickest[1], rel=0.25)
+
+
+def test_more_vessel_tips_fill_more_of_the_lung_and_fewer_are_refused(
+    tmp_path: Path, body: Body, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few, many = (grow_vessels(body, np.random.default_rng(2), count)[0][body.lobes > 0] for count in (60, 600))
+    assert (many > 0.02).mean() > 2 * (few > 0.02).mean()
+    arguments = ["--out", str(tmp_path / "x"), "--patients", "1", "--seed", "1", "--vessel-tips"]
+    assert main(["phantom", *arguments, "30"]) == 2
+    assert "at least 60" in capsys.readouterr().err
+    assert main(["phantom", *arguments, "90", "--modality", "cxr"]) == 2
+    assert "radiographs with more vessels" in capsys.readouterr().err
