@@ -19,7 +19,8 @@ LAID_OVER = {
     "real_lobes/volumes_drawn": ["lobes/position_aware", "real_lobes/volumes"],
     "unlabelled/few_labels": ["unlabelled/restore"],
     "weakly_supervised/train_only": ["weakly_supervised/covid_ct"], "weakly_supervised/restored": ["weakly_supervised/covid_ct"],
-    "weakly_supervised/pictures_hull": ["weakly_supervised/pictures"],
+    "weakly_supervised/pictures_hull": ["weakly_supervised/pictures"], "weakly_supervised/rich": ["weakly_supervised/pictures"],
+    "weakly_supervised/rich_start": ["weakly_supervised/covid_ct"],
     "weakly_supervised/paintings": ["weakly_supervised/pictures"], "weakly_supervised/paintings_real_lobes": ["weakly_supervised/pictures"],
 }  # fmt: skip
 """What a configuration that is none by itself is laid over, as the README beside it says."""
