@@ -24,7 +24,7 @@ from m2net.phantoms.pictures import write_pictures
 from m2net.phantoms.radiographs import RADIOGRAPH_VERSION, make_radiograph
 from m2net.phantoms.radiography import RADIOGRAPHY
 from m2net.phantoms.scanner import SCANNERS
-from m2net.phantoms.vessels import FEWEST_TIPS
+from m2net.phantoms.vessels import FEWEST_TIPS, MOST_TIPS
 from m2net.studies import write_manifest
 from m2net.studies.labels import schemes_of
 from m2net.studies.scores import EXTENT, OPACITY
@@ -77,6 +77,12 @@ class CohortPlan:
         """Of what is made: CT and radiographs change at their own times."""
         return RADIOGRAPH_VERSION if self.modality == Modality.CXR else PHANTOM_VERSION
 
+    @property
+    def told(self) -> str:
+        """The version, and what it was asked to draw beyond it, as a manifest has it."""
+        vessels = f" with {self.tips} vessel tips" if self.tips != FEWEST_TIPS else ""
+        return self.version + (" with scars" if self.scars else "") + vessels
+
     def check(self) -> None:
         """Raise ConfigError for what cannot be made."""
         if self.site not in SCANNERS:
@@ -94,10 +100,10 @@ class CohortPlan:
                 "radiographs with nifti files, a slice thickness or severity grades", expected="--format png or dicom, and none of these"
             )
         if self.modality == Modality.CXR and (self.lobes or self.scars or self.tips != FEWEST_TIPS):
-            what = "around real lobes" if self.lobes else "with scars" if self.scars else "with more vessels"
+            what = "around real lobes" if self.lobes else "with scars" if self.scars else "with another number of vessels"
             raise ConfigError(f"radiographs {what}", expected="--modality ct")
-        if self.tips < FEWEST_TIPS:
-            raise ConfigError(f"{self.tips} vessels' ends in a lobe", expected=f"at least {FEWEST_TIPS}")
+        if not FEWEST_TIPS <= self.tips <= MOST_TIPS:
+            raise ConfigError(f"{self.tips} vessels' ends in a lobe", expected=f"{FEWEST_TIPS} to {MOST_TIPS}")
         if self.lobes_scheme and (not self.lobes or self.lobes_scheme not in schemes_of(Column.LOBES)):
             expected = f"--lobes, and one of {', '.join(schemes_of(Column.LOBES))}"
             raise ConfigError(f"the scheme {self.lobes_scheme!r} of {len(self.lobes)} lobe masks", expected=expected)
@@ -184,7 +190,7 @@ def _finished(row: dict[str, str], plan: CohortPlan, name: str, donor: str | Non
         Column.PATIENT_ID: name if donor is None else donor,
         Column.MODALITY: plan.modality,
     }
-    made = {**head, **paths, Column.SITE: plan.site, "phantom_version": plan.version + ("" if donor is None else f" {DONATED}"), **row}
+    made = {**head, **paths, Column.SITE: plan.site, "phantom_version": plan.told + ("" if donor is None else f" {DONATED}"), **row}
     return {str(key): str(value) for key, value in made.items()}
 
 

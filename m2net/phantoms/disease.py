@@ -38,7 +38,7 @@ class Disease:
         infection: (Z, Y, X) uint8, infection codes.
         change: (Z, Y, X) float32, what to add to the lung's HU before vessels are laid in.
         solid: (Z, Y, X) float32 in [0, 1], how far the tissue is airless (vessels vanish in it, bronchi show).
-        spared: change and solid as they are without the infection, where asked for.
+        spared: change and solid as they are without infection and scars, where asked for.
         holes: (Z, Y, X) float32 in [0, 1], how far the tissue is hollow; None without scars.
     """
 
@@ -49,7 +49,7 @@ class Disease:
     holes: Field | None = None
 
     def without_infection(self) -> Disease:
-        """The same patient with everything but the infection."""
+        """The same patient without infection and scars."""
         assert self.spared is not None
         return Disease(np.zeros_like(self.infection), *self.spared)
 

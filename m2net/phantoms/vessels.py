@@ -9,7 +9,7 @@ from m2net.phantoms.anatomy import Body
 from m2net.phantoms.grid import Field, Grid
 from m2net.vocabulary import Lobe
 
-FEWEST_TIPS = 60
+FEWEST_TIPS, MOST_TIPS = 60, 5000
 _TIP_MM = 0.75  # radius of a tip, where there are the fewest
 _MURRAY = 2.6
 

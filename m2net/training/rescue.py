@@ -15,18 +15,20 @@ from m2net.errors import ConfigError
 
 @rank_zero_only
 def check_writable(trainer: pl.Trainer) -> None:
-    """Make the folders that the fit's checkpoints will be kept in, before hours go by.
+    """Try the local folders that a ModelCheckpoint names, before hours go by; of one that is not there what it would lie in.
 
     Raises:
-        ConfigError: one cannot be made, or not be written into.
+        ConfigError: one cannot be written into.
     """
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return  # which keeps no checkpoint
     for keeper in trainer.checkpoint_callbacks:
         folder = keeper.dirpath if isinstance(keeper, ModelCheckpoint) else None
         if not folder or "://" in str(folder):
             continue
         try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
+            path = Path(folder).absolute()
+            with tempfile.TemporaryFile(dir=next(part for part in (path, *path.parents) if part.exists())):
                 pass
         except OSError as error:
             raise ConfigError(
