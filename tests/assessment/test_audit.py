@@ -186,7 +186,7 @@ def test_scores_are_no_classes(tmp_path: Path, cohort: Path, store: Path, capsys
     for row in rows:
         row |= {c: str(cohort.parent / row[c]) for c in ("image", "lobes", "lungs", "infection") if row[c]}
     write_table(tmp_path / "m.csv", rows)
-    assert main(["audit", str(tmp_path / "m.csv"), "--store", str(store), "--label", "severity"]) == 2
+    assert main(["audit", str(tmp_path / "m.csv"), "--store", str(store), "--spacing", "6", "--label", "severity"]) == 2
     assert "severity is given in score:ctss" in capsys.readouterr().err
 
 
