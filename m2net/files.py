@@ -34,6 +34,11 @@ def written_whole(path: Path) -> Iterator[TextIO]:
         temporary.unlink(missing_ok=True)
 
 
+def standing(path: Path) -> Path:
+    """The path, absolute, or of what does not exist yet the nearest folder or file above it that does."""
+    return next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
+
+
 def put_aside(path: Path) -> Path:
     """Rename a file to ``NAME_1.csv``, or the first number that is free; returns the new path."""
     free = next(new for k in count(1) if not (new := path.with_name(f"{path.stem}_{k}{path.suffix}")).exists())

@@ -28,7 +28,7 @@ from m2net.vocabulary import Diagnosis, Intensity
 
 DEFAULT_METHOD = "score_maps"
 DEFAULT_THRESHOLDS = {
-    Intensity.HU: {"score_maps": 0.2, "joint": 0.2, "grad_cam": 0.02, "grad_cam_depths": 0.1},
+    Intensity.HU: {"score_maps": 0.3, "joint": 0.15, "grad_cam": 0.02, "grad_cam_depths": 0.25},
     Intensity.RELATIVE: {"score_maps": 0.6, "joint": 0.35, "grad_cam": 0.45, "grad_cam_depths": 0.5},
 }
 """The best on synthetic patients, and the threshold of each on these and on their pictures, chosen on validation

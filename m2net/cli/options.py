@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from m2net.errors import ConfigError
+from m2net.files import standing
 from m2net.machine import cpu_count
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ def folder(text: str) -> Path:
         ArgumentTypeError: it, or what it would lie in, is a file.
     """
     path = Path(text)
-    there = next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
+    there = standing(path)
     if not there.is_dir():
         raise argparse.ArgumentTypeError(f"{there if there != path.absolute() else path} is a file, expected a folder")
     return path

@@ -56,7 +56,7 @@ def run(argv: list[str]) -> int:
     plan.check()
     for _ in progress(write_cohort(plan, given.out, given.workers), f"Making {plan.patients} patients", plan.patients):
         pass
-    print(f"{given.out / 'manifest.csv'}: {plan.patients} synthetic patients, phantom version {plan.version}, seed {plan.seed}")
+    print(f"{given.out / 'manifest.csv'}: {plan.patients} synthetic patients, phantom version {plan.told}, seed {plan.seed}")
     if given.modality == Modality.CXR:
         return 0
     best = json.loads((given.out / "cohort.json").read_text(encoding="utf-8"))["severity_auc_best"]

@@ -11,6 +11,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from m2net.errors import ConfigError
+from m2net.files import standing
 
 
 @rank_zero_only
@@ -27,8 +28,7 @@ def check_writable(trainer: pl.Trainer) -> None:
         if not folder or "://" in str(folder):
             continue
         try:
-            path = Path(folder).absolute()
-            with tempfile.TemporaryFile(dir=next(part for part in (path, *path.parents) if part.exists())):
+            with tempfile.TemporaryFile(dir=standing(Path(folder))):
                 pass
         except OSError as error:
             raise ConfigError(

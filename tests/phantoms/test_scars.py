@@ -114,22 +114,7 @@ def test_a_phantom_has_scars_where_asked_for(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_command_says_what_it_drew(tmp_path: Path) -> None:
-    arguments = [
-        "--patients",
-        "2",
-        "--seed",
-        "4",
-        "--matrix",
-        "48",
-        "--slice-mm",
-        "8",
-        "--pictures",
-        "2",
-        "--format",
-        "png",
-        "--workers",
-        "1",
-    ]
+    arguments = "--patients 2 --seed 4 --matrix 48 --slice-mm 8 --pictures 2 --format png --workers 1".split()
     for name, more, told in (("plain", [], "1"), ("more", ["--scars", "--vessel-tips", "90"], "1 with scars with 90 vessel tips")):
         assert main(["phantom", "--out", str(tmp_path / name), *arguments, *more]) == 0
         facts = json.loads((tmp_path / name / "cohort.json").read_text())
